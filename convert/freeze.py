@@ -1,0 +1,83 @@
+"""From trained weights to a frozen graph: one .pb file that needs neither this program nor a checkpoint."""
+import json
+import os
+
+from models import build
+from src.errors import InputError
+from src.settings import settings
+from src.tf1 import tf
+from utils.checkpoints import newest
+from utils.files import make_writable, whole_file
+
+
+def freeze(config, weights, val_acc):
+    """Write <model_arch>.pb, labels.txt and <model_arch>.json to config.weight_dir.
+
+    The graph is built afresh for inference, so it holds only what leads from `Image` to `output`.
+
+    Args:
+        config: the settings of the run that learned the weights.
+        weights: {variable name: array}, for every variable of the model; others are passed over.
+        val_acc: accuracy that these weights had in validation, None if it was not measured.
+
+    Returns:
+        The path of the .pb file.
+
+    Raises:
+        InputError: the weights are not those of the model that config describes; unwritable folder.
+    """
+    make_writable("weight_dir", config.weight_dir)
+    graph = tf.Graph()
+    with graph.as_default(), tf.Session(graph=graph, config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+        model = build(config)
+        variables = tf.global_variables()
+        check_weights(variables, weights, config)
+        session.run([variable.initializer for variable in variables],
+                    {variable.initial_value: weights[variable.op.name] for variable in variables})
+        frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ["output"])
+    frozen = tf.graph_util.remove_training_nodes(frozen, protected_nodes=["output"])
+    # Without attributes left at their defaults, older TensorFlows read it too: they know fewer attributes.
+    frozen = tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
+
+    description = {
+        "model_arch": config.model_arch,
+        "input": {"name": "Image", "shape": model.getInput().shape.as_list()},
+        "output": {"name": "output", "shape": model.getOutput().shape.as_list()},
+        "image_normalize_mean": list(config.image_normalize_mean),
+        "image_normalize_std": list(config.image_normalize_std),
+        "channel_order": config.channel_order,
+        "classes": list(config.classes),
+        "val_acc": val_acc,
+    }
+    path = os.path.join(config.weight_dir, config.model_arch)
+    with whole_file(os.path.join(config.weight_dir, "labels.txt")) as file:
+        file.write("".join(name + "\n" for name in config.classes))
+    with whole_file(path + ".json") as file:
+        json.dump(description, file, indent=1)
+    with whole_file(path + ".pb", "wb") as file:
+        file.write(frozen.SerializeToString())
+    return path + ".pb"
+
+
+def check_weights(variables, weights, config):
+    """Raise InputError unless there is a weight of the right shape for every variable."""
+    for variable in variables:
+        name, expected = variable.op.name, variable.shape.as_list()
+        found = list(weights[name].shape) if name in weights else "none"
+        if found != expected:
+            raise InputError("weights: found %s for %s, expected shape %s, as in a %s of %d px and %d classes"
+                             % (found, name, expected, config.model_arch, config.img_size, config.total_class))
+
+
+def export_newest(**given):
+    """Freeze the newest checkpoint in config.checkpoint_dir with the settings it was trained with.
+
+    Args:
+        given: settings for this export; those it leaves out come from the run that wrote the checkpoint.
+    """
+    now = settings(**given)
+    prefix, recorded, results = newest(now.checkpoint_dir)
+    recorded.update(given, checkpoint_dir=now.checkpoint_dir, weight_dir=now.weight_dir)
+    reader = tf.train.load_checkpoint(prefix)
+    weights = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    return freeze(settings(**recorded), weights, results["val_acc"])

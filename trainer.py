@@ -1,0 +1,169 @@
+"""Trainer: the graph, the session and the training loop.
+
+    T = Trainer()
+    T.optimize(num_epoch=1)
+    T.export()
+"""
+import os
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from convert.freeze import freeze
+from dataset import read_train_sets
+from models import build
+from src.errors import InputError
+from src.settings import settings
+from src.tf1 import tf
+from utils.board import Board, new_run_folder
+from utils.checkpoints import write_record
+from utils.files import make_writable
+
+KEPT_CHECKPOINTS = 10
+EVALUATION_BATCH = 100
+
+
+class Trainer(object):
+    """Learns to classify the images under config.train_path. Owns its graph and its session.
+
+    Args:
+        given: settings that differ from src/config.py for this Trainer, such as Trainer(batch_size=64).
+
+    Raises:
+        InputError: a wrong setting, a data set that cannot be used, a folder that cannot be written to.
+    """
+
+    def __init__(self, **given):
+        self.config = config = settings(**given)
+        self.data = read_train_sets(config)
+        self.train_batch_size = config.batch_size
+        if self.train_batch_size > self.data.train.num_examples:
+            raise InputError("setting batch_size: found %d, expected at most %d, the number of training images"
+                             % (self.train_batch_size, self.data.train.num_examples))
+        for setting in ("checkpoint_dir", "weight_dir", "tensorboard_dir"):
+            make_writable(setting, getattr(config, setting))
+        self.epoch = 0  # epochs done
+        self.step = 0  # steps done
+        self.results = {}  # what validation found for each checkpoint
+        self.val_loss = self.val_acc = None  # of the weights as they are now, if they were validated
+        self.saved_step = 0
+        self.run_folder = None
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            tf.set_random_seed(config.seed)
+            self._build()
+            self.saver = tf.train.Saver(max_to_keep=KEPT_CHECKPOINTS)
+            earlier = tf.train.get_checkpoint_state(config.checkpoint_dir)
+            if earlier:  # counts among those kept
+                self.saver.recover_last_checkpoints(earlier.all_model_checkpoint_paths)
+            self.session = open_session(config.device)
+            self.session.run(tf.global_variables_initializer())
+
+    def _build(self):
+        config = self.config
+        self.model = build(config)
+        self.x = self.model.getInput()
+        self.y_true = tf.placeholder(tf.float32, [None, config.total_class], name="y_true")
+
+        self.cross_entropy = tf.nn.softmax_cross_entropy_with_logits_v2(
+            logits=self.model.getOutput(), labels=self.y_true)
+        self.cost = tf.reduce_mean(self.cross_entropy)
+        correct = tf.equal(tf.argmax(self.model.getOutput(), 1), tf.argmax(self.y_true, 1))
+        self.accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+
+        self.lr, self.step_rate, self.decay = config.lr, config.step_rate, config.decay
+        self.global_step = tf.train.get_or_create_global_step()
+        self.learning_rate = tf.train.exponential_decay(
+            self.lr, self.global_step, self.step_rate, self.decay, staircase=True)
+        adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
+        self.optimizer = adam.minimize(self.cost, self.global_step)
+
+    def optimize(self, num_epoch=None):
+        """Train for `num_epoch` more epochs (config.num_epoch if not given), validating and saving after each.
+
+        If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first.
+        """
+        last_epoch = self.epoch + (num_epoch or self.config.num_epoch)
+        self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir)
+        board = Board(self.run_folder, self.graph)
+        try:
+            while self.epoch < last_epoch:
+                self._train_epoch(board, "epoch %d/%d" % (self.epoch + 1, last_epoch))
+        except (KeyboardInterrupt, SystemExit, InputError):
+            self.save()
+            raise
+        finally:
+            board.close()
+
+    def _train_epoch(self, board, title):
+        start = time.time()
+        self.val_loss = self.val_acc = None
+        losses, accuracies = [], []
+        steps = self.data.train.num_examples // self.train_batch_size
+        with tqdm(total=steps * self.train_batch_size, desc=title, unit="images", disable=None, leave=False,
+                  dynamic_ncols=True) as bar:
+            for _ in range(steps):
+                images, labels, _, _ = self.data.train.next_batch(self.train_batch_size)
+                _, loss, accuracy, rate = self.session.run(
+                    [self.optimizer, self.cost, self.accuracy, self.learning_rate],
+                    {self.x: images, self.y_true: labels})
+                self.step += 1
+                board.training(self.step, train_loss=loss, train_acc=accuracy, learning_rate=rate)
+                losses.append(loss)
+                accuracies.append(accuracy)
+                bar.set_postfix_str("loss %.3f acc %.3f" % (loss, accuracy), refresh=False)
+                bar.update(self.train_batch_size)
+        images_per_second = steps * self.train_batch_size / (time.time() - start)
+
+        self.val_loss, self.val_acc = self.evaluate(self.data.valid)
+        self.epoch += 1
+        board.validation(self.step, val_loss=self.val_loss, val_acc=self.val_acc)
+        self.save()
+        print("%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f; %d images/s, %.1f s in all"
+              % (title, np.mean(losses), np.mean(accuracies), self.val_loss, self.val_acc,
+                 images_per_second, time.time() - start), flush=True)
+
+    def evaluate(self, data):
+        """Mean loss and accuracy over every image of a DataSet, each once."""
+        results, sizes = [], []
+        for images, labels, _, _ in data.batches(EVALUATION_BATCH):
+            results.append(self.session.run([self.cost, self.accuracy], {self.x: images, self.y_true: labels}))
+            sizes.append(len(images))
+        loss, accuracy = np.average(results, axis=0, weights=sizes)
+        return float(loss), float(accuracy)
+
+    def save(self):
+        """Write a checkpoint, and the record of the run beside it, if anything was learned since the last."""
+        if self.step == self.saved_step:
+            return
+        self.results["%s-%d" % (self.config.model_arch, self.step)] = {
+            "epoch": self.epoch, "global_step": self.step, "val_loss": self.val_loss, "val_acc": self.val_acc}
+        write_record(self.config, self.results)
+        self.saver.save(self.session, os.path.join(self.config.checkpoint_dir, self.config.model_arch),
+                        global_step=self.step, write_meta_graph=False)
+        self.saved_step = self.step
+
+    def export(self):
+        """Freeze the weights as they are now to weights/<model_arch>/; returns the path of the .pb file."""
+        with self.graph.as_default():
+            variables = {variable.op.name: variable for variable in tf.global_variables()}
+        return freeze(self.config, self.session.run(variables), self.val_acc)
+
+    def close(self):
+        self.session.close()
+
+
+def open_session(device):
+    """A session in the default graph, on the GPU if `device` is "gpu" and TensorFlow finds one, else on the CPU.
+
+    It takes only as much of the GPU's memory as it needs; CUDA_VISIBLE_DEVICES decides which GPUs there are.
+    """
+    options = tf.ConfigProto(allow_soft_placement=True)
+    options.gpu_options.allow_growth = True
+    if device == "cpu":
+        options.device_count["GPU"] = 0
+    session = tf.Session(config=options)
+    if device == "gpu" and not any(found.device_type == "GPU" for found in session.list_devices()):
+        print("TensorFlow %s finds no GPU here and uses the CPU" % tf.__version__, flush=True)
+    return session

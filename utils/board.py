@@ -1,0 +1,59 @@
+"""What a run writes for TensorBoard."""
+import os
+import time
+
+import numpy as np
+
+from src.tf1 import tf
+
+WINDOW = 100  # a point of a training curve is the mean over this many steps
+
+
+class Board(object):
+    """Writes events to a run's folder.
+
+    Tags: train_loss, train_acc, learning_rate (a point for each 100 steps), val_loss, val_acc (a point for each
+    epoch). A point's x is the number of steps done.
+    """
+
+    def __init__(self, folder, graph):
+        self._writer = tf.summary.FileWriter(folder, graph)
+        self._window = []
+        self._step = 0
+
+    def training(self, step, **scalars):
+        """One step: its loss and accuracy, before its update, and its learning rate."""
+        self._step = step
+        self._window.append(scalars)
+        if step % WINDOW == 0:
+            self._write_window()
+
+    def validation(self, step, **scalars):
+        self._write(step, scalars)
+        self._writer.flush()  # so that curves and checkpoint agree if the run is killed
+
+    def close(self):
+        self._write_window()
+        self._writer.close()
+
+    def _write_window(self):
+        if self._window:
+            self._write(self._step, {tag: np.mean([scalars[tag] for scalars in self._window])
+                                     for tag in self._window[0]})
+        self._window = []
+
+    def _write(self, step, scalars):
+        values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(scalars.items())]
+        self._writer.add_summary(tf.Summary(value=values), step)
+
+
+def new_run_folder(tensorboard_dir):
+    """Make a folder named by the time, such as 20201231-235959; if that is taken, by the next free second."""
+    second = time.time()
+    while True:
+        folder = os.path.join(tensorboard_dir, time.strftime("%Y%m%d-%H%M%S", time.localtime(second)))
+        try:
+            os.makedirs(folder)
+            return folder
+        except FileExistsError:
+            second += 1
