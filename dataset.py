@@ -2,13 +2,16 @@
 
 A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.jpg  train/dog/1.png
 """
+import collections
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
 from src.errors import InputError
 
+THREADS = min(os.cpu_count() or 1, 8)  # that read images, each a batch at a time
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp")
 
 
@@ -63,8 +66,8 @@ class DataSet(object):
 
     def __init__(self, paths, labels, config):
         """paths: n image files; labels: n indices into config.classes."""
-        self._paths = np.array(paths)
-        self._labels = np.array(labels, np.int64)
+        self._paths = paths
+        self._labels = labels
         self._config = config
         self._table = normalization_table(config.image_normalize_mean, config.image_normalize_std)
         self.num_examples = len(paths)
@@ -80,6 +83,18 @@ class DataSet(object):
         Raises:
             InputError: a broken image file, or batch_size above num_examples.
         """
+        return self._read(self._choose(batch_size))
+
+    def epoch(self, batch_size):
+        """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use."""
+        return read_ahead(self._read, (self._choose(batch_size) for _ in range(self.num_examples // batch_size)))
+
+    def batches(self, batch_size):
+        """Every image once, in order, read ahead; the last batch may be short."""
+        every = np.arange(self.num_examples)
+        return read_ahead(self._read, (every[i:i + batch_size] for i in range(0, len(every), batch_size)))
+
+    def _choose(self, batch_size):
         if not 0 < batch_size <= self.num_examples:
             raise InputError("setting batch_size: found %s, expected 1 to %d, the number of training images"
                              % (batch_size, self.num_examples))
@@ -89,12 +104,7 @@ class DataSet(object):
         self._position += batch_size
         if self._position + batch_size > self.num_examples:
             self._complete_epoch()
-        return self._read(chosen)
-
-    def batches(self, batch_size):
-        """Walk through every image once, in order; the last batch may be short."""
-        for start in range(0, self.num_examples, batch_size):
-            yield self._read(np.arange(start, min(start + batch_size, self.num_examples)))
+        return chosen
 
     def _complete_epoch(self):
         self.epochs_completed += 1
@@ -106,13 +116,33 @@ class DataSet(object):
         self._position = 0
 
     def _read(self, chosen):
-        size, classes = self._config.img_size, np.array(self._config.classes)
+        size, classes = self._config.img_size, self._config.classes
         images = np.empty((len(chosen), size, size, 3), np.float32)
-        paths, labels = self._paths[chosen], self._labels[chosen]
-        for path, out in zip(paths, images):
-            preprocess(read_image(path), out, self._config.channel_order, self._table)
+        for index, out in zip(chosen, images):
+            preprocess(read_image(self._paths[index]), out, self._config.channel_order, self._table)
+        labels = self._labels[chosen]
         one_hot = np.eye(len(classes), dtype=np.float32)[labels]
-        return images, one_hot, [os.path.basename(path) for path in paths], list(classes[labels])
+        ids = [os.path.basename(self._paths[index]) for index in chosen]
+        return images, one_hot, ids, [classes[label] for label in labels]
+
+
+def read_ahead(read, choices):
+    """Yield read(choice) for each choice, in order, while threads read the next few.
+
+    An error is raised where its batch would have come. Threads end with the generator.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting = collections.deque()
+        try:
+            for choice in choices:
+                waiting.append(pool.submit(read, choice))
+                if len(waiting) > 2 * THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for batch in waiting:
+                batch.cancel()
 
 
 class DataSets(object):
@@ -169,16 +199,16 @@ def find_images(setting, path, classes):
 
 
 def split(labels, validation_size, seed):
-    """Indices (train, valid), both sorted: round(N * validation_size) for validation, in proportion by class.
+    """Indices (train, valid), both sorted: round(N * validation_size) for validation, each class in proportion.
 
-    The images of each class get shuffled places, spread evenly from 0 to 1; validation takes the lowest places
-    overall. So every class gives its share to within one image, and the total is exact.
+    Each class gives its share rounded down; what is then missing comes, one image each, from the classes that lost
+    most by rounding.
     """
     random = np.random.RandomState(seed)
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        place[members] = (random.permutation(len(members)) + random.rand()) / len(members)
-    order = np.argsort(place, kind="mergesort")
-    valid_count = int(round(len(labels) * validation_size))
-    return np.sort(order[valid_count:]), np.sort(order[:valid_count])
+    share = np.bincount(labels) * validation_size
+    take = np.floor(share).astype(int)
+    missing = int(round(len(labels) * validation_size)) - take.sum()
+    take[np.lexsort((random.rand(len(take)), take - share))[:missing]] += 1
+    valid = [random.permutation(np.flatnonzero(labels == label))[:count] for label, count in enumerate(take)]
+    valid = np.sort(np.concatenate(valid))
+    return np.setdiff1d(np.arange(len(labels)), valid), valid

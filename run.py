@@ -19,48 +19,50 @@ from src.errors import InputError
 from src.settings import RULES, comments
 
 
-class Parser(argparse.ArgumentParser):
-    """Answers a wrong command line in one line."""
-
-    def error(self, message):
-        raise InputError("%s; python run.py --help shows what there is" % message)
-
-
 def main(argv=None):
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C, 143 by SIGTERM."""
+    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    words = sys.argv[1:] if argv is None else argv
+    verb = words[0] if words and not words[0].startswith("-") else None
     try:
-        options = vars(parser().parse_args(argv))
-        VERBS[options.pop("verb")](**options)
+        if verb not in VERBS:
+            raise InputError("verb %s: there is none of that name, only export and prepare" % verb)
+        options = vars(parser(verb).parse_args(words[1:] if verb else words))
+        VERBS[verb](**options)
         return 0
     except InputError as error:
         print("error: %s" % error, file=sys.stderr)
         return 2
     except OSError as error:  # full disk, no permission
-        print("error: %s: %s" % (error.filename or "cannot read or write", error.strerror or error), file=sys.stderr)
+        print("error: %s: %s" % (error.filename or "input or output", error.strerror or error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
 
 
-def parser():
-    # Settings may stand before or after the verb: SUPPRESS keeps one parser from resetting what the other found.
-    options = dict(allow_abbrev=False, argument_default=argparse.SUPPRESS,
-                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = Parser(add_help=False, **options)
-    group = shared.add_argument_group("settings of src/config.py, for this run, with [what they are now]")
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line."""
+
+    def error(self, message):
+        raise InputError("%s; %s --help shows what there is" % (message, self.prog))
+
+
+def parser(verb):
+    """The parser of what may stand behind the verb."""
+    result = Parser(prog="python run.py" + (" " + verb if verb else ""), usage="%(prog)s [--SETTING VALUE ...]",
+                    description=VERBS[verb].__doc__ if verb else __doc__, allow_abbrev=False,
+                    argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if verb == "prepare":
+        result.usage = "%(prog)s digits|cifar10 [--archive FILE]"
+        result.add_argument("dataset", choices=["digits", "cifar10"])
+        result.add_argument("--archive", metavar="FILE", help="cifar10: a copy of the archive, not to download it")
+        return result
     about = comments()
+    group = result.add_argument_group("settings of src/config.py, for this run, with [what they are now]")
     for name, rule in RULES.items():
         group.add_argument("--" + name, type=rule.read, metavar="VALUE",
                            help="%s; %s [%s]" % (about[name], rule.expected, short(getattr(config, name))))
-
-    top = Parser(description=__doc__, parents=[shared], usage="run.py [VERB] [--SETTING VALUE ...]", **options)
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", help="without one: train, then export")
-    verbs.add_parser("export", parents=[shared], help="export the newest checkpoint", **options)
-    prepare_parser = verbs.add_parser("prepare", help="make a data set", **options)
-    prepare_parser.add_argument("dataset", choices=["digits", "cifar10"])
-    prepare_parser.add_argument("--archive", metavar="FILE", help="cifar10: a copy of the archive, not to download it")
-    return top
+    return result
 
 
 def short(value):
@@ -92,13 +94,13 @@ def train(**given):
 
 
 def export(**given):
-    """Freeze the newest checkpoint."""
+    """Export the newest checkpoint, without training."""
     from convert.freeze import export_newest
     print("graph            %s" % export_newest(**given))
 
 
 def prepare(dataset, **options):
-    """Make one of the data sets that the project knows."""
+    """Make a data set: digits (no download) or cifar10 (downloads 170 MB)."""
     from utils import prepare_data
     prepare_data.prepare(dataset, **options)
 

@@ -103,8 +103,7 @@ class Trainer(object):
         steps = self.data.train.num_examples // self.train_batch_size
         with tqdm(total=steps * self.train_batch_size, desc=title, unit="images", disable=None, leave=False,
                   dynamic_ncols=True) as bar:
-            for _ in range(steps):
-                images, labels, _, _ = self.data.train.next_batch(self.train_batch_size)
+            for images, labels, _, _ in self.data.train.epoch(self.train_batch_size):
                 _, loss, accuracy, rate = self.session.run(
                     [self.optimizer, self.cost, self.accuracy, self.learning_rate],
                     {self.x: images, self.y_true: labels})

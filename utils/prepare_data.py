@@ -100,7 +100,7 @@ def download(url, path):
                 for block in iter(lambda: answer.read(BLOCK), b""):
                     file.write(block)
                     bar.update(len(block))
-                received = bar.n
+            received = file.tell()
     except urllib.error.URLError as error:
         problem = error.reason
     except (http.client.HTTPException, ConnectionError, socket.timeout) as error:

@@ -1,0 +1,188 @@
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset import DataSet, normalization_table, preprocess, read_image, read_test_set, read_train_sets
+from src.errors import InputError
+from src.settings import settings
+
+# A pixel of blue 255, green 0, red 51, worked out by hand: (255/255 - .485) / .229, (0 - .456) / .224, ...
+BGR_NORMALIZED = [2.248908, -2.035714, -0.915556]
+# Red first: (51/255 - .485) / .229, (0 - .456) / .224, (255/255 - .406) / .225
+RGB_NORMALIZED = [-1.244541, -2.035714, 2.640000]
+
+
+def normalized(image, size, channel_order):
+    out = np.empty((size, size, 3), np.float32)
+    preprocess(image, out, channel_order, normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    return out
+
+
+@pytest.mark.parametrize("channel_order, expected", [("bgr", BGR_NORMALIZED), ("rgb", RGB_NORMALIZED)])
+def test_a_pixel_is_normalized_as_worked_out_by_hand(channel_order, expected):
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0, 1] = [255, 0, 51]
+    np.testing.assert_allclose(normalized(image, 2, channel_order)[0, 1], expected, atol=2e-6)
+
+
+def test_normalization_equals_the_document_s_arithmetic_bit_for_bit():
+    image = np.random.RandomState(0).randint(0, 256, (40, 30, 3)).astype(np.uint8)
+    expected = cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    expected = np.multiply(expected, 1.0 / 255.0)
+    for channel in range(3):
+        expected[:, :, channel] -= [0.485, 0.456, 0.406][channel]
+        expected[:, :, channel] /= [0.229, 0.224, 0.225][channel]
+    assert np.array_equal(normalized(image, 32, "bgr"), expected)
+
+
+@pytest.mark.parametrize("name, pixels", [
+    ("grey.png", np.full((5, 7), 90, np.uint8)),
+    ("grey.bmp", np.full((5, 7), 90, np.uint8)),
+    ("colour.jpg", np.full((5, 7, 3), 90, np.uint8)),
+    ("alpha.png", np.dstack([np.full((5, 7, 3), 90, np.uint8), np.zeros((5, 7, 1), np.uint8)])),
+    ("deep.png", np.full((5, 7, 3), 90 * 257, np.uint16)),
+    ("deep_grey.png", np.full((5, 7), 90 * 257, np.uint16))])
+def test_every_kind_of_image_becomes_three_channels_of_8_bit(tmp_path, name, pixels):
+    path = str(tmp_path / name)
+    assert cv2.imwrite(path, pixels)
+    image = read_image(path)
+    assert image.shape == (5, 7, 3) and image.dtype == np.uint8
+    assert np.array_equal(image, np.full((5, 7, 3), 90, np.uint8))
+
+
+def test_a_palette_image_becomes_colour(tmp_path):
+    # 1x1 BMP with a palette of two colours; its pixel has the second: blue 1, green 2, red 3.
+    header = b"BM" + (66).to_bytes(4, "little") + bytes(4) + (62).to_bytes(4, "little")
+    info = b"".join(value.to_bytes(size, "little") for value, size in [
+        (40, 4), (1, 4), (1, 4), (1, 2), (1, 2), (0, 4), (4, 4), (0, 4), (0, 4), (2, 4), (0, 4)])
+    (tmp_path / "palette.bmp").write_bytes(header + info + bytes([9, 9, 9, 0, 1, 2, 3, 0]) + bytes([0x80, 0, 0, 0]))
+    assert read_image(str(tmp_path / "palette.bmp")).tolist() == [[[1, 2, 3]]]
+
+
+def test_a_batch(folders):
+    config = settings(train_path=folders({"cat": 20, "dog": 30}, size=20))
+    images, labels, ids, cls = read_train_sets(config).train.next_batch(8)
+    assert images.shape == (8, 32, 32, 3) and images.dtype == np.float32
+    assert labels.shape == (8, 2) and labels.dtype == np.float32
+    for image, label, name, class_name in zip(images, labels, ids, cls):
+        path = "%s/%s/%s" % (config.train_path, class_name, name)
+        assert label.tolist() == [float(class_name == "cat"), float(class_name == "dog")]
+        assert np.array_equal(image, normalized(cv2.imread(path), 32, "bgr"))
+
+
+def every_id(batches):
+    return [cls_name + "/" + name for _, _, ids, cls in batches for cls_name, name in zip(cls, ids)]
+
+
+def test_no_image_twice_in_an_epoch_and_a_new_order_each_epoch(folders):
+    train = read_train_sets(settings(train_path=folders({"cat": 20, "dog": 30}))).train
+    assert train.num_examples == 42
+    epochs = []
+    for epoch in range(3):
+        assert train.epochs_completed == epoch
+        epochs.append(every_id(train.next_batch(8) for _ in range(5)))  # floor(42 / 8)
+        assert len(set(epochs[-1])) == 40
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert set(epochs[0]) != set(epochs[1])  # the two images left out are others
+
+
+def test_reading_ahead_gives_what_next_batch_gives(folders):
+    config = settings(train_path=folders({"cat": 20, "dog": 30}))
+    ahead, plain = read_train_sets(config).train, read_train_sets(config).train
+    for _ in range(2):
+        for batch in ahead.epoch(4):
+            for found, expected in zip(batch, plain.next_batch(4)):
+                assert np.array_equal(found, expected)
+    assert ahead.epochs_completed == plain.epochs_completed == 2
+
+
+def test_a_larger_batch_than_is_left_starts_the_next_epoch(folders):
+    train = read_train_sets(settings(train_path=folders({"cat": 20, "dog": 30}))).train
+    train.next_batch(22)
+    assert len(train.next_batch(40)[0]) == 40
+    assert train.epochs_completed == 2
+
+
+def test_walking_gives_every_image_once_in_order_the_short_batch_too(folders):
+    path = folders({"cat": 5, "dog": 6})
+    test = read_test_set(settings(train_path=path, test_path=path))
+    batches = list(test.batches(4))
+    assert [len(batch[0]) for batch in batches] == [4, 4, 3]
+    assert every_id(batches) == ["cat/%03d.png" % i for i in range(5)] + ["dog/%03d.png" % i for i in range(6)]
+    assert test.epochs_completed == 0
+
+
+def test_the_split_is_exact_stratified_disjoint_and_the_same_in_every_run(folders):
+    path = folders({"a": 10, "b": 100, "c": 40})
+
+    def split_with(**given):
+        data = read_train_sets(settings(train_path=path, **given))
+        return every_id(data.train.batches(50)), every_id(data.valid.batches(50))
+
+    train, valid = split_with()
+    assert len(train) == 126 and len(valid) == 24  # 150 * .16
+    assert not set(train) & set(valid)
+    shares = [sum(name.startswith(c) for name in valid) for c in "abc"]
+    assert all(abs(share - expected) < 1 for share, expected in zip(shares, [1.6, 16, 6.4]))
+    assert (train, valid) == split_with()
+    assert valid != split_with(seed=1)[1]
+
+
+def test_many_small_classes_can_be_split(folders):
+    data = read_train_sets(settings(train_path=folders({"class%02d" % i: 3 for i in range(50)})))
+    assert data.valid.num_examples == 24  # 150 * .16
+
+
+def test_any_class_names_and_only_image_files(folders, tmp_path):
+    path = folders({"été": 3, "a b": 3, "10%": 3})
+    (tmp_path / "train" / "a b" / "notes.txt").write_text("not an image")
+    (tmp_path / "train" / "a b" / "._000.png").write_text("left by a file manager")
+    (tmp_path / "train" / "README.md").write_text("not a class")
+    (tmp_path / "train" / ".hidden").mkdir()
+    data = read_train_sets(settings(train_path=path))
+    assert data.train.num_examples + data.valid.num_examples == 9
+    assert len(every_id(data.train.batches(2))) == data.train.num_examples
+
+
+@pytest.mark.parametrize("counts, given, expected", [
+    ({"cat": 3}, {}, "train_path: found one class folder, cat"),
+    ({}, {}, "train_path: found no folder"),
+    ({"cat": 3, "dog": 0}, {}, "found no images in class folder"),
+    ({"cat": 2, "dog": 2}, {"validation_size": .01}, "validation_size: found 0.01"),
+    ({"cat": 2, "dog": 2}, {"validation_size": .99}, "validation_size: found 0.99"),
+    ({"cat": 2, "dog": 2}, {"classes": ["cat", "cow"]}, "train_path: found no folder")])
+def test_data_that_cannot_be_used(folders, counts, given, expected):
+    with pytest.raises(InputError) as caught:
+        read_train_sets(settings(train_path=folders(counts), **given))
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_test_set_without_one_of_the_classes(folders):
+    config = settings(train_path=folders({"cat": 2, "dog": 2}), test_path=folders({"cat": 2}, name="test"))
+    with pytest.raises(InputError, match="test_path: found no folder .*dog"):
+        read_test_set(config)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_a_broken_image_is_named_and_no_thread_is_left(folders, tmp_path, content):
+    path = folders({"cat": 20, "dog": 20})
+    broken = tmp_path / "train" / "dog" / "007.png"
+    broken.write_bytes(content)
+    config = settings(train_path=path)
+    threads = threading.active_count()
+    with pytest.raises(InputError, match="007.png"):
+        list(read_test_set(settings(train_path=path, test_path=path)).batches(4))
+    assert threading.active_count() == threads
+    batches = DataSet([str(tmp_path / "train" / "cat" / "000.png")] * 40, np.zeros(40, int), config).epoch(2)
+    next(batches)
+    batches.close()
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 43])
+def test_a_batch_of_impossible_size(folders, batch_size):
+    train = read_train_sets(settings(train_path=folders({"cat": 20, "dog": 30}))).train
+    with pytest.raises(InputError, match="batch_size"):
+        train.next_batch(batch_size)

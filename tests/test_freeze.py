@@ -1,0 +1,138 @@
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from convert.freeze import export_newest
+from src.errors import InputError
+from src.tf1 import tf
+from trainer import Trainer
+
+FIXTURES = os.path.join(os.path.dirname(__file__), "fixtures")
+
+
+def load(path):
+    graph_def = tf.GraphDef()
+    with open(path, "rb") as file:
+        graph_def.ParseFromString(file.read())
+    return graph_def
+
+
+def ask(path, images):
+    """The frozen graph's logits, from a session of its own."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        tf.import_graph_def(load(path), name="")
+        return session.run(graph.get_tensor_by_name("output:0"), {"Image:0": images})
+
+
+def ask_opencv(path, images):
+    """The same from OpenCV's reader of TensorFlow graphs, which takes [n, channels, height, width]."""
+    net = cv2.dnn.readNetFromTensorflow(path)
+    net.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return net.forward()
+
+
+@pytest.fixture
+def exported(two_classes):
+    trainer = Trainer(**vars(two_classes))
+    trainer.optimize(num_epoch=2)
+    trainer.export()
+    return trainer
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_graph_answers_as_the_session_does(exported, count):
+    images = exported.data.valid.next_batch(count)[0]
+    expected = exported.session.run(exported.model.getOutput(), {exported.x: images})
+    np.testing.assert_allclose(ask("weights/lenet5/lenet5.pb", images), expected, atol=1e-5)
+    np.testing.assert_allclose(ask_opencv("weights/lenet5/lenet5.pb", images), expected, atol=1e-4)
+
+
+def test_the_graph_holds_only_what_leads_from_image_to_output(exported):
+    nodes = load("weights/lenet5/lenet5.pb").node
+    assert [node.name for node in nodes if node.op == "Placeholder"] == ["Image"]
+    assert nodes[-1].name == "output"
+    assert {node.op for node in nodes} == {"Placeholder", "Const", "Conv2D", "BiasAdd", "Relu", "MaxPool", "Reshape",
+                                           "MatMul"}
+
+
+def test_labels_and_description_say_all_that_a_prediction_needs(exported):
+    with open("weights/lenet5/labels.txt") as file:
+        assert file.read() == "cat\ndog\n"
+    with open("weights/lenet5/lenet5.json") as file:
+        description = json.load(file)
+    assert description == {
+        "model_arch": "lenet5",
+        "input": {"name": "Image", "shape": [None, 16, 16, 3]}, "output": {"name": "output", "shape": [None, 2]},
+        "image_normalize_mean": [0.485, 0.456, 0.406], "image_normalize_std": [0.229, 0.224, 0.225],
+        "channel_order": "bgr", "classes": ["cat", "dog"], "val_acc": exported.val_acc}
+
+
+def test_export_of_the_newest_checkpoint_is_the_same_graph(exported):
+    with open("weights/lenet5/lenet5.pb", "rb") as file:
+        expected = file.read()
+    os.remove("weights/lenet5/lenet5.pb")
+    # src/config.py says 32 px and another data set: what counts is the run that wrote the checkpoint.
+    assert export_newest() == "weights/lenet5/lenet5.pb"
+    assert load("weights/lenet5/lenet5.pb") == load_bytes(expected)
+    with open("weights/lenet5/lenet5.json") as file:
+        assert json.load(file)["val_acc"] == exported.val_acc
+
+
+def load_bytes(content):
+    graph_def = tf.GraphDef()
+    graph_def.ParseFromString(content)
+    return graph_def
+
+
+def test_export_without_a_usable_checkpoint(exported):
+    with pytest.raises(InputError, match="checkpoint_dir: found no checkpoint in empty"):
+        export_newest(checkpoint_dir="empty")
+    with pytest.raises(InputError, match="fc1_w"):
+        export_newest(img_size=32)
+    with open("checkpoints/lenet5/run.json", "w") as file:
+        file.write("{")
+    with pytest.raises(InputError, match="run.json"):
+        export_newest()
+
+
+def test_an_export_that_fails_leaves_the_earlier_graph(exported, monkeypatch):
+    before = load("weights/lenet5/lenet5.pb")
+
+    def full_disk(*arguments):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError):
+        exported.export()
+    assert load("weights/lenet5/lenet5.pb") == before
+    assert sorted(os.listdir("weights/lenet5")) == ["labels.txt", "lenet5.json", "lenet5.pb"]
+
+
+@pytest.mark.parametrize("runtime", ["1.14", "2.21"])
+def test_graphs_of_either_runtime_answer_on_this_one(runtime):
+    """Fixtures, made by tests/fixtures/make.py: the graph exported on a runtime, and what its session answered."""
+    folder = os.path.join(FIXTURES, "tensorflow-" + runtime)
+    path = os.path.join(folder, "lenet5.pb")
+    answer = np.load(os.path.join(folder, "answer.npz"))
+    np.testing.assert_allclose(ask(path, answer["images"]), answer["logits"], atol=1e-5)
+    np.testing.assert_allclose(ask_opencv(path, answer["images"]), answer["logits"], atol=1e-4)
+
+
+def test_description_is_enough_to_predict(digits, in_tmp_path):
+    """From the files of an export and OpenCV alone, with no other part of this project, a digit is recognized."""
+    trainer = Trainer(train_path=digits + "/train", num_epoch=5)
+    trainer.optimize()
+    trainer.export()
+    with open("weights/lenet5/lenet5.json") as file:
+        description = json.load(file)
+    _, height, width, _ = description["input"]["shape"]
+    hits = 0
+    for label in description["classes"]:
+        name = sorted(os.listdir(os.path.join(digits, "test", label)))[0]
+        image = cv2.resize(cv2.imread(os.path.join(digits, "test", label, name)), (width, height)).astype(np.float32)
+        image = (image / 255 - description["image_normalize_mean"]) / description["image_normalize_std"]
+        logits = ask_opencv("weights/lenet5/lenet5.pb", image[np.newaxis].astype(np.float32))
+        hits += description["classes"][logits.argmax()] == label
+    assert hits >= 8

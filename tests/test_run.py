@@ -1,0 +1,106 @@
+"""run.py as its users run it: a process of its own in a folder of their own."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+import run
+from tests.conftest import REPOSITORY, python, run_py
+from tests.test_freeze import ask_opencv
+
+
+def test_the_digits_are_learned(digits, tmp_path):
+    done = run_py("--train_path", digits + "/train", "--test_path", digits + "/test", "--num_epoch", "12", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^epoch \d+/12: ", done.stdout, re.MULTILINE)) == 12
+    assert done.stderr == ""  # no progress bar, no chatter, when it is not a terminal
+    for place in ("weights/lenet5/lenet5.pb", "checkpoints/lenet5", "graphs/lenet5/", "tensorboard --logdir graphs"):
+        assert place in done.stdout
+
+    hits, count = 0, 0
+    for label in range(10):  # the test images, read and normalized here on their own, answered by OpenCV
+        folder = os.path.join(digits, "test", str(label))
+        images = [cv2.resize(cv2.imread(os.path.join(folder, name)), (32, 32)) for name in os.listdir(folder)]
+        images = (np.array(images) / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        logits = ask_opencv(str(tmp_path / "weights" / "lenet5" / "lenet5.pb"), images.astype(np.float32))
+        hits += (logits.argmax(axis=1) == label).sum()
+        count += len(images)
+    assert count == 360
+    assert hits / count > .95
+
+
+def test_the_document_s_script(folders, tmp_path):
+    folders({"cat": 30, "dog": 30}, name="data/cifar10png/train")
+    script = "from trainer import Trainer\nT = Trainer()\nT.optimize(num_epoch=1)\nT.export()\n"
+    done = python("-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "weights" / "lenet5" / "lenet5.pb").exists()
+
+
+def test_help_tells_every_verb_and_setting(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("prepare", "export", "--model_arch", "--batch_size", "--image_normalize_mean", "data/cifar10png/train"):
+        assert word in text
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["--model_arch", "resnet"], "setting model_arch: found 'resnet', expected lenet5"),
+    (["--batch_size", "many"], "setting batch_size: found 'many', expected a whole number"),
+    (["--batch_size", "1000"], "setting batch_size: found 1000, expected at most"),
+    (["--lr", "-1"], "setting lr: found -1, expected a number above 0"),
+    (["--validation_size", "1.5"], "setting validation_size: found 1.5"),
+    (["--train_path", "nowhere"], "setting train_path: found no folder nowhere"),
+    (["--image_normalize_std", "0,1,1"], "setting image_normalize_std"),
+    (["--checkpoint_dir", "/dev/null/x"], "setting checkpoint_dir: found /dev/null/x"),
+    (["--batchsize", "3"], "--batchsize"),
+    (["--batch", "3"], "--batch"),
+    (["--batch_size"], "--batch_size"),
+    (["fly"], "fly"),
+    (["prepare", "imagenet"], "imagenet"),
+    (["prepare", "cifar10", "--archive", "nowhere.tar.gz"], "nowhere.tar.gz"),
+    (["export"], "setting checkpoint_dir: found no checkpoint in checkpoints/lenet5")])
+def test_bad_input_is_one_line_and_exit_code_2(folders, in_tmp_path, capfd, arguments, expected):
+    train_path = folders({"cat": 20, "dog": 20})
+    if arguments[0].startswith("-") and "--train_path" not in arguments:
+        arguments = ["--train_path", train_path] + arguments
+    assert run.main(arguments) == 2
+    output = capfd.readouterr()
+    assert expected in output.err
+    assert output.err.startswith("error: ") and output.err.count("\n") == 1
+    assert not os.path.exists("weights/lenet5/lenet5.pb")
+    assert not os.path.exists("data") or os.listdir("data") == []
+
+
+def test_a_broken_image_ends_training_with_its_name_and_a_checkpoint(folders, in_tmp_path, capfd):
+    path = folders({"cat": 400, "dog": 400})
+    with open(path + "/dog/007.png", "wb") as file:
+        file.write(b"broken")
+    assert run.main(["--train_path", path, "--batch_size", "2", "--num_epoch", "2"]) == 2
+    output = capfd.readouterr()
+    assert output.err.count("\n") == 1 and "dog/007.png" in output.err
+
+
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_by_a_signal(folders, tmp_path, sent, code):
+    path = folders({"cat": 200, "dog": 200})
+    process = subprocess.Popen(
+        [sys.executable, os.path.join(REPOSITORY, "run.py"), "--train_path", path, "--num_epoch", "100000"],
+        cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    while not process.stdout.readline().startswith("epoch 3"):
+        assert process.poll() is None
+    time.sleep(0.05)
+    process.send_signal(sent)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert "python run.py export" in output
+    assert run_py("export", cwd=tmp_path).returncode == 0

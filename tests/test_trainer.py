@@ -1,0 +1,164 @@
+import glob
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.errors import InputError
+from src.tf1 import tf
+from trainer import Trainer
+
+
+@pytest.fixture
+def trainer(two_classes):
+    return Trainer(**vars(two_classes))
+
+
+def test_the_names_of_the_document_are_there(trainer):
+    assert trainer.x.name == "Image:0" and trainer.x is trainer.model.getInput()
+    assert trainer.y_true.shape.as_list() == [None, 2]
+    assert (trainer.lr, trainer.step_rate, trainer.decay, trainer.train_batch_size) == (0.01, 1000, 0.95, 8)
+    assert trainer.data.train.num_examples == 34 and trainer.data.valid.num_examples == 6  # 40 * .16 = 6.4
+    for name in ("session", "cross_entropy", "cost", "learning_rate", "global_step", "optimizer", "accuracy"):
+        assert getattr(trainer, name) is not None
+
+
+def test_learning_rate_falls_in_steps(trainer):
+    for step, expected in [(0, 0.01), (999, 0.01), (1000, 0.0095), (2500, 0.009025)]:
+        assert trainer.session.run(trainer.learning_rate, {trainer.global_step: step}) == pytest.approx(expected)
+
+
+def test_cost_and_accuracy_of_a_batch_worked_out_in_numpy(trainer):
+    images, labels, _, _ = trainer.data.train.next_batch(8)
+    logits, cost, accuracy = trainer.session.run([trainer.model.getOutput(), trainer.cost, trainer.accuracy],
+                                                 {trainer.x: images, trainer.y_true: labels})
+    probabilities = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
+    assert cost == pytest.approx(-np.log(probabilities[labels == 1]).mean(), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(1) == labels.argmax(1)).mean())
+
+
+def test_a_step_is_adam_s(trainer):
+    """One update of the last bias against Kingma & Ba (2014), algorithm 1, with epsilon as TensorFlow places it."""
+    images, labels, _, _ = trainer.data.train.next_batch(8)
+    feed = {trainer.x: images, trainer.y_true: labels}
+    with trainer.graph.as_default():
+        bias = [variable for variable in tf.trainable_variables() if variable.op.name == "fc3_b"][0]
+    logits, before = trainer.session.run([trainer.model.getOutput(), bias], feed)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    gradient = (probabilities - labels).mean(axis=0)
+    trainer.session.run(trainer.optimizer, feed)
+    m, v = 0.1 * gradient, 0.001 * gradient ** 2
+    expected = before - 0.01 * np.sqrt(1 - 0.999) / (1 - 0.9) * m / (np.sqrt(v) + 0.01)
+    np.testing.assert_allclose(trainer.session.run(bias), expected, rtol=1e-4, atol=1e-7)
+    assert trainer.session.run(trainer.global_step) == 1
+
+
+def test_the_document_s_three_steps_and_what_they_leave(trainer):
+    trainer.optimize(num_epoch=1)
+    path = trainer.export()
+    assert path == "weights/lenet5/lenet5.pb"
+    assert sorted(os.listdir("weights/lenet5")) == ["labels.txt", "lenet5.json", "lenet5.pb"]
+    assert tf.train.latest_checkpoint("checkpoints/lenet5") == "checkpoints/lenet5/lenet5-4"  # floor(34 / 8)
+    assert trainer.session.run(trainer.global_step) == 4
+    with open("checkpoints/lenet5/run.json") as file:
+        record = json.load(file)
+    assert record["settings"]["classes"] == ["cat", "dog"]
+    assert record["checkpoints"]["lenet5-4"]["val_acc"] == trainer.val_acc
+
+
+def test_validation_sees_every_image_once(trainer):
+    images, labels = zip(*[batch[:2] for batch in trainer.data.valid.batches(1)])
+    losses, hits = zip(*[trainer.session.run([trainer.cost, trainer.accuracy], {trainer.x: x, trainer.y_true: y})
+                         for x, y in zip(images, labels)])
+    assert len(losses) == 6
+    assert trainer.evaluate(trainer.data.valid) == pytest.approx((np.mean(losses), np.mean(hits)), rel=1e-5)
+
+
+def test_tensorboard_reads_five_curves_and_the_graph(trainer):
+    trainer.optimize(num_epoch=30)  # 120 steps
+    events = EventAccumulator(trainer.run_folder)
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["learning_rate", "train_acc", "train_loss", "val_acc", "val_loss"]
+    assert events.Tags()["graph"] is True
+    assert [event.step for event in events.Scalars("train_loss")] == [100, 120]  # each 100 steps, and the rest
+    assert [event.step for event in events.Scalars("val_acc")] == list(range(4, 121, 4))
+    assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([0.01, 0.01])
+    assert events.Scalars("val_acc")[-1].value == pytest.approx(trainer.val_acc)
+    assert events.Scalars("val_loss")[-1].value == pytest.approx(trainer.val_loss, rel=1e-5)
+
+
+def test_the_last_ten_checkpoints_are_kept_also_over_two_runs(two_classes):
+    Trainer(**vars(two_classes)).optimize(num_epoch=12)
+    steps = sorted(int(path[:-6].split("-")[-1]) for path in glob.glob("checkpoints/lenet5/*.index"))
+    assert steps == list(range(12, 49, 4))
+    Trainer(**dict(vars(two_classes), batch_size=5)).optimize(num_epoch=2)  # 6 steps an epoch
+    steps = sorted(int(path[:-6].split("-")[-1]) for path in glob.glob("checkpoints/lenet5/*.index"))
+    assert steps == [6, 12] + list(range(20, 49, 4))
+    assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")
+
+
+def test_two_trainers_do_not_disturb_one_another(two_classes):
+    first = Trainer(**vars(two_classes))
+    second = Trainer(**dict(vars(two_classes), img_size=20, checkpoint_dir="second", weight_dir="second"))
+    assert second.x.name == "Image:0" and second.model.getOutput().name == "output:0"
+    weights = first.session.run(first.graph.get_tensor_by_name("fc3_w:0"))
+    second.optimize(num_epoch=1)
+    assert np.array_equal(first.session.run(first.graph.get_tensor_by_name("fc3_w:0")), weights)
+    first.optimize(num_epoch=2)
+    assert (first.step, second.step) == (8, 4)
+    assert first.run_folder != second.run_folder
+
+
+def test_the_same_seed_gives_the_same_start(two_classes):
+    def start(**given):
+        trainer = Trainer(**dict(vars(two_classes), **given))
+        return trainer.evaluate(trainer.data.train)[0]
+    assert start() == start()
+    assert start(seed=1) != start()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_leaves_a_checkpoint(trainer, monkeypatch, stop):
+    trainer.optimize(num_epoch=1)
+    bar_update, calls = "tqdm.tqdm.update", []
+
+    def interrupt(self, n=1):
+        calls.append(n)
+        if len(calls) == 3:
+            raise stop
+
+    monkeypatch.setattr(bar_update, interrupt)
+    with pytest.raises(stop):
+        trainer.optimize(num_epoch=1)
+    assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-7")
+    assert trainer.session.run(trainer.global_step) == 7
+    with open("checkpoints/lenet5/run.json") as file:
+        assert json.load(file)["checkpoints"]["lenet5-7"]["val_acc"] is None
+
+
+def test_nothing_is_saved_when_nothing_was_learned(trainer, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(trainer.data.train, "_read", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.optimize(num_epoch=1)
+    assert tf.train.latest_checkpoint("checkpoints/lenet5") is None
+
+
+@pytest.mark.parametrize("given, expected", [
+    ({"batch_size": 35}, "batch_size: found 35, expected at most 34"),
+    ({"checkpoint_dir": "/dev/null/here"}, "checkpoint_dir"),
+    ({"weight_dir": "/dev/null/here"}, "weight_dir"),
+    ({"tensorboard_dir": "/dev/null/here"}, "tensorboard_dir")])
+def test_what_cannot_work_is_said_before_training(two_classes, given, expected):
+    with pytest.raises(InputError, match=expected):
+        Trainer(**dict(vars(two_classes), **given))
+
+
+def test_the_handler_of_signals_is_the_caller_s_business(two_classes):
+    before = signal.getsignal(signal.SIGTERM)
+    Trainer(**vars(two_classes)).optimize(num_epoch=1)
+    assert signal.getsignal(signal.SIGTERM) is before
