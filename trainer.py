@@ -17,7 +17,7 @@ from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
 from utils.board import Board, new_run_folder
-from utils.checkpoints import write_record
+from utils.checkpoints import assign, open_checkpoint, write_record
 from utils.files import make_writable
 
 KEPT_CHECKPOINTS = 10
@@ -59,25 +59,36 @@ class Trainer(object):
                 self.saver.recover_last_checkpoints(earlier.all_model_checkpoint_paths)
             self.session = open_session(config.device)
             self.session.run(tf.global_variables_initializer())
+            if config.pretrained:
+                self._load_pretrained()
 
     def _build(self):
         config = self.config
-        self.model = build(config)
+        self.model = build(config, is4Train=True)
+        self.variables = tf.global_variables()  # those of the model: what is learned and the moving statistics
         self.x = self.model.getInput()
         self.y_true = tf.placeholder(tf.float32, [None, config.total_class], name="y_true")
+        with tf.name_scope("inference"):  # shares the variables; validation asks this one
+            twin = build(config, is4Train=False, image=self.x)
+            self.inference = classify(twin.getOutput(), self.y_true)[1:]
 
-        self.cross_entropy = tf.nn.softmax_cross_entropy_with_logits_v2(
-            logits=self.model.getOutput(), labels=self.y_true)
-        self.cost = tf.reduce_mean(self.cross_entropy)
-        correct = tf.equal(tf.argmax(self.model.getOutput(), 1), tf.argmax(self.y_true, 1))
-        self.accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+        self.cross_entropy, mean_cross_entropy, self.accuracy = classify(self.model.getOutput(), self.y_true)
+        kernels = [variable for variable in self.variables if variable.op.name.endswith("kernel")]
+        self.weight_loss = config.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+        self.cost = mean_cross_entropy + self.weight_loss
 
         self.lr, self.step_rate, self.decay = config.lr, config.step_rate, config.decay
         self.global_step = tf.train.get_or_create_global_step()
         self.learning_rate = tf.train.exponential_decay(
             self.lr, self.global_step, self.step_rate, self.decay, staircase=True)
         adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
-        self.optimizer = adam.minimize(self.cost, self.global_step)
+        gradients = adam.compute_gradients(self.cost)
+        with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
+            update = adam.apply_gradients(gradients, self.global_step)
+        self.logged = {"learning_rate": self.learning_rate}
+        if config.weight_decay:
+            self.logged["weight_loss"] = self.weight_loss
+        self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
 
     def optimize(self, num_epoch=None):
         """Train for `num_epoch` more epochs (config.num_epoch if not given), validating and saving after each.
@@ -104,11 +115,10 @@ class Trainer(object):
         with tqdm(total=steps * self.train_batch_size, desc=title, unit="images", disable=None, leave=False,
                   dynamic_ncols=True) as bar:
             for images, labels, _, _ in self.data.train.epoch(self.train_batch_size):
-                _, loss, accuracy, rate = self.session.run(
-                    [self.optimizer, self.cost, self.accuracy, self.learning_rate],
-                    {self.x: images, self.y_true: labels})
+                _, loss, accuracy, scalars = self.session.run(
+                    [self.optimizer, self.cost, self.accuracy, self.logged], {self.x: images, self.y_true: labels})
                 self.step += 1
-                board.training(self.step, train_loss=loss, train_acc=accuracy, learning_rate=rate)
+                board.training(self.step, train_loss=loss, train_acc=accuracy, **scalars)
                 losses.append(loss)
                 accuracies.append(accuracy)
                 bar.set_postfix_str("loss %.3f acc %.3f" % (loss, accuracy), refresh=False)
@@ -124,10 +134,10 @@ class Trainer(object):
                  images_per_second, time.time() - start), flush=True)
 
     def evaluate(self, data):
-        """Mean loss and accuracy over every image of a DataSet, each once."""
+        """Mean cross entropy and accuracy of the inference network over every image of a DataSet, each once."""
         results, sizes = [], []
         for images, labels, _, _ in data.batches(EVALUATION_BATCH):
-            results.append(self.session.run([self.cost, self.accuracy], {self.x: images, self.y_true: labels}))
+            results.append(self.session.run(self.inference, {self.x: images, self.y_true: labels}))
             sizes.append(len(images))
         loss, accuracy = np.average(results, axis=0, weights=sizes)
         return float(loss), float(accuracy)
@@ -145,12 +155,34 @@ class Trainer(object):
 
     def export(self):
         """Freeze the weights as they are now to weights/<model_arch>/; returns the path of the .pb file."""
-        with self.graph.as_default():
-            variables = {variable.op.name: variable for variable in tf.global_variables()}
-        return freeze(self.config, self.session.run(variables), self.val_acc)
+        weights = self.session.run({variable.op.name: variable for variable in self.variables})
+        return freeze(self.config, weights, self.val_acc)
+
+    def _load_pretrained(self):
+        """Take over what config.pretrained has for variables of the same name and shape; say what it has not."""
+        reader = open_checkpoint("pretrained", self.config.pretrained)
+        shapes = reader.get_variable_to_shape_map()
+        fitting, others = [], []
+        for variable in self.variables:
+            fits = shapes.get(variable.op.name) == variable.shape.as_list()
+            (fitting if fits else others).append(variable)
+        if not fitting:
+            raise InputError("setting pretrained: found nothing in %s that fits, expected weights of a %s"
+                             % (self.config.pretrained, self.config.model_arch))
+        assign(self.session, fitting, {variable.op.name: reader.get_tensor(variable.op.name) for variable in fitting})
+        print("weights of %s: took %d of %d variables%s" % (
+            self.config.pretrained, len(fitting), len(self.variables),
+            ", all but " + ", ".join(variable.op.name for variable in others) if others else ""), flush=True)
 
     def close(self):
         self.session.close()
+
+
+def classify(logits, labels):
+    """(cross entropy of each image, its mean, accuracy) of logits against one-hot labels, both [batch, classes]."""
+    cross_entropy = tf.nn.softmax_cross_entropy_with_logits_v2(logits=logits, labels=labels)
+    correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
+    return cross_entropy, tf.reduce_mean(cross_entropy), tf.reduce_mean(tf.cast(correct, tf.float32))
 
 
 def open_session(device):

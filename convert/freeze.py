@@ -1,12 +1,13 @@
 """From trained weights to a frozen graph: one .pb file that needs neither this program nor a checkpoint."""
 import json
 import os
+from collections import OrderedDict
 
 from models import build
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from utils.checkpoints import newest
+from utils.checkpoints import assign, newest, open_checkpoint
 from utils.files import make_writable, whole_file
 
 
@@ -27,15 +28,12 @@ def freeze(config, weights, val_acc):
         InputError: the weights are not those of the model that config describes; unwritable folder.
     """
     make_writable("weight_dir", config.weight_dir)
-    graph = tf.Graph()
-    with graph.as_default(), tf.Session(graph=graph, config=tf.ConfigProto(device_count={"GPU": 0})) as session:
-        model = build(config)
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+        model = build(config, is4Train=False)
         variables = tf.global_variables()
         check_weights(variables, weights, config)
-        session.run([variable.initializer for variable in variables],
-                    {variable.initial_value: weights[variable.op.name] for variable in variables})
-        frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ["output"])
-    frozen = tf.graph_util.remove_training_nodes(frozen, protected_nodes=["output"])
+        assign(session, variables, weights)
+        frozen = fold_constants(session, model.getInput(), model.getOutput())
     # Without attributes left at their defaults, older TensorFlows read it too: they know fewer attributes.
     frozen = tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
 
@@ -59,6 +57,29 @@ def freeze(config, weights, val_acc):
     return path + ".pb"
 
 
+def fold_constants(session, image, output):
+    """The graph from `image` to `output` with a constant for everything that does not depend on `image`.
+
+    So a variable becomes its value, and a kernel times the scale of its batch norm becomes one kernel.
+    """
+    dependent = OrderedDict([(image.op, None)])
+    for operation in session.graph.get_operations():  # in the order they were made: inputs first
+        if any(tensor.op in dependent for tensor in operation.inputs):
+            dependent[operation] = None
+    constant = OrderedDict((tensor.op.name, tensor) for operation in dependent for tensor in operation.inputs
+                           if tensor.op not in dependent)
+    nodes = [constant_node(name, value) for name, value in session.run(constant).items()]
+    nodes += [operation.node_def for operation in dependent]
+    graph_def = tf.GraphDef(node=nodes, versions=session.graph.as_graph_def().versions)
+    return tf.graph_util.extract_sub_graph(graph_def, [output.op.name])
+
+
+def constant_node(name, value):
+    value = tf.make_tensor_proto(value)
+    return tf.NodeDef(name=name, op="Const", attr={"dtype": tf.AttrValue(type=value.dtype),
+                                                   "value": tf.AttrValue(tensor=value)})
+
+
 def check_weights(variables, weights, config):
     """Raise InputError unless there is a weight of the right shape for every variable."""
     for variable in variables:
@@ -78,6 +99,6 @@ def export_newest(**given):
     now = settings(**given)
     prefix, recorded, results = newest(now.checkpoint_dir)
     recorded.update(given, checkpoint_dir=now.checkpoint_dir, weight_dir=now.weight_dir)
-    reader = tf.train.load_checkpoint(prefix)
+    reader = open_checkpoint("checkpoint_dir", prefix)
     weights = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     return freeze(settings(**recorded), weights, results["val_acc"])

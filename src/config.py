@@ -5,11 +5,14 @@ The comment behind a setting is its line in `python run.py --help`.
 """
 import os
 
-MODEL_ARCHS = {"lenet5": 16}  # the graph builders there are, and the least img_size of each
+MODEL_ARCHS = {"lenet5": 16, "mobilenetv2": 32}  # the graph builders there are, and the least img_size of each
 
 # Model
 model_arch = "lenet5"  # the network to train
 numchannels = 3  # colour channels of the network's input
+width = 1.0  # mobilenetv2: factor on the depth of every layer
+batch_norm_momentum = 0.9  # mobilenetv2: share of the moving mean and variance that stays at each step
+pretrained = None  # start from these weights, where name and shape agree
 
 # Data
 train_path = "data/cifar10png/train"  # training images: one folder per class
@@ -41,9 +44,11 @@ def class_folders(path):
 def derive(model_arch, train_path, classes=None):
     """The settings that follow from others, unless they are set by hand or given for the run."""
     if model_arch == "mobilenetv2":
-        img_size = 224
+        img_size = 224  # images are resized to this width and height, in pixels
+        weight_decay = 4e-5  # factor on half the sum of the squared kernels, added to the loss
     if model_arch == "lenet5":
-        img_size = 32  # images are resized to this width and height, in pixels
+        img_size = 32
+        weight_decay = 0.0
 
     checkpoint_dir = os.path.join("checkpoints", model_arch)  # where training saves its weights
     weight_dir = os.path.join("weights", model_arch)  # where the exported graph goes

@@ -32,9 +32,8 @@ def whole(least, most=None):
         "a whole number, %s" % ("%d or more" % least if most is None else "%d to %d" % (least, most)))
 
 
-def number(above, below=float("inf"), expected=None):
-    return Rule(_literal, lambda value: _is_number(value) and above < value < below,
-                expected or "a number above %g" % above)
+def number(ok, expected):
+    return Rule(_literal, lambda value: _is_number(value) and ok(value), expected)
 
 
 def one_of(*names):
@@ -52,12 +51,17 @@ def _is_name(value):
     return isinstance(value, str) and value.strip() != ""
 
 
+POSITIVE = number(lambda value: value > 0, "a number above 0")
 FOLDER = Rule(str, _is_name, "the path of a folder")
 
 RULES = OrderedDict([
     ("model_arch", one_of(*config.MODEL_ARCHS)),
     ("img_size", whole(1)),
     ("numchannels", Rule(_literal, lambda value: value == 3, "3")),
+    ("width", POSITIVE),
+    ("batch_norm_momentum", number(lambda value: 0 <= value < 1, "a number from 0 to below 1")),
+    ("pretrained", Rule(_literal, lambda value: value is None or _is_name(value),
+                        "a checkpoint, such as checkpoints/lenet5/lenet5-1312, or a folder with some, or None")),
     ("train_path", FOLDER),
     ("test_path", FOLDER),
     ("classes", Rule(lambda text: text.split(","),
@@ -65,7 +69,7 @@ RULES = OrderedDict([
                                     and len(set(value)) == len(value)),
                      "different names of class folders, such as cat,dog")),
     ("total_class", whole(0)),
-    ("validation_size", number(0, 1, "a fraction above 0 and below 1")),
+    ("validation_size", number(lambda value: 0 < value < 1, "a fraction above 0 and below 1")),
     ("batch_size", whole(1)),
     ("image_normalize_mean", three_numbers(lambda part: True, "three numbers, such as 0.485,0.456,0.406")),
     ("image_normalize_std", three_numbers(lambda part: part > 0,
@@ -73,10 +77,11 @@ RULES = OrderedDict([
     ("channel_order", one_of("bgr", "rgb")),
     ("seed", whole(0, 2 ** 31 - 1)),
     ("num_epoch", whole(1)),
-    ("lr", number(0)),
-    ("decay", number(0)),
+    ("lr", POSITIVE),
+    ("decay", POSITIVE),
     ("step_rate", whole(1)),
-    ("epsilon", number(0)),
+    ("epsilon", POSITIVE),
+    ("weight_decay", number(lambda value: value >= 0, "a number, 0 or more")),
     ("device", one_of("gpu", "cpu")),
     ("checkpoint_dir", FOLDER),
     ("weight_dir", FOLDER),

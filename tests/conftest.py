@@ -10,6 +10,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, REPOSITORY)
 
 from src.settings import settings  # noqa: E402
+from src.tf1 import tf  # noqa: E402
 from utils.prepare_data import prepare_digits  # noqa: E402
 
 
@@ -58,3 +59,36 @@ def python(*arguments, cwd=None, **options):
 
 def run_py(*arguments, cwd):
     return python(os.path.join(REPOSITORY, "run.py"), *arguments, cwd=cwd)
+
+
+def load_graph(path):
+    graph_def = tf.GraphDef()
+    with open(path, "rb") as file:
+        graph_def.ParseFromString(file.read())
+    return graph_def
+
+
+def ask(path, images):
+    """A frozen graph's logits, from a session of its own."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        tf.import_graph_def(load_graph(path), name="")
+        return session.run(graph.get_tensor_by_name("output:0"), {"Image:0": images})
+
+
+def ask_opencv(path, images):
+    """The same from OpenCV's reader of TensorFlow graphs, which takes [n, channels, height, width]."""
+    net = cv2.dnn.readNetFromTensorflow(path)
+    net.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return net.forward()
+
+
+def accuracy_in_opencv(path, test_path):
+    """Accuracy of a frozen graph of 32 px on class folders, with nothing of this project: OpenCV reads and answers."""
+    hits, count = 0, 0
+    for label, name in enumerate(sorted(os.listdir(test_path))):
+        folder = os.path.join(test_path, name)
+        images = [cv2.resize(cv2.imread(os.path.join(folder, file)), (32, 32)) for file in os.listdir(folder)]
+        images = (np.array(images) / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        hits += (ask_opencv(path, images.astype(np.float32)).argmax(axis=1) == label).sum()
+        count += len(images)
+    return hits / count

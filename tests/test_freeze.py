@@ -7,31 +7,10 @@ import pytest
 
 from convert.freeze import export_newest
 from src.errors import InputError
-from src.tf1 import tf
+from tests.conftest import ask, ask_opencv, load_graph
 from trainer import Trainer
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "fixtures")
-
-
-def load(path):
-    graph_def = tf.GraphDef()
-    with open(path, "rb") as file:
-        graph_def.ParseFromString(file.read())
-    return graph_def
-
-
-def ask(path, images):
-    """The frozen graph's logits, from a session of its own."""
-    with tf.Graph().as_default() as graph, tf.Session() as session:
-        tf.import_graph_def(load(path), name="")
-        return session.run(graph.get_tensor_by_name("output:0"), {"Image:0": images})
-
-
-def ask_opencv(path, images):
-    """The same from OpenCV's reader of TensorFlow graphs, which takes [n, channels, height, width]."""
-    net = cv2.dnn.readNetFromTensorflow(path)
-    net.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return net.forward()
 
 
 @pytest.fixture
@@ -51,11 +30,11 @@ def test_the_graph_answers_as_the_session_does(exported, count):
 
 
 def test_the_graph_holds_only_what_leads_from_image_to_output(exported):
-    nodes = load("weights/lenet5/lenet5.pb").node
+    nodes = load_graph("weights/lenet5/lenet5.pb").node
     assert [node.name for node in nodes if node.op == "Placeholder"] == ["Image"]
     assert nodes[-1].name == "output"
     assert {node.op for node in nodes} == {"Placeholder", "Const", "Conv2D", "BiasAdd", "Relu", "MaxPool", "Reshape",
-                                           "MatMul"}
+                                           "MatMul", "Identity"}
 
 
 def test_labels_and_description_say_all_that_a_prediction_needs(exported):
@@ -71,26 +50,19 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
 
 
 def test_export_of_the_newest_checkpoint_is_the_same_graph(exported):
-    with open("weights/lenet5/lenet5.pb", "rb") as file:
-        expected = file.read()
+    expected = load_graph("weights/lenet5/lenet5.pb")
     os.remove("weights/lenet5/lenet5.pb")
     # src/config.py says 32 px and another data set: what counts is the run that wrote the checkpoint.
     assert export_newest() == "weights/lenet5/lenet5.pb"
-    assert load("weights/lenet5/lenet5.pb") == load_bytes(expected)
+    assert load_graph("weights/lenet5/lenet5.pb") == expected
     with open("weights/lenet5/lenet5.json") as file:
         assert json.load(file)["val_acc"] == exported.val_acc
-
-
-def load_bytes(content):
-    graph_def = tf.GraphDef()
-    graph_def.ParseFromString(content)
-    return graph_def
 
 
 def test_export_without_a_usable_checkpoint(exported):
     with pytest.raises(InputError, match="checkpoint_dir: found no checkpoint in empty"):
         export_newest(checkpoint_dir="empty")
-    with pytest.raises(InputError, match="fc1_w"):
+    with pytest.raises(InputError, match="fc1/kernel"):
         export_newest(img_size=32)
     with open("checkpoints/lenet5/run.json", "w") as file:
         file.write("{")
@@ -99,14 +71,14 @@ def test_export_without_a_usable_checkpoint(exported):
 
 
 def test_an_export_that_fails_leaves_the_earlier_graph(exported, monkeypatch):
-    before = load("weights/lenet5/lenet5.pb")
+    before = load_graph("weights/lenet5/lenet5.pb")
 
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError):
         exported.export()
-    assert load("weights/lenet5/lenet5.pb") == before
+    assert load_graph("weights/lenet5/lenet5.pb") == before
     assert sorted(os.listdir("weights/lenet5")) == ["labels.txt", "lenet5.json", "lenet5.pb"]
 
 

@@ -6,13 +6,10 @@ import subprocess
 import sys
 import time
 
-import cv2
-import numpy as np
 import pytest
 
 import run
-from tests.conftest import REPOSITORY, python, run_py
-from tests.test_freeze import ask_opencv
+from tests.conftest import REPOSITORY, accuracy_in_opencv, python, run_py
 
 
 def test_the_digits_are_learned(digits, tmp_path):
@@ -23,16 +20,7 @@ def test_the_digits_are_learned(digits, tmp_path):
     for place in ("weights/lenet5/lenet5.pb", "checkpoints/lenet5", "graphs/lenet5/", "tensorboard --logdir graphs"):
         assert place in done.stdout
 
-    hits, count = 0, 0
-    for label in range(10):  # the test images, read and normalized here on their own, answered by OpenCV
-        folder = os.path.join(digits, "test", str(label))
-        images = [cv2.resize(cv2.imread(os.path.join(folder, name)), (32, 32)) for name in os.listdir(folder)]
-        images = (np.array(images) / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        logits = ask_opencv(str(tmp_path / "weights" / "lenet5" / "lenet5.pb"), images.astype(np.float32))
-        hits += (logits.argmax(axis=1) == label).sum()
-        count += len(images)
-    assert count == 360
-    assert hits / count > .95
+    assert accuracy_in_opencv(str(tmp_path / "weights" / "lenet5" / "lenet5.pb"), digits + "/test") > .95
 
 
 def test_the_document_s_script(folders, tmp_path):
@@ -53,7 +41,7 @@ def test_help_tells_every_verb_and_setting(capsys):
 
 
 @pytest.mark.parametrize("arguments, expected", [
-    (["--model_arch", "resnet"], "setting model_arch: found 'resnet', expected lenet5"),
+    (["--model_arch", "resnet"], "setting model_arch: found 'resnet', expected lenet5 or mobilenetv2"),
     (["--batch_size", "many"], "setting batch_size: found 'many', expected a whole number"),
     (["--batch_size", "1000"], "setting batch_size: found 1000, expected at most"),
     (["--lr", "-1"], "setting lr: found -1, expected a number above 0"),

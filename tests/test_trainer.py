@@ -45,7 +45,7 @@ def test_a_step_is_adam_s(trainer):
     images, labels, _, _ = trainer.data.train.next_batch(8)
     feed = {trainer.x: images, trainer.y_true: labels}
     with trainer.graph.as_default():
-        bias = [variable for variable in tf.trainable_variables() if variable.op.name == "fc3_b"][0]
+        bias = [variable for variable in tf.trainable_variables() if variable.op.name == "fc3/bias"][0]
     logits, before = trainer.session.run([trainer.model.getOutput(), bias], feed)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     gradient = (probabilities - labels).mean(axis=0)
@@ -104,9 +104,9 @@ def test_two_trainers_do_not_disturb_one_another(two_classes):
     first = Trainer(**vars(two_classes))
     second = Trainer(**dict(vars(two_classes), img_size=20, checkpoint_dir="second", weight_dir="second"))
     assert second.x.name == "Image:0" and second.model.getOutput().name == "output:0"
-    weights = first.session.run(first.graph.get_tensor_by_name("fc3_w:0"))
+    weights = first.session.run(first.graph.get_tensor_by_name("fc3/kernel:0"))
     second.optimize(num_epoch=1)
-    assert np.array_equal(first.session.run(first.graph.get_tensor_by_name("fc3_w:0")), weights)
+    assert np.array_equal(first.session.run(first.graph.get_tensor_by_name("fc3/kernel:0")), weights)
     first.optimize(num_epoch=2)
     assert (first.step, second.step) == (8, 4)
     assert first.run_folder != second.run_folder

@@ -37,3 +37,22 @@ def newest(checkpoint_dir):
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError("record %s: found none that describes %s, expected the one that training writes with it"
                          % (record, os.path.basename(prefix)))
+
+
+def open_checkpoint(setting, path):
+    """A reader of the checkpoint with that prefix, or of the newest in that folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    try:
+        return tf.train.load_checkpoint(path)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError("setting %s: found %s, expected a checkpoint that can be read (%s)"
+                         % (setting, path, str(error).splitlines()[0]))
+
+
+def assign(session, variables, weights):
+    """Give each variable its value of {variable name: array}, all in one run."""
+    session.run([variable.initializer for variable in variables],
+                {variable.initial_value: weights[variable.op.name] for variable in variables})

@@ -1,0 +1,76 @@
+"""MobileNetV2: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018)."""
+from models.layers import fully_connected, normalized_convolution
+from src import config
+from src.tf1 import tf
+
+SIGMA = 0.09  # of the first weights
+# Table 2 of the paper; the shapes are those for 224x224x3 and width 1
+FIRST_DEPTH = 32          # 112x112x32
+BOTTLENECKS = (           # t: expansion, c: depth, n: times, s: stride of the first
+    (1, 16, 1, 1),        # 112x112x16
+    (6, 24, 2, 2),        # 56x56x24
+    (6, 32, 3, 2),        # 28x28x32
+    (6, 64, 4, 2),        # 14x14x64
+    (6, 96, 3, 1),        # 14x14x96
+    (6, 160, 3, 2),       # 7x7x160
+    (6, 320, 1, 1))       # 7x7x320
+LAST_DEPTH = 1280         # 7x7x1280
+
+
+def rounded(depth):
+    """The multiple of 8 next to `depth`, but not less than 90 % of it, and 8 at least."""
+    result = max(8, int(depth + 4) // 8 * 8)
+    return result if result >= 0.9 * depth else result + 8
+
+
+class MobileNetv2(object):
+    """The network from the placeholder `Image` to the logits `output`, both at the root of the default graph.
+
+    Args:
+        shape: of a batch of images, [None, height, width, 3]; 32 pixels a side or more.
+        is4Train: batch norm by the statistics of the batch and with ops to update the moving ones (in the collection
+            UPDATE_OPS); if False, by the moving ones.
+        width: multiplies the depth of every layer; paper, section 4.
+        total_class: number of logits; that of src/config.py if not given.
+        momentum: of the moving statistics.
+        image: the input, if there is one already.
+    """
+
+    def __init__(self, shape, is4Train, width=1.0, total_class=None, momentum=0.9, image=None):
+        self.is4Train = is4Train
+        self.momentum = momentum
+        self.inputImage = tf.placeholder(tf.float32, shape, name="Image") if image is None else image
+
+        x = tf.nn.relu6(self._convolution("first", self.inputImage, rounded(FIRST_DEPTH * width), size=3, stride=2))
+        block = 0
+        for t, c, n, s in BOTTLENECKS:
+            for i in range(n):
+                block += 1
+                with tf.variable_scope("block%d" % block):
+                    x = self._bottleneck(x, t, rounded(c * width), s if i == 0 else 1)
+        x = tf.nn.relu6(self._convolution("last", x, rounded(LAST_DEPTH * max(1.0, width)), size=1))
+        x = tf.reduce_mean(x, [1, 2])  # 7x7x1280 -> 1280
+        with tf.variable_scope("logits", reuse=tf.AUTO_REUSE):
+            x = fully_connected(x, total_class or config.total_class, SIGMA)
+        self.output = tf.identity(x, name="output")
+
+    def _bottleneck(self, x, expansion, depth, stride):
+        """Inverted residual with a linear bottleneck: expand, filter each channel, project; paper, section 3."""
+        shortcut, n = x, x.shape.as_list()[-1]
+        if expansion > 1:
+            x = tf.nn.relu6(self._convolution("expand", x, expansion * n, size=1))
+        x = tf.nn.relu6(self._convolution("depthwise", x, None, size=3, stride=stride, depthwise=True))
+        x = self._convolution("project", x, depth, size=1)
+        return tf.add_n([shortcut, x]) if stride == 1 and depth == n else x
+
+    def _convolution(self, name, x, depth, size, stride=1, depthwise=False):
+        with tf.variable_scope(name, reuse=tf.AUTO_REUSE):
+            return normalized_convolution(x, depth, size, stride, self.is4Train, self.momentum, SIGMA, depthwise)
+
+    def getInput(self):
+        """The images: float32, of the shape given."""
+        return self.inputImage
+
+    def getOutput(self):
+        """The logits: float32 [batch, total_class]."""
+        return self.output

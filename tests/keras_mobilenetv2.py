@@ -1,0 +1,78 @@
+"""The independent implementation: MobileNetV2 of the Keras that comes with the installed TensorFlow.
+
+    python keras_mobilenetv2.py IN.npz OUT.npz SIZE WIDTH
+
+IN holds `images` [n, SIZE, SIZE, 3] and `labels`, one-hot [n, 10]. OUT receives the weights, in the order in which the
+layers were made, with moving statistics that are not at their first values (w000, w001, ...); `probabilities` of the
+images; and, of one training step from these weights: `cost`, the gradients of the first and the last kernel
+(`first_gradient`, `last_gradient`) and all weights after the moving statistics were updated (after000, ...).
+
+It runs in a process of its own, because Keras 3 cannot predict where TensorFlow 2 behaviour is switched off.
+"""
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+
+def weights_in_order(model):
+    return [value for layer in model.layers for value in layer.get_weights()]
+
+
+def randomize(model):
+    """Seeded weights, and statistics other than the first. The offsets keep most of what ReLU6 sees away from its two
+    corners: gradients through 52 layers would otherwise magnify the last bits of float32 ten thousandfold."""
+    random = np.random.RandomState(0)
+    for layer in model.layers:
+        shapes = [value.shape for value in layer.get_weights()]
+        if len(shapes) == 4:  # batch norm: gamma, beta, moving mean, moving variance
+            layer.set_weights([random.uniform(0.5, 1.0, shapes[0]), random.randn(*shapes[1]) * 0.1 + 2,
+                               random.randn(*shapes[2]) * 0.1, random.uniform(0.5, 1.5, shapes[3])])
+        elif shapes:  # a kernel and perhaps a bias
+            layer.set_weights([random.randn(*shape) / np.sqrt(np.prod(shape[:-1])) for shape in shapes])
+
+
+def step_keras_3(model, images, labels):
+    with tf.GradientTape() as tape:
+        probabilities = model(images, training=True)
+        cost = tf.reduce_mean(tf.keras.losses.categorical_crossentropy(labels, probabilities))
+    kernels = [model.get_layer("Conv1").kernel.value, model.layers[-1].kernel.value]
+    return [cost.numpy()] + [gradient.numpy() for gradient in tape.gradient(cost, kernels)]
+
+
+def step_keras_2(model, images, labels):
+    backend = tf.keras.backend
+    target = backend.placeholder([None, 10])
+    cost = backend.mean(tf.keras.losses.categorical_crossentropy(target, model.output))
+    gradients = backend.gradients(cost, [model.get_layer("Conv1").kernel, model.layers[-1].kernel])
+    return backend.function([model.input, target], [cost] + gradients, updates=model.updates)([images, labels])
+
+
+def main(source, destination, size, width):
+    given = np.load(source)
+    legacy = tf.__version__.startswith("1.")
+    result = {}
+
+    def build():
+        return tf.keras.applications.MobileNetV2(
+            input_shape=(int(size), int(size), 3), alpha=float(width), weights=None, classes=10)
+
+    model = build()
+    randomize(model)
+    values = [layer.get_weights() for layer in model.layers]
+    result.update(("w%03d" % i, value) for i, value in enumerate(weights_in_order(model)))
+    result["probabilities"] = model.predict(given["images"])
+    if legacy:  # the phase is built into the graph, so the learning network is another one
+        tf.keras.backend.clear_session()
+        tf.keras.backend.set_learning_phase(1)
+        model = build()
+        for layer, value in zip(model.layers, values):
+            layer.set_weights(value)
+    step = step_keras_2 if legacy else step_keras_3
+    result["cost"], result["first_gradient"], result["last_gradient"] = step(model, given["images"], given["labels"])
+    result.update(("after%03d" % i, value) for i, value in enumerate(weights_in_order(model)))
+    np.savez(destination, **result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
