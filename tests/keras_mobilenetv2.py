@@ -15,21 +15,42 @@ import numpy as np
 import tensorflow as tf
 
 
-def weights_in_order(model):
-    return [value for layer in model.layers for value in layer.get_weights()]
+LEGACY = tf.__version__.startswith("1.")
 
 
-def randomize(model):
+def variables_in_order(model):
+    return [variable for layer in model.layers for variable in layer.weights]
+
+
+def get_weights(model):
+    variables = variables_in_order(model)
+    return tf.keras.backend.batch_get_value(variables) if LEGACY else [v.numpy() for v in variables]
+
+
+def set_weights(model, values):
+    pairs = zip(variables_in_order(model), values)
+    if LEGACY:
+        tf.keras.backend.batch_set_value(list(pairs))
+    else:
+        for variable, value in pairs:
+            variable.assign(value)
+
+
+def random_weights(model):
     """Seeded weights, and statistics other than the first. The offsets keep most of what ReLU6 sees away from its two
     corners: gradients through 52 layers would otherwise magnify the last bits of float32 ten thousandfold."""
     random = np.random.RandomState(0)
+    values = []
     for layer in model.layers:
-        shapes = [value.shape for value in layer.get_weights()]
+        shapes = [tuple(variable.shape) for variable in layer.weights]
         if len(shapes) == 4:  # batch norm: gamma, beta, moving mean, moving variance
-            layer.set_weights([random.uniform(0.5, 1.0, shapes[0]), random.randn(*shapes[1]) * 0.1 + 2,
-                               random.randn(*shapes[2]) * 0.1, random.uniform(0.5, 1.5, shapes[3])])
-        elif shapes:  # a kernel and perhaps a bias
-            layer.set_weights([random.randn(*shape) / np.sqrt(np.prod(shape[:-1])) for shape in shapes])
+            depth = int(shapes[0][0])
+            values += [random.uniform(0.5, 1.0, depth), random.normal(2, 0.1, depth), random.normal(0, 0.1, depth),
+                       random.uniform(0.5, 1.5, depth)]
+        else:  # a kernel and perhaps a bias, or nothing
+            shapes = [tuple(int(size) for size in shape) for shape in shapes]
+            values += [random.randn(*shape) / np.sqrt(np.prod(shape[:-1])) for shape in shapes]
+    return [value.astype(np.float32) for value in values]
 
 
 def step_keras_3(model, images, labels):
@@ -50,7 +71,6 @@ def step_keras_2(model, images, labels):
 
 def main(source, destination, size, width):
     given = np.load(source)
-    legacy = tf.__version__.startswith("1.")
     result = {}
 
     def build():
@@ -58,19 +78,18 @@ def main(source, destination, size, width):
             input_shape=(int(size), int(size), 3), alpha=float(width), weights=None, classes=10)
 
     model = build()
-    randomize(model)
-    values = [layer.get_weights() for layer in model.layers]
-    result.update(("w%03d" % i, value) for i, value in enumerate(weights_in_order(model)))
+    values = random_weights(model)
+    set_weights(model, values)
+    result.update(("w%03d" % i, value) for i, value in enumerate(values))
     result["probabilities"] = model.predict(given["images"])
-    if legacy:  # the phase is built into the graph, so the learning network is another one
+    if LEGACY:  # the phase is built into the graph, so the learning network is another one
         tf.keras.backend.clear_session()
         tf.keras.backend.set_learning_phase(1)
         model = build()
-        for layer, value in zip(model.layers, values):
-            layer.set_weights(value)
-    step = step_keras_2 if legacy else step_keras_3
+        set_weights(model, values)
+    step = step_keras_2 if LEGACY else step_keras_3
     result["cost"], result["first_gradient"], result["last_gradient"] = step(model, given["images"], given["labels"])
-    result.update(("after%03d" % i, value) for i, value in enumerate(weights_in_order(model)))
+    result.update(("after%03d" % i, value) for i, value in enumerate(get_weights(model)))
     np.savez(destination, **result)
 
 

@@ -43,7 +43,7 @@ def load(session, values):
     assign(session, variables, {variable.op.name: value for variable, value in zip(variables, values)})
 
 
-@pytest.fixture(scope="module", params=[(96, 1.0), (224, 0.5)], ids=["96px", "224px width 0.5"])
+@pytest.fixture(scope="module", params=[(96, 1.0), (96, 0.5), (224, 1.0), (224, 0.5)], ids=str)
 def keras(request, tmp_path_factory):
     """What Keras's network has and does: its size and width, the images, and the .npz of keras_mobilenetv2.py."""
     size, width = request.param
@@ -84,7 +84,7 @@ def test_a_training_step_equals_keras_s(keras):
         feed = {model.getInput(): images, y_true: labels}
         found_cost, (first, last) = session.run([cost, gradients], feed)
         session.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS), feed)
-        after = {variable.op.name: session.run(variable) for variable in tf.global_variables()}
+        after = session.run({variable.op.name: variable for variable in tf.global_variables()})
         names = [variable.op.name for variable in tf.global_variables()]
 
     assert found_cost == pytest.approx(float(expected["cost"]), rel=1e-4)
