@@ -177,8 +177,8 @@ def read_test_set(config):
 def find_images(setting, path, classes):
     """List the images of each class: (paths, labels), by class and file name."""
     if not os.path.isdir(path):
-        raise InputError("setting %s: found no folder %s, expected one with a folder of images per class"
-                         % (setting, path))
+        raise InputError("setting %s: found no folder %s, expected one with a folder of images per class, "
+                         "such as python run.py prepare makes" % (setting, path))
     if len(classes) < 2:
         raise InputError("setting %s: found %s in %s, expected a folder of images for each of two or more classes"
                          % (setting, "one class folder, " + classes[0] if classes else "no class folder", path))

@@ -36,6 +36,10 @@ def main(argv=None):
     except OSError as error:  # full disk, no permission
         print("error: %s: %s" % (error.filename or "input or output", error.strerror or error), file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print("error: %s in %s; activate an environment with requirements.txt installed, such as . .venv/3.11/bin/"
+              "activate" % (error, sys.executable), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 
@@ -53,20 +57,22 @@ def parser(verb):
                     description=VERBS[verb].__doc__ if verb else __doc__, allow_abbrev=False,
                     argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     if verb == "prepare":
-        result.usage = "%(prog)s digits|cifar10 [--archive FILE]"
+        result.usage = "%(prog)s digits | cifar10 [--archive FILE]"
         result.add_argument("dataset", choices=["digits", "cifar10"])
         result.add_argument("--archive", metavar="FILE", help="cifar10: a copy of the archive, not to download it")
         return result
+    # Weights go with the settings they were learned with, so that export is told only where they are.
+    names = ["model_arch", "checkpoint_dir", "weight_dir"] if verb == "export" else RULES
     about = comments()
     group = result.add_argument_group("settings of src/config.py, for this run, with [what they are now]")
-    for name, rule in RULES.items():
-        group.add_argument("--" + name, type=rule.read, metavar="VALUE",
-                           help="%s; %s [%s]" % (about[name], rule.expected, short(getattr(config, name))))
+    for name in names:
+        group.add_argument("--" + name, type=RULES[name].read, metavar="VALUE",
+                           help="%s; %s [%s]" % (about[name], RULES[name].expected, short(getattr(config, name))))
     return result
 
 
 def short(value):
-    text = str(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -101,6 +107,8 @@ def export(**given):
 
 def prepare(dataset, **options):
     """Make a data set: digits (no download) or cifar10 (downloads 170 MB)."""
+    if dataset == "digits" and options:
+        raise InputError("--archive: found %s, expected none for digits, which need no archive" % options["archive"])
     from utils import prepare_data
     prepare_data.prepare(dataset, **options)
 

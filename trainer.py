@@ -129,7 +129,7 @@ class Trainer(object):
         self.epoch += 1
         board.validation(self.step, val_loss=self.val_loss, val_acc=self.val_acc)
         self.save()
-        print("%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f; %d images/s, %.1f s in all"
+        print("%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f; %d images/s, %.1f s"
               % (title, np.mean(losses), np.mean(accuracies), self.val_loss, self.val_acc,
                  images_per_second, time.time() - start), flush=True)
 

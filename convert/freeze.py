@@ -91,14 +91,16 @@ def check_weights(variables, weights, config):
 
 
 def export_newest(**given):
-    """Freeze the newest checkpoint in config.checkpoint_dir with the settings it was trained with.
+    """Freeze the newest checkpoint in checkpoint_dir, with the settings of the run that wrote it.
 
     Args:
-        given: settings for this export; those it leaves out come from the run that wrote the checkpoint.
+        given: model_arch, checkpoint_dir and weight_dir, where they differ from src/config.py.
+
+    Raises:
+        InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
     """
     now = settings(**given)
     prefix, recorded, results = newest(now.checkpoint_dir)
-    recorded.update(given, checkpoint_dir=now.checkpoint_dir, weight_dir=now.weight_dir)
     reader = open_checkpoint("checkpoint_dir", prefix)
     weights = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    return freeze(settings(**recorded), weights, results["val_acc"])
+    return freeze(settings(**dict(recorded, weight_dir=now.weight_dir)), weights, results["val_acc"])

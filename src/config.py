@@ -27,8 +27,8 @@ seed = 0  # decides the split, the order of the batches and the first weights
 # Training: Adam, its learning rate falling in steps
 num_epoch = 1  # times to go through the training images
 lr = 0.01  # learning rate of the first step
-decay = 0.95  # the learning rate is multiplied by this ...
-step_rate = 1000  # ... each time this many steps are done
+decay = 0.95  # factor on the learning rate each time step_rate steps are done
+step_rate = 1000  # steps after which decay is applied
 epsilon = 0.01  # Adam's epsilon
 device = "gpu"  # gpu: the GPU where TensorFlow finds one, else the CPU; cpu: the CPU
 
