@@ -14,7 +14,7 @@ from convert.freeze import freeze
 from dataset import read_train_sets
 from models import build
 from src.errors import InputError
-from src.settings import settings
+from src.settings import check, settings
 from src.tf1 import tf
 from utils.board import Board, new_run_folder
 from utils.checkpoints import assign, open_checkpoint, write_record
@@ -68,26 +68,26 @@ class Trainer(object):
         self.variables = tf.global_variables()  # those of the model: what is learned and the moving statistics
         self.x = self.model.getInput()
         self.y_true = tf.placeholder(tf.float32, [None, config.total_class], name="y_true")
-        with tf.name_scope("inference"):  # shares the variables; validation asks this one
+        with tf.name_scope("inference"):  # the twin shares the variables; validation asks it
             twin = build(config, is4Train=False, image=self.x)
             self.inference = classify(twin.getOutput(), self.y_true)[1:]
 
-        self.cross_entropy, mean_cross_entropy, self.accuracy = classify(self.model.getOutput(), self.y_true)
-        kernels = [variable for variable in self.variables if variable.op.name.endswith("kernel")]
-        self.weight_loss = config.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
-        self.cost = mean_cross_entropy + self.weight_loss
-
+        self.cross_entropy, self.cost, self.accuracy = classify(self.model.getOutput(), self.y_true)
         self.lr, self.step_rate, self.decay = config.lr, config.step_rate, config.decay
         self.global_step = tf.train.get_or_create_global_step()
         self.learning_rate = tf.train.exponential_decay(
             self.lr, self.global_step, self.step_rate, self.decay, staircase=True)
+        self.logged = {"learning_rate": self.learning_rate}
+        if config.weight_decay:
+            kernels = [variable for variable in self.variables if variable.op.name.endswith("kernel")]
+            self.weight_loss = config.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+            self.cost += self.weight_loss
+            self.logged["weight_loss"] = self.weight_loss
+
         adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
         gradients = adam.compute_gradients(self.cost)
         with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
             update = adam.apply_gradients(gradients, self.global_step)
-        self.logged = {"learning_rate": self.learning_rate}
-        if config.weight_decay:
-            self.logged["weight_loss"] = self.weight_loss
         self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
 
     def optimize(self, num_epoch=None):
@@ -95,7 +95,10 @@ class Trainer(object):
 
         If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first.
         """
-        last_epoch = self.epoch + (num_epoch or self.config.num_epoch)
+        if num_epoch is None:
+            num_epoch = self.config.num_epoch
+        check("num_epoch", num_epoch)
+        last_epoch = self.epoch + num_epoch
         self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir)
         board = Board(self.run_folder, self.graph)
         try:

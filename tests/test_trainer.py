@@ -69,6 +69,12 @@ def test_the_document_s_three_steps_and_what_they_leave(trainer):
     assert record["checkpoints"]["lenet5-4"]["val_acc"] == trainer.val_acc
 
 
+@pytest.mark.parametrize("num_epoch", [0, -1, "3", 1.5])
+def test_a_wrong_number_of_epochs(trainer, num_epoch):
+    with pytest.raises(InputError, match="num_epoch"):
+        trainer.optimize(num_epoch)
+
+
 def test_validation_sees_every_image_once(trainer):
     images, labels = zip(*[batch[:2] for batch in trainer.data.valid.batches(1)])
     losses, hits = zip(*[trainer.session.run([trainer.cost, trainer.accuracy], {trainer.x: x, trainer.y_true: y})
