@@ -24,14 +24,20 @@ INSTALLED := $(VENV)/installed
 PIP := $(if $(filter 1.14.0,$(TENSORFLOW)),pip==21.3.1,pip)
 
 DATASET ?= digits
-DATA := $(if $(filter digits cifar10,$(DATASET)),data/$(DATASET)png,$(DATASET))
-EPOCHS ?= $(if $(filter digits,$(DATASET)),30)
+DATA := $(DATASET)
+ifeq ($(DATASET),digits)
+EPOCHS ?= 30
+endif
+ifneq ($(findstring :$(DATASET):,:digits:cifar10:),)
+DATA := data/$(DATASET)png
+PREPARE := $(VENV)/bin/python run.py prepare $(DATASET)
+endif
 
 venv: $(INSTALLED)
 	@echo "Python $(VERSION) with TensorFlow $(TENSORFLOW) is in $(VENV). Next: make run, make test"
 
 run: python $(INSTALLED)
-	$(if $(filter digits cifar10,$(DATASET)),@$(VENV)/bin/python run.py prepare $(DATASET))
+	@$(PREPARE)
 	@train="$(DATA)"; [ ! -d "$$train/train" ] || train="$$train/train"; set -x; \
 	$(VENV)/bin/python run.py --train_path "$$train" --test_path "$(DATA)/test" \
 		$(if $(MODEL),--model_arch "$(MODEL)") $(if $(EPOCHS),--num_epoch "$(EPOCHS)")

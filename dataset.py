@@ -35,9 +35,20 @@ def read_image(path):
     Raises:
         InputError: the file is not an image, or is not there.
     """
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    image = None
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+        # OpenCV fills what is missing at the end of a JPEG with grey.
+        if content and not (content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content):
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise InputError("image %s: cannot be read (%s)" % (path, error.strerror))
+    except cv2.error:  # too large, for one
+        pass
     if image is None:
-        raise InputError("image %s: found a file that OpenCV cannot read, expected a PNG, JPEG or BMP image" % path)
+        raise InputError("image %s: found a file that OpenCV cannot read, or that is cut short, expected a PNG, JPEG "
+                         "or BMP image" % path)
     return image
 
 
@@ -189,7 +200,8 @@ def find_images(setting, path, classes):
             raise InputError("setting %s: found no folder %s, expected one with images of that class"
                              % (setting, folder))
         files = sorted(entry.name for entry in os.scandir(folder)
-                       if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."))
+                       if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")
+                       and (entry.is_file() or entry.is_symlink()))
         if not files:
             raise InputError("setting %s: found no images in class folder %s, expected some ending in %s"
                              % (setting, folder, " ".join(EXTENSIONS)))

@@ -30,8 +30,8 @@ def main(argv=None):
         options = vars(parser(verb).parse_args(words[1:] if verb else words))
         VERBS[verb](**options)
         return 0
-    except InputError as error:
-        print("error: %s" % error, file=sys.stderr)
+    except (InputError, FloatingPointError) as error:
+        print(("error: %s" % error).replace("\n", "\\n"), file=sys.stderr)
         return 2
     except OSError as error:  # full disk, no permission
         print("error: %s: %s" % (error.filename or "input or output", error.strerror or error), file=sys.stderr)
@@ -67,7 +67,8 @@ def parser(verb):
     group = result.add_argument_group("settings of src/config.py, for this run, with [what they are now]")
     for name in names:
         group.add_argument("--" + name, type=RULES[name].read, metavar="VALUE",
-                           help="%s; %s [%s]" % (about[name], RULES[name].expected, short(getattr(config, name))))
+                           help=("%s; %s [%s]" % (about.get(name, ""), RULES[name].expected,
+                                                  short(getattr(config, name, "")))).replace("%", "%%"))
     return result
 
 

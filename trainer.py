@@ -4,6 +4,7 @@
     T.optimize(num_epoch=1)
     T.export()
 """
+import math
 import os
 import time
 
@@ -17,7 +18,7 @@ from src.errors import InputError
 from src.settings import check, settings
 from src.tf1 import tf
 from utils.board import Board, new_run_folder
-from utils.checkpoints import assign, open_checkpoint, write_record
+from utils.checkpoints import assign, prefixes_in, read_record, read_weights, writable, write_record
 from utils.files import make_writable
 
 KEPT_CHECKPOINTS = 10
@@ -45,7 +46,6 @@ class Trainer(object):
             make_writable(setting, getattr(config, setting))
         self.epoch = 0  # epochs done
         self.step = 0  # steps done
-        self.results = {}  # what validation found for each checkpoint
         self.val_loss = self.val_acc = None  # of the weights as they are now, if they were validated
         self.saved_step = 0
         self.run_folder = None
@@ -54,9 +54,7 @@ class Trainer(object):
             tf.set_random_seed(config.seed)
             self._build()
             self.saver = tf.train.Saver(max_to_keep=KEPT_CHECKPOINTS)
-            earlier = tf.train.get_checkpoint_state(config.checkpoint_dir)
-            if earlier:  # counts among those kept
-                self.saver.recover_last_checkpoints(earlier.all_model_checkpoint_paths)
+            self.saver.recover_last_checkpoints(prefixes_in(config.checkpoint_dir))  # they count among those kept
             self.session = open_session(config.device)
             self.session.run(tf.global_variables_initializer())
             if config.pretrained:
@@ -121,6 +119,9 @@ class Trainer(object):
                 _, loss, accuracy, scalars = self.session.run(
                     [self.optimizer, self.cost, self.accuracy, self.logged], {self.x: images, self.y_true: labels})
                 self.step += 1
+                if not math.isfinite(loss):
+                    raise FloatingPointError("loss: found %s at step %d, expected a number; setting lr: found %s, "
+                                             "try a smaller one" % (loss, self.step, self.lr))
                 board.training(self.step, train_loss=loss, train_acc=accuracy, **scalars)
                 losses.append(loss)
                 accuracies.append(accuracy)
@@ -130,8 +131,8 @@ class Trainer(object):
 
         self.val_loss, self.val_acc = self.evaluate(self.data.valid)
         self.epoch += 1
-        board.validation(self.step, val_loss=self.val_loss, val_acc=self.val_acc)
         self.save()
+        board.validation(self.step, val_loss=self.val_loss, val_acc=self.val_acc)
         print("%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f; %d images/s, %.1f s"
               % (title, np.mean(losses), np.mean(accuracies), self.val_loss, self.val_acc,
                  images_per_second, time.time() - start), flush=True)
@@ -149,11 +150,14 @@ class Trainer(object):
         """Write a checkpoint, and the record of the run beside it, if anything was learned since the last."""
         if self.step == self.saved_step:
             return
-        self.results["%s-%d" % (self.config.model_arch, self.step)] = {
-            "epoch": self.epoch, "global_step": self.step, "val_loss": self.val_loss, "val_acc": self.val_acc}
-        write_record(self.config, self.results)
-        self.saver.save(self.session, os.path.join(self.config.checkpoint_dir, self.config.model_arch),
-                        global_step=self.step, write_meta_graph=False)
+        name = "%s-%d" % (self.config.model_arch, self.step)
+        kept = [os.path.basename(prefix) for prefix in self.saver.last_checkpoints]
+        record = {key: entry for key, entry in read_record(self.config.checkpoint_dir).items() if key in kept}
+        record[name] = {"settings": vars(self.config), "epoch": self.epoch, "global_step": self.step,
+                        "val_loss": self.val_loss, "val_acc": self.val_acc}
+        write_record(self.config.checkpoint_dir, record)
+        with writable("checkpoint_dir", self.config.checkpoint_dir):
+            self.saver.save(self.session, os.path.join(self.config.checkpoint_dir, name), write_meta_graph=False)
         self.saved_step = self.step
 
     def export(self):
@@ -163,16 +167,15 @@ class Trainer(object):
 
     def _load_pretrained(self):
         """Take over what config.pretrained has for variables of the same name and shape; say what it has not."""
-        reader = open_checkpoint("pretrained", self.config.pretrained)
-        shapes = reader.get_variable_to_shape_map()
+        weights = read_weights("pretrained", self.config.pretrained)
         fitting, others = [], []
         for variable in self.variables:
-            fits = shapes.get(variable.op.name) == variable.shape.as_list()
+            fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
             (fitting if fits else others).append(variable)
         if not fitting:
             raise InputError("setting pretrained: found nothing in %s that fits, expected weights of a %s"
                              % (self.config.pretrained, self.config.model_arch))
-        assign(self.session, fitting, {variable.op.name: reader.get_tensor(variable.op.name) for variable in fitting})
+        assign(self.session, fitting, weights)
         print("weights of %s: took %d of %d variables%s" % (
             self.config.pretrained, len(fitting), len(self.variables),
             ", all but " + ", ".join(variable.op.name for variable in others) if others else ""), flush=True)

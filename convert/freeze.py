@@ -7,8 +7,8 @@ from models import build
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from utils.checkpoints import assign, newest, open_checkpoint
-from utils.files import make_writable, whole_file
+from utils.checkpoints import assign, newest, read_weights
+from utils.files import make_writable, write_whole
 
 
 def freeze(config, weights, val_acc):
@@ -48,12 +48,10 @@ def freeze(config, weights, val_acc):
         "val_acc": val_acc,
     }
     path = os.path.join(config.weight_dir, config.model_arch)
-    with whole_file(os.path.join(config.weight_dir, "labels.txt")) as file:
-        file.write("".join(name + "\n" for name in config.classes))
-    with whole_file(path + ".json") as file:
-        json.dump(description, file, indent=1)
-    with whole_file(path + ".pb", "wb") as file:
-        file.write(frozen.SerializeToString())
+    write_whole(OrderedDict([
+        (os.path.join(config.weight_dir, "labels.txt"), "".join(name + "\n" for name in config.classes)),
+        (path + ".json", json.dumps(description, indent=1)),
+        (path + ".pb", frozen.SerializeToString())]))
     return path + ".pb"
 
 
@@ -100,7 +98,6 @@ def export_newest(**given):
         InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
     """
     now = settings(**given)
-    prefix, recorded, results = newest(now.checkpoint_dir)
-    reader = open_checkpoint("checkpoint_dir", prefix)
-    weights = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    return freeze(settings(**dict(recorded, weight_dir=now.weight_dir)), weights, results["val_acc"])
+    prefix, recorded, val_acc = newest(now.checkpoint_dir)
+    weights = read_weights("checkpoint_dir", prefix)
+    return freeze(settings(**dict(recorded, weight_dir=now.weight_dir)), weights, val_acc)

@@ -35,7 +35,7 @@ device = "gpu"  # gpu: the GPU where TensorFlow finds one, else the CPU; cpu: th
 
 def class_folders(path):
     """Names of the folders in `path`, in plain string order; [] if it is no folder."""
-    if not os.path.isdir(path):
+    if not isinstance(path, str) or not os.path.isdir(path):
         return []
     return sorted(entry.name for entry in os.scandir(path)
                   if entry.is_dir() and not entry.name.startswith("."))
@@ -50,9 +50,9 @@ def derive(model_arch, train_path, classes=None):
         img_size = 32
         weight_decay = 0.0
 
-    checkpoint_dir = os.path.join("checkpoints", model_arch)  # where training saves its weights
-    weight_dir = os.path.join("weights", model_arch)  # where the exported graph goes
-    tensorboard_dir = os.path.join("graphs", model_arch)  # TensorBoard logs, one folder a run
+    checkpoint_dir = "checkpoints/%s" % model_arch  # where training saves its weights
+    weight_dir = "weights/%s" % model_arch  # where the exported graph goes
+    tensorboard_dir = "graphs/%s" % model_arch  # TensorBoard logs, one folder a run
 
     classes = classes or class_folders(train_path)  # class folders to learn, all if not given
     total_class = len(classes)  # number of classes

@@ -1,10 +1,11 @@
 """From src/config.py to the checked settings of one run."""
 import argparse
 import ast
-import numbers
 import os
 import re
 from collections import OrderedDict, namedtuple
+
+import numpy as np
 
 from src import config
 from src.errors import InputError
@@ -16,20 +17,17 @@ Rule = namedtuple("Rule", "read ok expected")
 def _literal(text):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
 
 
-def whole(least, most=None):
-    return Rule(
-        _literal,
-        lambda value: (isinstance(value, numbers.Integral) and not isinstance(value, bool)
-                       and least <= value and (most is None or value <= most)),
-        "a whole number, %s" % ("%d or more" % least if most is None else "%d to %d" % (least, most)))
+def whole(least, most=2 ** 31 - 1):
+    return Rule(_literal, lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most,
+                "a whole number, %s" % ("%d or more" % least if most == 2 ** 31 - 1 else "%d to %d" % (least, most)))
 
 
 def number(ok, expected):
@@ -48,7 +46,7 @@ def three_numbers(ok, expected):
 
 
 def _is_name(value):
-    return isinstance(value, str) and value.strip() != ""
+    return isinstance(value, str) and value.strip() != "" and "\0" not in value
 
 
 POSITIVE = number(lambda value: value > 0, "a number above 0")
@@ -56,7 +54,7 @@ FOLDER = Rule(str, _is_name, "the path of a folder")
 
 RULES = OrderedDict([
     ("model_arch", one_of(*config.MODEL_ARCHS)),
-    ("img_size", whole(1)),
+    ("img_size", whole(1, 4096)),
     ("numchannels", Rule(_literal, lambda value: value == 3, "3")),
     ("width", POSITIVE),
     ("batch_norm_momentum", number(lambda value: 0 <= value < 1, "a number from 0 to below 1")),
@@ -75,7 +73,7 @@ RULES = OrderedDict([
     ("image_normalize_std", three_numbers(lambda part: part > 0,
                                           "three numbers above 0, such as 0.229,0.224,0.225")),
     ("channel_order", one_of("bgr", "rgb")),
-    ("seed", whole(0, 2 ** 31 - 1)),
+    ("seed", whole(0)),
     ("num_epoch", whole(1)),
     ("lr", POSITIVE),
     ("decay", POSITIVE),
@@ -83,7 +81,8 @@ RULES = OrderedDict([
     ("epsilon", POSITIVE),
     ("weight_decay", number(lambda value: value >= 0, "a number, 0 or more")),
     ("device", one_of("gpu", "cpu")),
-    ("checkpoint_dir", FOLDER),
+    ("checkpoint_dir", Rule(str, lambda value: _is_name(value) and not set(value) & set("*?[]\\"),
+                            "the path of a folder, with no * ? [ ] or \\ in it (wildcards to TensorFlow)")),
     ("weight_dir", FOLDER),
     ("tensorboard_dir", FOLDER),
 ])
@@ -105,6 +104,7 @@ def settings(**given):
     Raises:
         InputError: a setting that does not exist, or of the wrong type or range.
     """
+    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
     model_arch = given.get("model_arch", config.model_arch)
     check("model_arch", model_arch)
     chosen = {name: getattr(config, name) for name in RULES
@@ -127,5 +127,5 @@ def comments():
     """{setting: the comment behind it in src/config.py}."""
     path = os.path.splitext(config.__file__)[0] + ".py"
     with open(path, encoding="utf-8") as source:
-        found = re.findall(r"^ *(\w+) = .*?  # (.+)$", source.read(), re.MULTILINE)
+        found = re.findall(r"^ *(\w+) *=.*?# *(.+)$", source.read(), re.MULTILINE)
     return dict(reversed(found))  # where a name is assigned twice, the first comment counts

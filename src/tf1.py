@@ -5,6 +5,8 @@ tensorflow.compat.v1. TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all that T
 """
 import contextlib
 import os
+import signal
+import threading
 
 
 @contextlib.contextmanager
@@ -21,11 +23,27 @@ def quiet():
         os.close(nowhere)
 
 
-if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+@contextlib.contextmanager
+def signals_held():
+    """Put Ctrl-C and SIGTERM off until the import is over: TensorFlow 1.14 swallows their exceptions."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread has to do with signals
+        return
+    caught = []
+    handlers = {number: signal.signal(number, lambda number, frame: caught.append(number))
+                for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in caught[:1]:
+            os.kill(os.getpid(), number)
+
+
+quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
+with signals_held(), quiet() if quietly else contextlib.suppress():
     import tensorflow.compat.v1 as tf
-else:
-    with quiet():
-        import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()

@@ -1,3 +1,4 @@
+import os
 import threading
 
 import cv2
@@ -141,9 +142,25 @@ def test_any_class_names_and_only_image_files(folders, tmp_path):
     (tmp_path / "train" / "a b" / "._000.png").write_text("left by a file manager")
     (tmp_path / "train" / "README.md").write_text("not a class")
     (tmp_path / "train" / ".hidden").mkdir()
+    (tmp_path / "train" / "a b" / "folder.png").mkdir()
+    os.mkfifo(str(tmp_path / "train" / "a b" / "pipe.png"))
     data = read_train_sets(settings(train_path=path))
     assert data.train.num_examples + data.valid.num_examples == 9
     assert len(every_id(data.train.batches(2))) == data.train.num_examples
+
+
+def test_a_file_name_that_is_not_utf8(folders):
+    path = folders({"cat": 3, "dog": 3})
+    os.rename(path + "/cat/000.png", os.fsencode(path) + b"/cat/caf\xe9.png")
+    data = read_train_sets(settings(train_path=path))
+    assert len(every_id(data.train.batches(2))) + len(every_id(data.valid.batches(2))) == 6
+
+
+def test_a_link_to_nowhere_is_named(folders):
+    path = folders({"cat": 3, "dog": 3})
+    os.symlink("nowhere", path + "/cat/link.png")
+    with pytest.raises(InputError, match="link.png: cannot be read .No such file"):
+        list(read_test_set(settings(train_path=path, test_path=path)).batches(4))
 
 
 @pytest.mark.parametrize("counts, given, expected", [
@@ -165,7 +182,11 @@ def test_a_test_set_without_one_of_the_classes(folders):
         read_test_set(config)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+JPEG = cv2.imencode(".jpg", np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8))[1].tobytes()
+PNG = cv2.imencode(".png", np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", PNG[:20], JPEG[:len(JPEG) // 2]])
 def test_a_broken_image_is_named_and_no_thread_is_left(folders, tmp_path, content):
     path = folders({"cat": 20, "dog": 20})
     broken = tmp_path / "train" / "dog" / "007.png"

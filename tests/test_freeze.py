@@ -79,7 +79,7 @@ def test_an_export_that_fails_leaves_the_earlier_graph(exported, monkeypatch):
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match="weights/lenet5/.*No space left"):
         exported.export()
     assert load_graph("weights/lenet5/lenet5.pb") == before
     assert sorted(os.listdir("weights/lenet5")) == ["labels.txt", "lenet5.json", "lenet5.pb"]

@@ -152,12 +152,18 @@ def test_an_interruption_leaves_nothing_that_passes_for_a_data_set(archive, tmp_
     assert leftovers(tmp_path) == []
 
 
-def test_what_a_killed_process_left_is_replaced(archive, tmp_path):
+def test_another_process_was_faster(archive, tmp_path, monkeypatch):
     path = str(tmp_path / "cifar10png")
-    os.makedirs(path + ".partial/train/cat")
-    prepare_cifar10(path, archive=str(archive), md5=md5(archive))
-    assert leftovers(tmp_path) == ["cifar10png"]
-    assert len(os.listdir(path + "/train")) == 10
+
+    def be_slow(*arguments):
+        if not os.path.exists(path):
+            os.makedirs(path + "/train")
+        write_image(*arguments)
+    write_image = prepare_data.write_image
+    monkeypatch.setattr(prepare_data, "write_image", be_slow)
+    with pytest.raises(InputError, match="cifar10png: found one that was not there"):
+        prepare_cifar10(path, archive=str(archive), md5=md5(archive))
+    assert leftovers(tmp_path) == ["cifar10png"] and os.listdir(path) == ["train"]
 
 
 def test_a_data_set_that_is_there_is_left_alone(in_tmp_path, capsys):

@@ -53,7 +53,8 @@ def test_settings_are_a_copy(monkeypatch):
     ("validation_size", 16), ("lr", -0.1), ("lr", float("nan")), ("lr", float("inf")), ("decay", "0.9"),
     ("step_rate", 0), ("num_epoch", 0), ("channel_order", "gbr"), ("image_normalize_mean", [0.5, 0.5]),
     ("image_normalize_std", [1, 1, 0]), ("train_path", ""), ("train_path", 3), ("seed", -1), ("device", "tpu"),
-    ("classes", ["cat", "cat"]), ("total_class", 7), ("numchannels", 1), ("early_stoping", 3)])
+    ("classes", ["cat", "cat"]), ("total_class", 7), ("numchannels", 1), ("early_stoping", 3),
+    ("img_size", 10 ** 20), ("lr", 10 ** 400), ("checkpoint_dir", "run[1]"), ("train_path", "a\0b")])
 def test_wrong_settings_are_named_in_one_line(name, value):
     with pytest.raises(InputError) as caught:
         settings(**{name: value})

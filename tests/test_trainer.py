@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from convert.freeze import export_newest
 from src.errors import InputError
 from src.tf1 import tf
 from trainer import Trainer
+from utils.checkpoints import newest
 
 
 @pytest.fixture
@@ -65,8 +67,48 @@ def test_the_document_s_three_steps_and_what_they_leave(trainer):
     assert trainer.session.run(trainer.global_step) == 4
     with open("checkpoints/lenet5/run.json") as file:
         record = json.load(file)
-    assert record["settings"]["classes"] == ["cat", "dog"]
-    assert record["checkpoints"]["lenet5-4"]["val_acc"] == trainer.val_acc
+    assert record["lenet5-4"]["settings"]["classes"] == ["cat", "dog"]
+    assert record["lenet5-4"]["val_acc"] == trainer.val_acc
+
+
+@pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "No space left"), OSError(28, "full")])
+def test_a_full_disk_leaves_the_earlier_checkpoint_to_export(trainer, monkeypatch, error):
+    def full_disk(*arguments, **options):
+        raise error
+    trainer.optimize(num_epoch=1)
+    monkeypatch.setattr(trainer.saver, "save", full_disk)
+    with pytest.raises(InputError, match="checkpoint_dir: found checkpoints/lenet5, which can no longer be written to"):
+        trainer.optimize(num_epoch=1)
+    assert newest("checkpoints/lenet5")[0] == "checkpoints/lenet5/lenet5-4"
+
+
+def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
+    trainer = Trainer(**dict(vars(two_classes), lr=1e20))
+    with pytest.raises(FloatingPointError, match="lr: found 1e.20, try a smaller one"):
+        trainer.optimize(num_epoch=5)
+    assert tf.train.latest_checkpoint("checkpoints/lenet5") is None
+
+
+def test_numpy_numbers_are_numbers(two_classes):
+    trainer = Trainer(**dict(vars(two_classes), seed=np.int64(3), lr=np.float64(.02), batch_size=np.int32(8)))
+    trainer.optimize(num_epoch=1)
+    assert newest("checkpoints/lenet5")[1]["lr"] == .02
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "lenet5-4.index", "lenet5-4.data-00000-of-00001"])
+@pytest.mark.parametrize("content", [b"", b"\xff\x00damaged", None])
+def test_damaged_checkpoints(trainer, two_classes, name, content):
+    trainer.optimize(num_epoch=1)
+    if content is None:
+        os.remove("checkpoints/lenet5/" + name)
+    else:
+        with open("checkpoints/lenet5/" + name, "wb") as file:
+            file.write(content)
+    with pytest.raises(InputError, match="checkpoint_dir"):
+        export_newest()
+    if name == "checkpoint" and content:
+        with pytest.raises(InputError, match="checkpoint_dir"):
+            Trainer(**vars(two_classes))
 
 
 @pytest.mark.parametrize("num_epoch", [0, -1, "3", 1.5])
@@ -142,7 +184,7 @@ def test_an_interruption_leaves_a_checkpoint(trainer, monkeypatch, stop):
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-7")
     assert trainer.session.run(trainer.global_step) == 7
     with open("checkpoints/lenet5/run.json") as file:
-        assert json.load(file)["checkpoints"]["lenet5-7"]["val_acc"] is None
+        assert json.load(file)["lenet5-7"]["val_acc"] is None
 
 
 def test_nothing_is_saved_when_nothing_was_learned(trainer, monkeypatch):

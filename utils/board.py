@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from src.tf1 import tf
+from utils.checkpoints import writable
 
 WINDOW = 100  # a point of a training curve is the mean over this many steps
 
@@ -17,6 +18,7 @@ class Board(object):
     """
 
     def __init__(self, folder, graph):
+        self._folder = folder
         self._writer = tf.summary.FileWriter(folder, graph)
         self._window = []
         self._step = 0
@@ -30,11 +32,13 @@ class Board(object):
 
     def validation(self, step, **scalars):
         self._write(step, scalars)
-        self._writer.flush()  # so that curves and checkpoint agree if the run is killed
+        with writable("tensorboard_dir", self._folder):
+            self._writer.flush()  # so that curves and checkpoint agree if the run is killed
 
     def close(self):
         self._write_window()
-        self._writer.close()
+        with writable("tensorboard_dir", self._folder):
+            self._writer.close()
 
     def _write_window(self):
         if self._window:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 import contextlib
 import os
 import shutil
@@ -7,17 +7,45 @@ import tempfile
 from src.errors import InputError
 
 
-@contextlib.contextmanager
-def whole_file(path, mode="w"):
-    """Open a file for writing that takes the place of `path` once it is complete, and not before."""
-    partial = path + ".partial"
+def write_whole(contents):
+    """Write files, {path: text or bytes}, so that all of them take their places only when all are complete.
+
+    Raises:
+        InputError: they cannot be written; what was there before is then still there.
+    """
+    partial = {path: "%s.partial-%d" % (path, os.getpid()) for path in contents}
     try:
-        with open(partial, mode) as file:
-            yield file
-        os.replace(partial, path)
+        for path, content in contents.items():
+            with open(partial[path], "wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+        for path in contents:
+            os.replace(partial[path], path)
+    except OSError as error:
+        raise InputError("file %s: cannot be written (%s)" % (path, error.strerror))
     finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+        for path in partial.values():
+            if os.path.exists(path):
+                os.remove(path)
+
+
+@contextlib.contextmanager
+def whole_folder(path):
+    """Fill a folder that takes the name `path` only when it is complete; `path` must be free or empty.
+
+    Raises:
+        InputError: another process made `path` in the meantime.
+    """
+    partial = "%s.partial-%d" % (path, os.getpid())
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    try:
+        yield partial
+        try:
+            os.rename(partial, path)
+        except OSError:
+            raise InputError("folder %s: found one that was not there at the start, expected none" % path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def make_writable(setting, folder):
@@ -25,19 +53,6 @@ def make_writable(setting, folder):
     try:
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError("setting %s: found %s, expected a folder that can be written to (%s)"
-                         % (setting, folder, error.strerror))
-
-
-@contextlib.contextmanager
-def whole_folder(path):
-    """Fill a folder that takes the name `path` once it is complete, and not before; `path` must be free or empty."""
-    partial = path + ".partial"
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
-    os.makedirs(partial)
-    try:
-        yield partial
-        os.rename(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, ValueError) as error:
+        raise InputError("setting %s: found %r, expected a folder that can be written to (%s)"
+                         % (setting, folder, getattr(error, "strerror", error)))

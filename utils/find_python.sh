@@ -31,8 +31,8 @@ for name do
     for python in "$name" "$versions/${name#python}"/bin/python "$versions/${name#python}".*/bin/python; do
         answer=$(probe "$python") || continue
         case $answer in
+            3.*) printf '%s\n' "$answer"; exit 0 ;;
             unfit*) found=${found:-$answer} ;;
-            *) printf '%s\n' "$answer"; exit 0 ;;
         esac
     done
 done

@@ -113,11 +113,14 @@ def download(url, path):
 
 
 def write_image(folder, part, class_name, number, image):
-    """Write one PNG. Raises OSError if it cannot be written in full; cv2.imwrite would only return False."""
-    class_folder = os.path.join(folder, part, class_name)
-    os.makedirs(class_folder, exist_ok=True)
-    with open(os.path.join(class_folder, "%05d.png" % number), "wb") as file:
-        file.write(cv2.imencode(".png", image)[1].tobytes())
+    """Write one PNG. Raises InputError if it cannot be written in full; cv2.imwrite would only return False."""
+    path = os.path.join(folder, part, class_name, "%05d.png" % number)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(cv2.imencode(".png", image)[1].tobytes())
+    except OSError as error:
+        raise InputError("file %s: cannot be written (%s)" % (path, error.strerror))
 
 
 PREPARE = {"digits": (prepare_digits, DIGITS_PATH), "cifar10": (prepare_cifar10, CIFAR10_PATH)}
