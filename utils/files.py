@@ -54,5 +54,5 @@ def make_writable(setting, folder):
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
-        raise InputError("setting %s: found %r, expected a folder that can be written to (%s)"
+        raise InputError("setting %s: found %s, expected a folder that can be written to (%s)"
                          % (setting, folder, getattr(error, "strerror", error)))
