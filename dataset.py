@@ -107,7 +107,7 @@ class DataSet(object):
 
     def _choose(self, batch_size):
         if not 0 < batch_size <= self.num_examples:
-            raise InputError("setting batch_size: found %s, expected 1 to %d, the number of training images"
+            raise InputError("setting batch_size: found %s, expected 1 to %d, the number of images"
                              % (batch_size, self.num_examples))
         if self._position + batch_size > self.num_examples:  # only if batch_size has grown
             self._complete_epoch()

@@ -20,7 +20,10 @@ from src.settings import RULES, comments
 
 
 def main(argv=None):
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C."""
+    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C.
+
+    SIGTERM ends in SystemExit with code 143.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     words = sys.argv[1:] if argv is None else argv
     verb = words[0] if words and not words[0].startswith("-") else None

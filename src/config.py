@@ -60,4 +60,6 @@ def derive(model_arch, train_path, classes=None):
 
 
 derived = derive(model_arch, train_path)
-globals().update(derived)  # settings by hand that follow from nothing go below this line
+globals().update(derived)
+
+# To set one of those by hand, put it below this line, such as: img_size = 96

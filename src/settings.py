@@ -26,7 +26,8 @@ def _is_number(value):
 
 
 def whole(least, most=2 ** 31 - 1):
-    return Rule(_literal, lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most,
+    return Rule(_literal,
+                lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most,
                 "a whole number, %s" % ("%d or more" % least if most == 2 ** 31 - 1 else "%d to %d" % (least, most)))
 
 

@@ -16,7 +16,8 @@ def build(size, total_class):
 
 def test_shapes_and_parameters_are_those_worked_out_by_hand():
     graph, model, shapes = build(32, 10)
-    assert shapes == {"conv1/kernel": [5, 5, 3, 6], "conv1/bias": [6], "conv2/kernel": [5, 5, 6, 16], "conv2/bias": [16],
+    assert shapes == {"conv1/kernel": [5, 5, 3, 6], "conv1/bias": [6],
+                      "conv2/kernel": [5, 5, 6, 16], "conv2/bias": [16],
                       "fc1/kernel": [400, 120], "fc1/bias": [120], "fc2/kernel": [120, 84], "fc2/bias": [84],
                       "fc3/kernel": [84, 10], "fc3/bias": [10]}
     # 456 + 2,416 + 48,120 + 10,164 + 850

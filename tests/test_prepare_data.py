@@ -50,8 +50,9 @@ def archive(tmp_path):
         for name in ["data_batch_%d.bin" % i for i in range(1, 6)] + ["test_batch.bin"]:
             records = random.randint(0, 256, (RECORDS, 3073)).astype(np.uint8)
             records[:, 0] = np.arange(RECORDS) % 10
-            records[3, 1:] = [200] * 1024 + [100] * 1024 + [50] * 1024  # a cat of one colour: red 200, green 100, blue 50
-            records[3, 1 + 2] = 7  # but for the red of its third pixel, in the first row
+            # A cat of one colour: red 200, green 100, blue 50, ...
+            records[3, 1:] = [200] * 1024 + [100] * 1024 + [50] * 1024
+            records[3, 1 + 2] = 7  # ... but for the red of its third pixel, in the first row
             add(name, records.tobytes())
         add("../../evil.bin", b"must not be written anywhere")
         add("readme.html", b"")

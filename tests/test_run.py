@@ -36,7 +36,7 @@ def test_help_tells_every_verb_and_setting(capsys):
         run.main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for word in ("prepare", "export", "--model_arch", "--batch_size", "--image_normalize_mean", "data/cifar10png/train"):
+    for word in ("prepare", "export", "--model_arch", "--batch_size", "--image_normalize_mean", "cifar10png/train"):
         assert word in text
 
 
