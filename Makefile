@@ -26,7 +26,7 @@ PIP := $(if $(filter 1.14.0,$(TENSORFLOW)),pip==21.3.1,pip)
 DATASET ?= digits
 DATA := $(DATASET)
 ifeq ($(DATASET),digits)
-EPOCHS ?= 30
+EPOCHS ?= $(if $(filter mobilenetv2,$(MODEL)),3,30)
 endif
 ifneq ($(findstring :$(DATASET):,:digits:cifar10:),)
 DATA := data/$(DATASET)png

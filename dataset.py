@@ -53,7 +53,7 @@ def read_image(path):
 
 
 def preprocess(image, out, channel_order, table):
-    """Resize, order and normalize one image; training and prediction both come through here.
+    """Resize, order and normalize one image; every image for the network comes through here.
 
     Args:
         image: uint8 [H, W, 3], channels blue, green, red.
@@ -94,28 +94,37 @@ class DataSet(object):
         Raises:
             InputError: a broken image file, or batch_size above num_examples.
         """
-        return self._read(self._choose(batch_size))
-
-    def epoch(self, batch_size):
-        """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use."""
-        return read_ahead(self._read, (self._choose(batch_size) for _ in range(self.num_examples // batch_size)))
-
-    def batches(self, batch_size):
-        """Every image once, in order, read ahead; the last batch may be short."""
-        every = np.arange(self.num_examples)
-        return read_ahead(self._read, (every[i:i + batch_size] for i in range(0, len(every), batch_size)))
-
-    def _choose(self, batch_size):
-        if not 0 < batch_size <= self.num_examples:
-            raise InputError("setting batch_size: found %s, expected 1 to %d, the number of images"
-                             % (batch_size, self.num_examples))
+        self._check(batch_size)
         if self._position + batch_size > self.num_examples:  # only if batch_size has grown
             self._complete_epoch()
         chosen = self._order[self._position:self._position + batch_size]
         self._position += batch_size
         if self._position + batch_size > self.num_examples:
             self._complete_epoch()
-        return chosen
+        return self._read(chosen)
+
+    def epoch(self, batch_size):
+        """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use.
+
+        An epoch that is broken off does not count as completed: the next one begins it anew.
+        """
+        if self._position:
+            self._complete_epoch()  # begun by next_batch
+        self._check(batch_size)
+        starts = range(0, self.num_examples - batch_size + 1, batch_size)
+        for batch in read_ahead(self._read, (self._order[start:start + batch_size] for start in starts)):
+            yield batch
+        self._complete_epoch()
+
+    def batches(self, batch_size):
+        """Every image once, in order, read ahead; the last batch may be short."""
+        every = np.arange(self.num_examples)
+        return read_ahead(self._read, (every[i:i + batch_size] for i in range(0, len(every), batch_size)))
+
+    def _check(self, batch_size):
+        if not 0 < batch_size <= self.num_examples:
+            raise InputError("setting batch_size: found %s, expected 1 to %d, the number of images"
+                             % (batch_size, self.num_examples))
 
     def _complete_epoch(self):
         self.epochs_completed += 1

@@ -47,6 +47,7 @@ class Trainer(object):
         self.epoch = 0  # epochs done
         self.step = 0  # steps done
         self.val_loss = self.val_acc = None  # of the weights as they are now, if they were validated
+        self.val_losses = []  # of each epoch
         self.saved_step = 0
         self.run_folder = None
         self.graph = tf.Graph()
@@ -98,15 +99,21 @@ class Trainer(object):
         check("num_epoch", num_epoch)
         last_epoch = self.epoch + num_epoch
         self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir)
-        board = Board(self.run_folder, self.graph)
         try:
-            while self.epoch < last_epoch:
-                self._train_epoch(board, "epoch %d/%d" % (self.epoch + 1, last_epoch))
+            with Board(self.run_folder, self.graph, self.step) as board:
+                while self.epoch < last_epoch and not self._out_of_patience():
+                    self._train_epoch(board, "epoch %d/%d" % (self.epoch + 1, last_epoch))
         except (KeyboardInterrupt, SystemExit, InputError):
             self.save()
             raise
-        finally:
-            board.close()
+
+    def _out_of_patience(self):
+        """Whether the validation loss has not fallen for config.early_stopping epochs."""
+        patience = self.config.early_stopping
+        if patience is None or len(self.val_losses) - np.argmin(self.val_losses + [np.inf]) <= patience:
+            return False
+        print("stopped early: validation loss has not fallen for %d epochs" % patience, flush=True)
+        return True
 
     def _train_epoch(self, board, title):
         start = time.time()
@@ -130,9 +137,10 @@ class Trainer(object):
         images_per_second = steps * self.train_batch_size / (time.time() - start)
 
         self.val_loss, self.val_acc = self.evaluate(self.data.valid)
+        self.val_losses.append(self.val_loss)
         self.epoch += 1
-        self.save()
         board.validation(self.step, val_loss=self.val_loss, val_acc=self.val_acc)
+        self.save()
         print("%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f; %d images/s, %.1f s"
               % (title, np.mean(losses), np.mean(accuracies), self.val_loss, self.val_acc,
                  images_per_second, time.time() - start), flush=True)
@@ -148,17 +156,18 @@ class Trainer(object):
 
     def save(self):
         """Write a checkpoint, and the record of the run beside it, if anything was learned since the last."""
+        self.step = int(self.session.run(self.global_step))  # Ctrl-C may come after a step, but before it is counted
         if self.step == self.saved_step:
             return
         name = "%s-%d" % (self.config.model_arch, self.step)
+        with writable("checkpoint_dir", self.config.checkpoint_dir):
+            self.saver.save(self.session, os.path.join(self.config.checkpoint_dir, name), write_meta_graph=False)
+        self.saved_step = self.step
         kept = [os.path.basename(prefix) for prefix in self.saver.last_checkpoints]
         record = {key: entry for key, entry in read_record(self.config.checkpoint_dir).items() if key in kept}
         record[name] = {"settings": vars(self.config), "epoch": self.epoch, "global_step": self.step,
                         "val_loss": self.val_loss, "val_acc": self.val_acc}
         write_record(self.config.checkpoint_dir, record)
-        with writable("checkpoint_dir", self.config.checkpoint_dir):
-            self.saver.save(self.session, os.path.join(self.config.checkpoint_dir, name), write_meta_graph=False)
-        self.saved_step = self.step
 
     def export(self):
         """Freeze the weights as they are now to weights/<model_arch>/; returns the path of the .pb file."""

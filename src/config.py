@@ -26,6 +26,7 @@ seed = 0  # decides the split, the order of the batches and the first weights
 
 # Training: Adam, its learning rate falling in steps
 num_epoch = 1  # times to go through the training images
+early_stopping = None  # stop when the validation loss has not fallen for so many epochs; None: never
 lr = 0.01  # learning rate of the first step
 decay = 0.95  # factor on the learning rate each time step_rate steps are done
 step_rate = 1000  # steps after which decay is applied

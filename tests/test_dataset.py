@@ -128,6 +128,9 @@ def test_the_split_is_exact_stratified_disjoint_and_the_same_in_every_run(folder
     shares = [sum(name.startswith(c) for name in valid) for c in "abc"]
     assert all(abs(share - expected) < 1 for share, expected in zip(shares, [1.6, 16, 6.4]))
     assert (train, valid) == split_with()
+    # Written down once: the split may not change from one version of numpy, or of this program, to the next.
+    assert [name for name in valid if name[0] in "ac"] == [
+        "a/006.png", "a/008.png", "c/005.png", "c/007.png", "c/019.png", "c/025.png", "c/026.png", "c/038.png"]
     assert valid != split_with(seed=1)[1]
 
 

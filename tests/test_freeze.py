@@ -66,11 +66,22 @@ def test_export_without_a_usable_checkpoint(exported):
         record = file.read()
     for content, expected in ((record.replace('"img_size": 16', '"img_size": 32'), "fc1/kernel"),
                               (record.replace('"bgr"', '"gbr"'), "channel_order"),
-                              (record.replace("lenet5-8", "lenet5-7"), "run.json"), ("{", "run.json")):
+                              (record.replace('"lenet5-', '"other-'), "run.json"), ("{", "run.json")):
         with open("checkpoints/lenet5/run.json", "w") as file:
             file.write(content)
         with pytest.raises(InputError, match=expected):
             export_newest()
+
+
+def test_a_checkpoint_without_a_record_gives_way_to_the_one_before(exported):
+    with open("checkpoints/lenet5/run.json") as file:
+        record = json.load(file)
+    del record["lenet5-8"]  # as if training had been killed right after it had written the checkpoint
+    with open("checkpoints/lenet5/run.json", "w") as file:
+        json.dump(record, file)
+    export_newest()
+    with open("weights/lenet5/lenet5.json") as file:
+        assert json.load(file)["val_acc"] == record["lenet5-4"]["val_acc"]
 
 
 def test_an_export_that_fails_leaves_the_earlier_graph(exported, monkeypatch):

@@ -98,7 +98,8 @@ def test_a_training_step_equals_keras_s(keras):
             side = -(-side // 2)  # stride 2
         count = len(images) * side * side
         if name.endswith("moving_mean"):
-            np.testing.assert_allclose(after[name], theirs, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose((after[name] - 0.999 * before) / 0.001, (theirs - 0.999 * before) / 0.001,
+                                       rtol=1e-3, atol=1e-3)
         if name.endswith("moving_variance"):
             variance = (theirs - 0.999 * before) / 0.001 * (1 if corrected else count / (count - 1.0))
             np.testing.assert_allclose((after[name] - 0.999 * before) / 0.001, variance, rtol=1e-3, atol=1e-3)
@@ -189,6 +190,18 @@ def test_folded_answers_equal_batch_norm_s(trained):
 def test_validation_is_usable_after_100_steps(trained):
     assert trained.step == 111
     assert trained.val_acc > 0.5
+
+
+def test_momentum_of_the_moving_statistics_is_a_setting(digits, in_tmp_path):
+    means = []
+    for momentum in (0, 0.75):
+        trainer = Trainer(model_arch="mobilenetv2", train_path=digits + "/train", img_size=32, width=0.35,
+                          batch_norm_momentum=momentum)
+        images, labels, _, _ = trainer.data.train.next_batch(32)
+        trainer.session.run(trainer.optimizer, {trainer.x: images, trainer.y_true: labels})
+        means.append(trainer.session.run(trainer.graph.get_tensor_by_name("first/moving_mean:0")))
+    assert np.abs(means[0]).max() > 0.01
+    np.testing.assert_allclose(means[1], means[0] / 4, rtol=1e-4, atol=1e-6)  # from 0, a quarter of the way
 
 
 def test_weight_decay_is_part_of_the_cost_and_logged(trained):

@@ -71,6 +71,7 @@ def test_cifar10_from_an_archive(archive, tmp_path):
     path = str(tmp_path / "cifar10png")
     prepare_cifar10(path, archive=str(archive), md5=md5(archive))
     assert leftovers(tmp_path) == ["cifar10png"]
+    assert not [name for _, _, names in os.walk(str(tmp_path.parent)) for name in names if name == "evil.bin"]
     assert sorted(os.listdir(path)) == ["test", "train"]
     for part, count in (("train", 10), ("test", 2)):  # 5 files or 1, of 20 images of 10 classes
         assert tuple(sorted(os.listdir(os.path.join(path, part)))) == CIFAR10_CLASSES

@@ -84,7 +84,8 @@ def test_stopped_by_a_signal(folders, tmp_path, sent, code):
     path = folders({"cat": 200, "dog": 200})
     process = subprocess.Popen(
         [sys.executable, os.path.join(REPOSITORY, "run.py"), "--train_path", path, "--num_epoch", "100000"],
-        cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL))  # a shell's background jobs ignore Ctrl-C
     while not process.stdout.readline().startswith("epoch 3"):
         assert process.poll() is None
     time.sleep(0.05)

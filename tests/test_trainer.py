@@ -187,6 +187,55 @@ def test_an_interruption_leaves_a_checkpoint(trainer, monkeypatch, stop):
         assert json.load(file)["lenet5-7"]["val_acc"] is None
 
 
+def test_a_step_that_was_done_when_ctrl_c_came_is_counted(trainer, monkeypatch):
+    run, calls = trainer.session.run, []
+
+    def run_then_interrupt(fetches, *arguments, **options):
+        result = run(fetches, *arguments, **options)
+        calls.append(fetches)
+        if len(calls) == 3:
+            raise KeyboardInterrupt  # as Python raises it when the C++ part of session.run returns
+        return result
+
+    monkeypatch.setattr(trainer.session, "run", run_then_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.optimize(num_epoch=1)
+    assert trainer.session.run(trainer.global_step) == trainer.step == 3
+    assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-3")
+    assert trainer.data.train.epochs_completed == trainer.epoch == 0
+    trainer.optimize(num_epoch=1)
+    assert trainer.step == 7 and trainer.data.train.epochs_completed == trainer.epoch == 1
+
+
+def test_curves_of_several_calls_are_all_kept(trainer):
+    for _ in range(3):  # within a second
+        trainer.optimize(num_epoch=1)
+    events = EventAccumulator(trainer.run_folder)
+    events.Reload()
+    assert [event.step for event in events.Scalars("val_acc")] == [4, 8, 12]
+
+
+def test_curves_are_on_disk_before_the_checkpoint(trainer, monkeypatch):
+    def look(*arguments, **options):
+        events = EventAccumulator(trainer.run_folder)
+        events.Reload()
+        assert [event.step for event in events.Scalars("val_acc")] == [4]
+        raise KeyboardInterrupt
+    monkeypatch.setattr(trainer.saver, "save", look)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.optimize(num_epoch=1)
+
+
+@pytest.mark.parametrize("losses, patience, epochs", [
+    ([5, 4, 3, 2, 1], 1, 5), ([5, 4, 4, 3, 2], 1, 3), ([5, 4, 6, 7, 3], 2, 4), ([5, 4, 6, 3, 4], 2, 5),
+    ([1, 2, 3, 4, 5], None, 5)])
+def test_early_stopping(two_classes, monkeypatch, losses, patience, epochs):
+    trainer = Trainer(**dict(vars(two_classes), early_stopping=patience))
+    monkeypatch.setattr(trainer, "evaluate", lambda data: (losses[trainer.epoch], 0.5))
+    trainer.optimize(num_epoch=5)
+    assert trainer.epoch == epochs
+
+
 def test_nothing_is_saved_when_nothing_was_learned(trainer, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt

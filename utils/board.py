@@ -13,13 +13,14 @@ WINDOW = 100  # a point of a training curve is the mean over this many steps
 class Board(object):
     """Writes events to a run's folder.
 
-    Tags: train_loss, train_acc, learning_rate (a point for each 100 steps), val_loss, val_acc (a point for each
-    epoch). A point's x is the number of steps done.
+    Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point for each 100 steps),
+    val_loss, val_acc (a point for each epoch). A point's x is the number of steps done.
     """
 
-    def __init__(self, folder, graph):
+    def __init__(self, folder, graph, step):
+        """step: at which writing begins; it makes the name of the file differ from that of an earlier one."""
         self._folder = folder
-        self._writer = tf.summary.FileWriter(folder, graph)
+        self._writer = tf.summary.FileWriter(folder, graph, filename_suffix=".step%d" % step)
         self._window = []
         self._step = 0
 
@@ -35,7 +36,10 @@ class Board(object):
         with writable("tensorboard_dir", self._folder):
             self._writer.flush()  # so that curves and checkpoint agree if the run is killed
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
         self._write_window()
         with writable("tensorboard_dir", self._folder):
             self._writer.close()

@@ -30,21 +30,20 @@ def read_record(checkpoint_dir):
 
 
 def newest(checkpoint_dir):
-    """The newest checkpoint in a folder: (prefix of its files, settings it was trained with, its val_acc).
+    """The newest checkpoint in a folder with a record: (prefix of its files, settings it was trained with, val_acc).
 
     Raises:
-        InputError: there is none, or not one that this program wrote.
+        InputError: there is none.
     """
-    prefixes = prefixes_in(checkpoint_dir)
-    if not prefixes:
-        raise InputError("setting checkpoint_dir: found no checkpoint in %s, expected one written by training"
-                         % checkpoint_dir)
-    try:
-        entry = read_record(checkpoint_dir)[os.path.basename(prefixes[-1])]
-        return prefixes[-1], dict(entry["settings"]), entry["val_acc"]
-    except (KeyError, TypeError, ValueError):
-        raise InputError("record %s: found nothing in it on %s, expected what training writes with each checkpoint"
-                         % (os.path.join(checkpoint_dir, RECORD), os.path.basename(prefixes[-1])))
+    record = read_record(checkpoint_dir)
+    for prefix in reversed(prefixes_in(checkpoint_dir)):
+        try:
+            entry = record[os.path.basename(prefix)]
+            return prefix, dict(entry["settings"]), entry["val_acc"]
+        except (KeyError, TypeError, ValueError):
+            pass  # training was killed before it had written the record
+    raise InputError("setting checkpoint_dir: found no checkpoint in %s, expected one written by training, described in "
+                     "its %s" % (checkpoint_dir, RECORD))
 
 
 def prefixes_in(checkpoint_dir):

@@ -5,9 +5,7 @@ A data set appears under its name only when it is whole: it is written under ano
 import hashlib
 import http.client
 import os
-import socket
 import tarfile
-import urllib.error
 import urllib.request
 
 import cv2
@@ -101,12 +99,10 @@ def download(url, path):
                     file.write(block)
                     bar.update(len(block))
             received = file.tell()
-    except urllib.error.URLError as error:
-        problem = error.reason
-    except (http.client.HTTPException, ConnectionError, socket.timeout) as error:
-        problem = error or type(error).__name__
+    except (OSError, http.client.HTTPException) as error:  # no connection, a full disk
+        problem = getattr(error, "reason", error)
     else:
-        if received == size:
+        if received == size or not size:
             return
         problem = "it broke off after %d of %d bytes" % (received, size)
     raise InputError("download of %s: %s; a copy you already have can be given with --archive FILE" % (url, problem))
