@@ -18,7 +18,7 @@ from utils.prepare_data import CIFAR10_CLASSES, prepare, prepare_cifar10
 
 
 def test_digits_are_those_of_scikit_learn(digits):
-    images, labels = [], []
+    images = []
     for part in ("train", "test"):
         for label in os.listdir(os.path.join(digits, part)):
             folder = os.path.join(digits, part, label)

@@ -42,8 +42,8 @@ def newest(checkpoint_dir):
             return prefix, dict(entry["settings"]), entry["val_acc"]
         except (KeyError, TypeError, ValueError):
             pass  # training was killed before it had written the record
-    raise InputError("setting checkpoint_dir: found no checkpoint in %s, expected one written by training, described in "
-                     "its %s" % (checkpoint_dir, RECORD))
+    raise InputError("setting checkpoint_dir: found no checkpoint in %s, expected one written by training, described "
+                     "in its %s" % (checkpoint_dir, RECORD))
 
 
 def prefixes_in(checkpoint_dir):
