@@ -4,6 +4,7 @@ A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.
 """
 import collections
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -11,7 +12,8 @@ import numpy as np
 
 from src.errors import InputError
 
-THREADS = min(os.cpu_count() or 1, 8)  # that read images, each a batch at a time
+THREADS = min(os.cpu_count() or 1, 8)  # that read images
+AT_ONCE = 4 * 2 ** 20  # bytes of small batches that a thread reads in one go, for handing over takes time as well
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp")
 
 
@@ -52,20 +54,51 @@ def read_image(path):
     return image
 
 
-def preprocess(image, out, channel_order, table):
-    """Resize, order and normalize one image; every image for the network comes through here.
+def preprocess(images, size, channel_order, table):
+    """Resize, order and normalize images; every image for the network comes through here.
 
     Args:
-        image: uint8 [H, W, 3], channels blue, green, red.
-        out: float32 [img_size, img_size, 3], receives the result.
+        images: a list of uint8 [H, W, 3], each of its own size, channels blue, green, red.
+        size: width and height of the results.
         channel_order: "bgr" leaves the channels as they are, "rgb" swaps them first.
-        table: what normalization_table made of mean and std; its channel c is for channel c of `out`.
+        table: what normalization_table made of mean and std; its channel c is for channel c of the results.
+
+    Returns:
+        float32 [n, size, size, 3].
     """
-    if image.shape != out.shape:
-        image = cv2.resize(image, (out.shape[1], out.shape[0]), interpolation=cv2.INTER_LINEAR)
+    pixels = np.stack([resized(image, size) for image in images])
+    rows = pixels.reshape(-1, size, 3)  # one tall image, so that OpenCV is called once and not n times
     if channel_order == "rgb":
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    cv2.LUT(image, table, dst=out)
+        rows = cv2.cvtColor(rows, cv2.COLOR_BGR2RGB)
+    return cv2.LUT(rows, table).reshape(pixels.shape)
+
+
+def resized(image, size):
+    if image.shape[:2] == (size, size):
+        return image
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+class Cache(object):
+    """Decoded images, kept in memory as long as there is room, counted in megabytes."""
+
+    def __init__(self, megabytes):
+        self._room = megabytes * 2 ** 20
+        self._images = {}
+        self._lock = threading.Lock()
+
+    def read(self, path, size):
+        """The image in a file; one that is larger than size x size is resized before it is kept."""
+        image = self._images.get(path)
+        if image is None:
+            image = read_image(path)
+            if image.shape[0] * image.shape[1] > size * size:
+                image = resized(image, size)
+            with self._lock:
+                if image.nbytes <= self._room:
+                    self._room -= image.nbytes
+                    self._images[path] = image
+        return image
 
 
 class DataSet(object):
@@ -75,11 +108,14 @@ class DataSet(object):
     float32 one-hot [n, total_class], file names, class names.
     """
 
-    def __init__(self, paths, labels, config):
+    def __init__(self, paths, labels, config, cache):
         """paths: n image files; labels: n indices into config.classes."""
         self._paths = paths
+        self._ids = [os.path.basename(path) for path in paths]
         self._labels = labels
         self._config = config
+        self._cache = cache
+        self._one_hot = np.eye(len(config.classes), dtype=np.float32)
         self._table = normalization_table(config.image_normalize_mean, config.image_normalize_std)
         self.num_examples = len(paths)
         self.epochs_completed = 0
@@ -111,15 +147,14 @@ class DataSet(object):
         if self._position:
             self._complete_epoch()  # begun by next_batch
         self._check(batch_size)
-        starts = range(0, self.num_examples - batch_size + 1, batch_size)
-        for batch in read_ahead(self._read, (self._order[start:start + batch_size] for start in starts)):
+        full = self.num_examples // batch_size * batch_size
+        for batch in self._read_ahead(self._order[:full], batch_size):
             yield batch
         self._complete_epoch()
 
     def batches(self, batch_size):
         """Every image once, in order, read ahead; the last batch may be short."""
-        every = np.arange(self.num_examples)
-        return read_ahead(self._read, (every[i:i + batch_size] for i in range(0, len(every), batch_size)))
+        return self._read_ahead(np.arange(self.num_examples), batch_size)
 
     def _check(self, batch_size):
         if not 0 < batch_size <= self.num_examples:
@@ -135,15 +170,23 @@ class DataSet(object):
         self._order = random.permutation(self.num_examples)
         self._position = 0
 
+    def _read_ahead(self, chosen, batch_size):
+        """Batches of the images with those indices."""
+        batch_bytes = batch_size * self._config.img_size ** 2 * 3 * 4
+        stretch = batch_size * max(1, AT_ONCE // batch_bytes)
+        stretches = (chosen[start:start + stretch] for start in range(0, len(chosen), stretch))
+        for images, one_hot, ids, cls in read_ahead(self._read, stretches):
+            for start in range(0, len(images), batch_size):
+                part = slice(start, start + batch_size)
+                yield images[part], one_hot[part], ids[part], cls[part]
+
     def _read(self, chosen):
-        size, classes = self._config.img_size, self._config.classes
-        images = np.empty((len(chosen), size, size, 3), np.float32)
-        for index, out in zip(chosen, images):
-            preprocess(read_image(self._paths[index]), out, self._config.channel_order, self._table)
+        config = self._config
+        images = preprocess([self._cache.read(self._paths[index], config.img_size) for index in chosen],
+                            config.img_size, config.channel_order, self._table)
         labels = self._labels[chosen]
-        one_hot = np.eye(len(classes), dtype=np.float32)[labels]
-        ids = [os.path.basename(self._paths[index]) for index in chosen]
-        return images, one_hot, ids, [classes[label] for label in labels]
+        return (images, self._one_hot[labels], [self._ids[index] for index in chosen],
+                [config.classes[label] for label in labels])
 
 
 def read_ahead(read, choices):
@@ -186,12 +229,14 @@ def read_train_sets(config):
     if len(train) == 0 or len(valid) == 0:
         raise InputError("setting validation_size: found %s, which leaves %d training and %d validation images of %d, "
                          "expected some of each" % (config.validation_size, len(train), len(valid), len(paths)))
-    return DataSets(*(DataSet([paths[i] for i in part], labels[part], config) for part in (train, valid)))
+    cache = Cache(config.cache_mb)
+    return DataSets(*(DataSet([paths[i] for i in part], labels[part], config, cache) for part in (train, valid)))
 
 
 def read_test_set(config):
     """Every image under config.test_path, for the classes that were learned. Raises as read_train_sets."""
-    return DataSet(*find_images("test_path", config.test_path, config.classes), config=config)
+    paths, labels = find_images("test_path", config.test_path, config.classes)
+    return DataSet(paths, labels, config, Cache(0))
 
 
 def find_images(setting, path, classes):

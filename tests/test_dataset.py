@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset import DataSet, normalization_table, preprocess, read_image, read_test_set, read_train_sets
+from dataset import Cache, DataSet, normalization_table, preprocess, read_image, read_test_set, read_train_sets
 from src.errors import InputError
 from src.settings import settings
 
@@ -16,9 +16,18 @@ RGB_NORMALIZED = [-1.244541, -2.035714, 2.640000]
 
 
 def normalized(image, size, channel_order):
-    out = np.empty((size, size, 3), np.float32)
-    preprocess(image, out, channel_order, normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    return out
+    table = normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return preprocess([image], size, channel_order, table)[0]
+
+
+def normalized_plainly(image, size):
+    """The document's arithmetic."""
+    result = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    result = np.multiply(result, 1.0 / 255.0)
+    for channel in range(3):
+        result[:, :, channel] -= [0.485, 0.456, 0.406][channel]
+        result[:, :, channel] /= [0.229, 0.224, 0.225][channel]
+    return result
 
 
 @pytest.mark.parametrize("channel_order, expected", [("bgr", BGR_NORMALIZED), ("rgb", RGB_NORMALIZED)])
@@ -30,12 +39,7 @@ def test_a_pixel_is_normalized_as_worked_out_by_hand(channel_order, expected):
 
 def test_normalization_equals_the_document_s_arithmetic_bit_for_bit():
     image = np.random.RandomState(0).randint(0, 256, (40, 30, 3)).astype(np.uint8)
-    expected = cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    expected = np.multiply(expected, 1.0 / 255.0)
-    for channel in range(3):
-        expected[:, :, channel] -= [0.485, 0.456, 0.406][channel]
-        expected[:, :, channel] /= [0.229, 0.224, 0.225][channel]
-    assert np.array_equal(normalized(image, 32, "bgr"), expected)
+    assert np.array_equal(normalized(image, 32, "bgr"), normalized_plainly(image, 32))
 
 
 @pytest.mark.parametrize("name, pixels", [
@@ -97,6 +101,32 @@ def test_reading_ahead_gives_what_next_batch_gives(folders):
             for found, expected in zip(batch, plain.next_batch(4)):
                 assert np.array_equal(found, expected)
     assert ahead.epochs_completed == plain.epochs_completed == 2
+
+
+@pytest.mark.parametrize("size", [16, 32, 48])
+@pytest.mark.parametrize("cache_mb", [0, 0.02, 1024])  # room for none, for some of 50 images, for all
+def test_batches_are_those_of_a_plain_loader_whatever_is_cached(folders, size, cache_mb):
+    config = settings(train_path=folders({"cat": 20, "dog": 30}, size=32), img_size=size, cache_mb=cache_mb)
+    train = read_train_sets(config).train
+    for _ in range(3):
+        for images, _, ids, cls in train.epoch(8):
+            for image, name, class_name in zip(images, ids, cls):
+                path = "%s/%s/%s" % (config.train_path, class_name, name)
+                assert np.array_equal(image, normalized_plainly(cv2.imread(path), size))
+
+
+@pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 3)])  # 10,000 bytes hold so many images of 3 * side ** 2
+def test_the_cache_keeps_no_more_than_it_is_told(folders, tmp_path, size, kept):
+    path = folders({"cat": 20}, size=32)
+    cache = Cache(10000 / 2 ** 20)
+    images = [cache.read("%s/cat/%03d.png" % (path, index), size) for index in range(20)]
+    os.rename(path, str(tmp_path / "gone"))
+    for index, image in enumerate(images):
+        if index < kept:
+            assert cache.read("%s/cat/%03d.png" % (path, index), size) is image
+        else:
+            with pytest.raises(InputError):
+                cache.read("%s/cat/%03d.png" % (path, index), size)
 
 
 def test_a_larger_batch_than_is_left_starts_the_next_epoch(folders):
@@ -199,7 +229,7 @@ def test_a_broken_image_is_named_and_no_thread_is_left(folders, tmp_path, conten
     with pytest.raises(InputError, match="007.png"):
         list(read_test_set(settings(train_path=path, test_path=path)).batches(4))
     assert threading.active_count() == threads
-    batches = DataSet([str(tmp_path / "train" / "cat" / "000.png")] * 40, np.zeros(40, int), config).epoch(2)
+    batches = DataSet([str(tmp_path / "train" / "cat" / "000.png")] * 40, np.zeros(40, int), config, Cache(1)).epoch(2)
     next(batches)
     batches.close()
     assert threading.active_count() == threads

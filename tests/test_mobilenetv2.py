@@ -22,13 +22,11 @@ KERAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keras_mobilene
 def photos(count, size):
     """Crops of the two photos that come with scikit-learn, normalized as everything is."""
     folder = os.path.join(os.path.dirname(sklearn.datasets.__file__), "images")
-    table = normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    images = np.empty((count, size, size, 3), np.float32)
-    for index, out in enumerate(images):
+    images = []
+    for index in range(count):
         photo = cv2.imread(os.path.join(folder, ("china.jpg", "flower.jpg")[index % 2]))
-        preprocess(np.ascontiguousarray(photo[20 * index:20 * index + 300, 40 * index:40 * index + 300]), out, "bgr",
-                   table)
-    return images
+        images.append(photo[20 * index:20 * index + 300, 40 * index:40 * index + 300])
+    return preprocess(images, size, "bgr", normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
 
 def build(size, width, is4Train, total_class=10, momentum=0.999):
