@@ -1,12 +1,13 @@
 # make run     from nothing to a trained and exported network
 # make test    all tests
+# make bench   how fast it is, as a table
 #
 # PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow
 # DATASET=digits | cifar10 | PATH                   what to learn (PATH: a folder with train and test in it)
 # MODEL=lenet5   EPOCHS=30                          what to train, and how long
 
 .DEFAULT_GOAL := venv
-.PHONY: venv run test python constraints clean
+.PHONY: venv run test bench python constraints clean
 SHELL := /bin/sh
 
 ifneq ($(MAKECMDGOALS),clean)
@@ -44,6 +45,9 @@ run: python $(INSTALLED)
 
 test: python $(INSTALLED)
 	@$(VENV)/bin/python -m pytest tests
+
+bench: python $(INSTALLED)
+	@$(VENV)/bin/python tests/benchmark.py
 
 python:
 	@echo "Python $(VERSION) with TensorFlow $(TENSORFLOW): $(BASE_PYTHON)"
