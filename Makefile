@@ -1,13 +1,15 @@
-# make run     from nothing to a trained and exported network
-# make test    all tests
-# make bench   how fast it is, as a table
+# make run       from nothing to a trained and exported network
+# make test      all tests
+# make evaluate  how good the exported network is on the test images
+# make predict   what it sees in IMAGES=data/digitspng/test/7, a file or a folder
+# make bench     how fast it is, as a table
 #
 # PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow
 # DATASET=digits | cifar10 | PATH                   what to learn (PATH: a folder with train and test in it)
 # MODEL=lenet5   EPOCHS=30                          what to train, and how long
 
 .DEFAULT_GOAL := venv
-.PHONY: venv run test bench python constraints clean
+.PHONY: venv run evaluate predict test bench python constraints clean
 SHELL := /bin/sh
 
 ifneq ($(MAKECMDGOALS),clean)
@@ -25,6 +27,7 @@ INSTALLED := $(VENV)/installed
 PIP := $(if $(filter 1.14.0,$(TENSORFLOW)),pip==21.3.1,pip)
 
 DATASET ?= digits
+IMAGES ?= data/digitspng/test/7
 DATA := $(DATASET)
 ifeq ($(DATASET),digits)
 EPOCHS ?= $(if $(filter mobilenetv2,$(MODEL)),3,30)
@@ -45,6 +48,12 @@ run: python $(INSTALLED)
 
 test: python $(INSTALLED)
 	@$(VENV)/bin/python -m pytest tests
+
+evaluate: python $(INSTALLED)
+	@$(VENV)/bin/python run.py evaluate $(if $(MODEL),--model_arch "$(MODEL)")
+
+predict: python $(INSTALLED)
+	@$(VENV)/bin/python run.py predict "$(IMAGES)" $(if $(MODEL),--model_arch "$(MODEL)")
 
 bench: python $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmark.py

@@ -14,6 +14,7 @@ from src.errors import InputError
 
 THREADS = min(os.cpu_count() or 1, 8)  # that read images
 AT_ONCE = 4 * 2 ** 20  # bytes of small batches that a thread reads in one go, for handing over takes time as well
+MARGIN = 8  # augmentation moves an image by up to this part of its size: 4 pixels of 32
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp")
 
 
@@ -79,6 +80,21 @@ def resized(image, size):
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
+def read_fitting(path, size):
+    """The image in a file; one with more pixels than size x size is resized at once, to take no more memory."""
+    image = read_image(path)
+    return resized(image, size) if image.shape[0] * image.shape[1] > size * size else image
+
+
+def augmented(image, shift, mirror):
+    """The image moved by `shift` pixels (right, down) over its own reflection, and mirrored left to right if so told."""
+    size, margin = len(image), int(np.abs(shift).max())
+    right, down = shift
+    image = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
+    image = image[margin - down:margin - down + size, margin - right:margin - right + size]
+    return image[:, ::-1] if mirror else image
+
+
 class Cache(object):
     """Decoded images, kept in memory as long as there is room, counted in megabytes."""
 
@@ -88,12 +104,10 @@ class Cache(object):
         self._lock = threading.Lock()
 
     def read(self, path, size):
-        """The image in a file; one that is larger than size x size is resized before it is kept."""
+        """What read_fitting makes of the file."""
         image = self._images.get(path)
         if image is None:
-            image = read_image(path)
-            if image.shape[0] * image.shape[1] > size * size:
-                image = resized(image, size)
+            image = read_fitting(path, size)
             with self._lock:
                 if image.nbytes <= self._room:
                     self._room -= image.nbytes
@@ -108,11 +122,12 @@ class DataSet(object):
     float32 one-hot [n, total_class], file names, class names.
     """
 
-    def __init__(self, paths, labels, config, cache):
-        """paths: n image files; labels: n indices into config.classes."""
-        self._paths = paths
+    def __init__(self, paths, labels, config, cache, augment="none"):
+        """paths: n image files; labels: n indices into config.classes; augment: as the setting, for epochs."""
+        self.paths = paths
+        self._augment = augment
         self._ids = [os.path.basename(path) for path in paths]
-        self._labels = labels
+        self.labels = labels
         self._config = config
         self._cache = cache
         self._one_hot = np.eye(len(config.classes), dtype=np.float32)
@@ -134,10 +149,11 @@ class DataSet(object):
         if self._position + batch_size > self.num_examples:  # only if batch_size has grown
             self._complete_epoch()
         chosen = self._order[self._position:self._position + batch_size]
+        batch = self._read_augmented(chosen)
         self._position += batch_size
         if self._position + batch_size > self.num_examples:
             self._complete_epoch()
-        return self._read(chosen)
+        return batch
 
     def epoch(self, batch_size):
         """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use.
@@ -148,13 +164,13 @@ class DataSet(object):
             self._complete_epoch()  # begun by next_batch
         self._check(batch_size)
         full = self.num_examples // batch_size * batch_size
-        for batch in self._read_ahead(self._order[:full], batch_size):
+        for batch in self._read_ahead(self._read_augmented, self._order[:full], batch_size):
             yield batch
         self._complete_epoch()
 
     def batches(self, batch_size):
-        """Every image once, in order, read ahead; the last batch may be short."""
-        return self._read_ahead(np.arange(self.num_examples), batch_size)
+        """Every image once, in order, as it is, read ahead; the last batch may be short."""
+        return self._read_ahead(self._read, np.arange(self.num_examples), batch_size)
 
     def _check(self, batch_size):
         if not 0 < batch_size <= self.num_examples:
@@ -166,27 +182,44 @@ class DataSet(object):
         self._shuffle()
 
     def _shuffle(self):
+        """Draw all that is random in an epoch, so that it is a function of seed, epoch and image."""
         random = np.random.RandomState([self._config.seed, self.epochs_completed])
         self._order = random.permutation(self.num_examples)
         self._position = 0
+        if self._augment != "none":
+            margin = self._config.img_size // MARGIN
+            self._shifts = random.randint(-margin, margin + 1, (self.num_examples, 2))
+            self._mirrored = random.randint(0, 2, self.num_examples) * (self._augment == "crop+flip")
 
-    def _read_ahead(self, chosen, batch_size):
+    def _read_ahead(self, read, chosen, batch_size):
         """Batches of the images with those indices."""
         batch_bytes = batch_size * self._config.img_size ** 2 * 3 * 4
         stretch = batch_size * max(1, AT_ONCE // batch_bytes)
         stretches = (chosen[start:start + stretch] for start in range(0, len(chosen), stretch))
-        for images, one_hot, ids, cls in read_ahead(self._read, stretches):
+        for images, one_hot, ids, cls in read_ahead(read, stretches):
             for start in range(0, len(images), batch_size):
                 part = slice(start, start + batch_size)
                 yield images[part], one_hot[part], ids[part], cls[part]
 
     def _read(self, chosen):
-        config = self._config
-        images = preprocess([self._cache.read(self._paths[index], config.img_size) for index in chosen],
-                            config.img_size, config.channel_order, self._table)
-        labels = self._labels[chosen]
-        return (images, self._one_hot[labels], [self._ids[index] for index in chosen],
-                [config.classes[label] for label in labels])
+        """The batch of those images, as they are."""
+        return self._batch(chosen, self._images(chosen))
+
+    def _read_augmented(self, chosen):
+        """The batch of those images as this epoch shows them."""
+        images = self._images(chosen)
+        if self._augment != "none":
+            images = [augmented(resized(image, self._config.img_size), self._shifts[index], self._mirrored[index])
+                      for index, image in zip(chosen, images)]
+        return self._batch(chosen, images)
+
+    def _images(self, chosen):
+        return [self._cache.read(self.paths[index], self._config.img_size) for index in chosen]
+
+    def _batch(self, chosen, images):
+        config, labels = self._config, self.labels[chosen]
+        return (preprocess(images, config.img_size, config.channel_order, self._table), self._one_hot[labels],
+                [self._ids[index] for index in chosen], [config.classes[label] for label in labels])
 
 
 def read_ahead(read, choices):
@@ -230,7 +263,8 @@ def read_train_sets(config):
         raise InputError("setting validation_size: found %s, which leaves %d training and %d validation images of %d, "
                          "expected some of each" % (config.validation_size, len(train), len(valid), len(paths)))
     cache = Cache(config.cache_mb)
-    return DataSets(*(DataSet([paths[i] for i in part], labels[part], config, cache) for part in (train, valid)))
+    return DataSets(DataSet([paths[i] for i in train], labels[train], config, cache, config.augment),
+                    DataSet([paths[i] for i in valid], labels[valid], config, cache))
 
 
 def read_test_set(config):

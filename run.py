@@ -2,9 +2,14 @@
 """Train an image classifier and export it as a frozen graph.
 
   python run.py                      train model_arch on the images under train_path, then export it
-  python run.py export               export the newest checkpoint, without training
+  python run.py evaluate             how good the exported graph is on the test images, with pictures
+  python run.py predict IMAGE ...    what the exported graph sees in images, or in all those of a folder
+  python run.py export               export the best checkpoint, without training; --last: the newest
+  python run.py summary              the layers of model_arch, their parameters and multiply-adds
   python run.py prepare digits       make a data set: data/digitspng, 1,797 handwritten digits, no download
   python run.py prepare cifar10      make a data set: data/cifar10png, 60,000 photos, downloads 170 MB
+
+Each of them explains its options: python run.py evaluate --help
 
 Each setting of src/config.py can be given for one run, for example
   python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30
@@ -16,11 +21,11 @@ import sys
 
 from src import config
 from src.errors import InputError
-from src.settings import RULES, comments
+from src.settings import RULES, comments, settings
 
 
 def main(argv=None):
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C.
+    """Run the command line; returns the exit code: 0 done, 1 done but for broken images, 2 bad input, 130 Ctrl-C.
 
     SIGTERM ends in SystemExit with code 143.
     """
@@ -29,10 +34,9 @@ def main(argv=None):
     verb = words[0] if words and not words[0].startswith("-") else None
     try:
         if verb not in VERBS:
-            raise InputError("verb %s: there is none of that name, only export and prepare" % verb)
+            raise InputError("verb %s: there is none of that name, only %s" % (verb, ", ".join(filter(None, VERBS))))
         options = vars(parser(verb).parse_args(words[1:] if verb else words))
-        VERBS[verb](**options)
-        return 0
+        return VERBS[verb](**options) or 0
     except (InputError, FloatingPointError) as error:
         print(("error: %s" % error).replace("\n", "\\n"), file=sys.stderr)
         return 2
@@ -56,17 +60,30 @@ class Parser(argparse.ArgumentParser):
 
 def parser(verb):
     """The parser of what may stand behind the verb."""
-    result = Parser(prog="python run.py" + (" " + verb if verb else ""), usage="%(prog)s [--SETTING VALUE ...]",
+    usage = {"prepare": "digits | cifar10 [--archive FILE]", "predict": "IMAGE_OR_FOLDER ... [--OPTION VALUE ...]",
+             None: "[--SETTING VALUE ...]"}.get(verb, "[--OPTION VALUE ...]")
+    result = Parser(prog="python run.py" + (" " + verb if verb else ""), usage="%(prog)s " + usage,
                     description=VERBS[verb].__doc__ if verb else __doc__, allow_abbrev=False,
                     argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     if verb == "prepare":
-        result.usage = "%(prog)s digits | cifar10 [--archive FILE]"
         result.add_argument("dataset", choices=["digits", "cifar10"])
         result.add_argument("--archive", metavar="FILE", help="cifar10: a copy of the archive, not to download it")
-        return result
-    # Weights go with the settings they were learned with, so that export is told only where they are.
-    names = ["model_arch", "checkpoint_dir", "weight_dir"] if verb == "export" else RULES
-    about = comments()
+    if verb == "predict":
+        result.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, or folders with some")
+        result.add_argument("--top", type=int, metavar="COUNT", help="so many classes for each image, 5 if not given")
+        result.add_argument("--json", action="store_true", help="a line of JSON for each image")
+    if verb in ("evaluate", "predict"):
+        result.add_argument("--weights", metavar="FILE.pb",
+                            help="a frozen graph with its JSON beside it; weights/<model_arch>/<model_arch>.pb if not given")
+    if verb == "evaluate":
+        result.add_argument("--checkpoint", metavar="PREFIX",
+                            help="a checkpoint instead, such as checkpoints/lenet5/lenet5-1312")
+    if verb == "export":
+        result.add_argument("--last", action="store_true", help="the newest checkpoint, not the best")
+    if verb == "summary":
+        result.add_argument("--total_class", type=int, metavar="COUNT", help="classes; those in train_path, or 10, if not given")
+    names = SETTINGS.get(verb, RULES)
+    about = comments() if names else {}
     group = result.add_argument_group("settings of src/config.py, for this run, with [what they are now]")
     for name in names:
         group.add_argument("--" + name, type=RULES[name].read, metavar="VALUE",
@@ -103,10 +120,63 @@ def train(**given):
         os.path.dirname(trainer.config.tensorboard_dir) or "."))
 
 
-def export(**given):
-    """Export the newest checkpoint, without training."""
-    from convert.freeze import export_newest
-    print("graph            %s" % export_newest(**given))
+def evaluate(weights=None, checkpoint=None, **given):
+    """How good a trained network is on the test images: loss, accuracy, precision, recall and F1 of each class, the
+    confusion matrix and the surest mistakes, on the screen, as text, CSV and pictures."""
+    from convert.freeze import contents, description, frozen_graph
+    from dataset import read_test_set
+    from utils.board import new_run_folder
+    from utils.files import make_writable
+    from utils.predictor import Predictor, load
+    from utils.report import ask_all, write_report
+    if weights and checkpoint:
+        raise InputError("--checkpoint: found %s beside --weights, expected one of them" % checkpoint)
+    now = settings(**given)
+    if checkpoint:
+        learned, values, val_acc, run_folder = contents(checkpoint)
+        predictor = Predictor(frozen_graph(learned, values), description(learned, val_acc, run_folder), checkpoint)
+    else:
+        predictor = load(weights or exported(now))
+    run = predictor.description.get("run", {})
+    wanted = {name: predictor.description[name] for name in ("classes", "image_normalize_mean", "image_normalize_std",
+                                                             "channel_order")}
+    data = read_test_set(settings(img_size=predictor.img_size, model_arch=now.model_arch,
+                                  test_path=given.get("test_path", run.get("test_path", now.test_path)), **wanted))
+    folder = run.get("run_folder") or new_run_folder(now.tensorboard_dir)
+    make_writable("tensorboard_dir", folder)
+    print(write_report(folder, data.paths, data.labels, ask_all(predictor, data), predictor.classes))
+    print("written to %s: evaluation.txt, predictions.csv, confusion.png, mistakes.png" % folder)
+
+
+def predict(images, weights=None, top=5, json=False, **given):
+    """What a frozen graph sees in images. Needs its .pb and the JSON beside it, and nothing else."""
+    from utils.predictor import images_in, load, show
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when nobody reads on, as behind `| head`
+    if top < 1:
+        raise InputError("--top: found %d, expected 1 or more" % top)
+    predictor = load(weights or exported(settings(**given)))
+    broken = show(predictor, [file for path in images for file in images_in(path)], top, json)
+    return 1 if broken else 0
+
+
+def exported(config):
+    """Where training writes the frozen graph."""
+    return os.path.join(config.weight_dir, config.model_arch + ".pb")
+
+
+def export(last=False, **given):
+    """Export the checkpoint of the newest run that was best in validation, without training."""
+    from convert.freeze import export_checkpoint
+    print("graph            %s" % export_checkpoint(last, **given))
+
+
+def summary(total_class=None, **given):
+    """The layers of a network: output shape, parameters, and multiply-adds for one image."""
+    from utils.summary import summary as table
+    if total_class is not None and total_class < 1:
+        raise InputError("--total_class: found %d, expected 1 or more" % total_class)
+    total_class = total_class or settings(**given).total_class or 10
+    print(table(settings(**dict(given, classes=[str(number) for number in range(total_class)]))))
 
 
 def prepare(dataset, **options):
@@ -117,7 +187,14 @@ def prepare(dataset, **options):
     prepare_data.prepare(dataset, **options)
 
 
-VERBS = {None: train, "export": export, "prepare": prepare}
+VERBS = {None: train, "evaluate": evaluate, "predict": predict, "export": export, "summary": summary,
+         "prepare": prepare}
+SETTINGS = {  # that a verb takes; training takes all. The others belong to the weights, which bring theirs.
+    "evaluate": ["model_arch", "weight_dir", "test_path", "tensorboard_dir"],
+    "predict": ["model_arch", "weight_dir"],
+    "export": ["model_arch", "checkpoint_dir", "weight_dir"],
+    "summary": ["model_arch", "img_size", "width", "train_path", "classes"],
+    "prepare": []}
 
 
 if __name__ == "__main__":

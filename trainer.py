@@ -7,22 +7,25 @@
 import math
 import os
 import time
+from collections import OrderedDict
 
 import numpy as np
 from tqdm import tqdm
 
-from convert.freeze import freeze
+from convert.freeze import contents, freeze
 from dataset import read_train_sets
 from models import build
 from src.errors import InputError
 from src.settings import check, settings
-from src.tf1 import tf
+from src.tf1 import open_session, tf
 from utils.board import Board, new_run_folder
-from utils.checkpoints import assign, prefixes_in, read_record, read_weights, writable, write_record
+from utils.checkpoints import assign, best, prefixes_in, read_record, read_weights, writable, write_record
 from utils.files import make_writable
+from utils.pictures import denormalized, draw_curves, draw_grid, plain
 
-KEPT_CHECKPOINTS = 10
+KEPT_CHECKPOINTS = 10  # beside the best
 EVALUATION_BATCH = 100
+SHOWN = 32  # images in train_batch.png
 
 
 class Trainer(object):
@@ -44,10 +47,11 @@ class Trainer(object):
                              % (self.train_batch_size, self.data.train.num_examples))
         for setting in ("checkpoint_dir", "weight_dir", "tensorboard_dir"):
             make_writable(setting, getattr(config, setting))
+        prefixes_in(config.checkpoint_dir)  # a damaged list is to be found now, not after the first epoch
         self.epoch = 0  # epochs done
         self.step = 0  # steps done
         self.val_loss = self.val_acc = None  # of the weights as they are now, if they were validated
-        self.val_losses = []  # of each epoch
+        self.history = []  # for each epoch: epoch, loss, acc, val_loss, val_acc
         self.saved_step = 0
         self.run_folder = None
         self.graph = tf.Graph()
@@ -55,8 +59,9 @@ class Trainer(object):
             tf.set_random_seed(config.seed)
             self._build()
             self.saver = tf.train.Saver(max_to_keep=KEPT_CHECKPOINTS)
-            self.saver.recover_last_checkpoints(prefixes_in(config.checkpoint_dir))  # they count among those kept
             self.session = open_session(config.device)
+            if config.device == "gpu" and not any(found.device_type == "GPU" for found in self.session.list_devices()):
+                print("TensorFlow %s finds no GPU here and uses the CPU" % tf.__version__, flush=True)
             self.session.run(tf.global_variables_initializer())
             if config.pretrained:
                 self._load_pretrained()
@@ -88,6 +93,8 @@ class Trainer(object):
         with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
             update = adam.apply_gradients(gradients, self.global_step)
         self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+        self.histograms = tf.summary.merge([tf.summary.histogram("weights/" + variable.op.name, variable)
+                                            for variable in tf.trainable_variables()])
 
     def optimize(self, num_epoch=None):
         """Train for `num_epoch` more epochs (config.num_epoch if not given), validating and saving after each.
@@ -101,16 +108,21 @@ class Trainer(object):
         self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir)
         try:
             with Board(self.run_folder, self.graph, self.step) as board:
+                board.settings(self.step, vars(self.config))
                 while self.epoch < last_epoch and not self._out_of_patience():
                     self._train_epoch(board, "epoch %d/%d" % (self.epoch + 1, last_epoch))
         except (KeyboardInterrupt, SystemExit, InputError):
             self.save()
             raise
+        finally:
+            if self.history:
+                draw_curves(os.path.join(self.run_folder, "curves.png"), self.history)
 
     def _out_of_patience(self):
         """Whether the validation loss has not fallen for config.early_stopping epochs."""
         patience = self.config.early_stopping
-        if patience is None or len(self.val_losses) - np.argmin(self.val_losses + [np.inf]) <= patience:
+        losses = [entry["val_loss"] for entry in self.history]
+        if patience is None or len(losses) - np.argmin(losses + [np.inf]) <= patience:
             return False
         print("stopped early: validation loss has not fallen for %d epochs" % patience, flush=True)
         return True
@@ -122,13 +134,13 @@ class Trainer(object):
         steps = self.data.train.num_examples // self.train_batch_size
         with tqdm(total=steps * self.train_batch_size, desc=title, unit="images", disable=None, leave=False,
                   dynamic_ncols=True) as bar:
-            for images, labels, _, _ in self.data.train.epoch(self.train_batch_size):
+            for images, labels, _, names in self.data.train.epoch(self.train_batch_size):
+                if self.step == 0:
+                    self._draw_batch(images, names)
                 _, loss, accuracy, scalars = self.session.run(
                     [self.optimizer, self.cost, self.accuracy, self.logged], {self.x: images, self.y_true: labels})
                 self.step += 1
-                if not math.isfinite(loss):
-                    raise FloatingPointError("loss: found %s at step %d, expected a number; setting lr: found %s, "
-                                             "try a smaller one" % (loss, self.step, self.lr))
+                self._check_finite(loss)
                 board.training(self.step, train_loss=loss, train_acc=accuracy, **scalars)
                 losses.append(loss)
                 accuracies.append(accuracy)
@@ -137,13 +149,26 @@ class Trainer(object):
         images_per_second = steps * self.train_batch_size / (time.time() - start)
 
         self.val_loss, self.val_acc = self.evaluate(self.data.valid)
-        self.val_losses.append(self.val_loss)
+        self._check_finite(self.val_loss)
         self.epoch += 1
-        board.validation(self.step, val_loss=self.val_loss, val_acc=self.val_acc)
+        self.history.append({"epoch": self.epoch, "loss": float(np.mean(losses)), "acc": float(np.mean(accuracies)),
+                             "val_loss": self.val_loss, "val_acc": self.val_acc})
+        board.histograms(self.step, self.session.run(self.histograms))
+        board.validation(self.step, val_loss=self.val_loss, val_acc=self.val_acc, images_per_second=images_per_second)
         self.save()
         print("%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f; %d images/s, %.1f s"
               % (title, np.mean(losses), np.mean(accuracies), self.val_loss, self.val_acc,
                  images_per_second, time.time() - start), flush=True)
+
+    def _check_finite(self, loss):
+        if not math.isfinite(loss):
+            raise FloatingPointError("loss: found %s at step %d, expected a number; setting lr: found %s, try a smaller "
+                                     "one" % (loss, self.step, self.lr))
+
+    def _draw_batch(self, images, names):
+        """train_batch.png: what the network is fed first, so that a mistake in the data is seen early."""
+        draw_grid(os.path.join(self.run_folder, "train_batch.png"), denormalized(images[:SHOWN], self.config),
+                  [plain(name, 16) for name in names[:SHOWN]], "the first batch")
 
     def evaluate(self, data):
         """Mean cross entropy and accuracy of the inference network over every image of a DataSet, each once."""
@@ -159,24 +184,33 @@ class Trainer(object):
         self.step = int(self.session.run(self.global_step))  # Ctrl-C may come after a step, but before it is counted
         if self.step == self.saved_step:
             return
-        name = "%s-%d" % (self.config.model_arch, self.step)
-        with writable("checkpoint_dir", self.config.checkpoint_dir):
-            self.saver.save(self.session, os.path.join(self.config.checkpoint_dir, name), write_meta_graph=False)
+        folder, name = self.config.checkpoint_dir, "%s-%d" % (self.config.model_arch, self.step)
+        held = best(folder, self.run_folder)  # TensorFlow deletes the oldest of those that it is told of
+        self.saver.recover_last_checkpoints([prefix for prefix in prefixes_in(folder) if prefix != held])
+        with writable("checkpoint_dir", folder):
+            self.saver.save(self.session, os.path.join(folder, name), write_meta_graph=False)
         self.saved_step = self.step
-        kept = [os.path.basename(prefix) for prefix in self.saver.last_checkpoints]
-        record = {key: entry for key, entry in read_record(self.config.checkpoint_dir).items() if key in kept}
-        record[name] = {"settings": vars(self.config), "epoch": self.epoch, "global_step": self.step,
-                        "val_loss": self.val_loss, "val_acc": self.val_acc}
-        write_record(self.config.checkpoint_dir, record)
+        kept = [os.path.basename(prefix) for prefix in prefixes_in(folder)]
+        record = OrderedDict((key, entry) for key, entry in read_record(folder).items() if key in kept and key != name)
+        record[name] = {"settings": vars(self.config), "run_folder": self.run_folder, "epoch": self.epoch,
+                        "global_step": self.step, "val_loss": self.val_loss, "val_acc": self.val_acc}
+        write_record(folder, record)
 
-    def export(self):
-        """Freeze the weights as they are now to weights/<model_arch>/; returns the path of the .pb file."""
+    def export(self, last=False):
+        """Freeze the weights of the best epoch to weights/<model_arch>/; returns the path of the .pb file.
+
+        Args:
+            last: freeze the weights as they are now instead, as if no epoch was validated.
+        """
+        prefix = None if last else best(self.config.checkpoint_dir, self.run_folder)
+        if prefix and self.history:
+            return freeze(*contents(prefix))
         weights = self.session.run({variable.op.name: variable for variable in self.variables})
-        return freeze(self.config, weights, self.val_acc)
+        return freeze(self.config, weights, self.val_acc, self.run_folder)
 
     def _load_pretrained(self):
         """Take over what config.pretrained has for variables of the same name and shape; say what it has not."""
-        weights = read_weights("pretrained", self.config.pretrained)
+        weights = read_weights("setting pretrained", self.config.pretrained)
         fitting, others = [], []
         for variable in self.variables:
             fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
@@ -198,18 +232,3 @@ def classify(logits, labels):
     cross_entropy = tf.nn.softmax_cross_entropy_with_logits_v2(logits=logits, labels=labels)
     correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
     return cross_entropy, tf.reduce_mean(cross_entropy), tf.reduce_mean(tf.cast(correct, tf.float32))
-
-
-def open_session(device):
-    """A session in the default graph, on the GPU if `device` is "gpu" and TensorFlow finds one, else on the CPU.
-
-    It takes only as much of the GPU's memory as it needs; CUDA_VISIBLE_DEVICES decides which GPUs there are.
-    """
-    options = tf.ConfigProto(allow_soft_placement=True)
-    options.gpu_options.allow_growth = True
-    if device == "cpu":
-        options.device_count["GPU"] = 0
-    session = tf.Session(config=options)
-    if device == "gpu" and not any(found.device_type == "GPU" for found in session.list_devices()):
-        print("TensorFlow %s finds no GPU here and uses the CPU" % tf.__version__, flush=True)
-    return session

@@ -7,19 +7,18 @@ from models import build
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from utils.checkpoints import assign, newest, read_weights
+from utils.checkpoints import assign, best, described, newest, read_weights
 from utils.files import make_writable, write_whole
 
 
-def freeze(config, weights, val_acc):
+def freeze(config, weights, val_acc, run_folder):
     """Write <model_arch>.pb, labels.txt and <model_arch>.json to config.weight_dir.
-
-    The graph is built afresh for inference, so it holds only what leads from `Image` to `output`.
 
     Args:
         config: the settings of the run that learned the weights.
         weights: {variable name: array}, for every variable of the model; others are passed over.
         val_acc: accuracy that these weights had in validation, None if it was not measured.
+        run_folder: of the run's pictures and TensorBoard logs, None if it has none.
 
     Returns:
         The path of the .pb file.
@@ -28,6 +27,20 @@ def freeze(config, weights, val_acc):
         InputError: the weights are not those of the model that config describes; unwritable folder.
     """
     make_writable("weight_dir", config.weight_dir)
+    graph_def = frozen_graph(config, weights)
+    path = os.path.join(config.weight_dir, config.model_arch)
+    write_whole(OrderedDict([
+        (os.path.join(config.weight_dir, "labels.txt"), "".join(name + "\n" for name in config.classes)),
+        (path + ".json", json.dumps(description(config, val_acc, run_folder), indent=1)),
+        (path + ".pb", graph_def.SerializeToString())]))
+    return path + ".pb"
+
+
+def frozen_graph(config, weights):
+    """GraphDef of the network that predicts, its weights as constants.
+
+    It is built afresh, so it holds only what leads from `Image` to `output`.
+    """
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         model = build(config, is4Train=False)
         variables = tf.global_variables()
@@ -35,24 +48,22 @@ def freeze(config, weights, val_acc):
         assign(session, variables, weights)
         frozen = fold_constants(session, model.getInput(), model.getOutput())
     # Without attributes left at their defaults, older TensorFlows read it too: they know fewer attributes.
-    frozen = tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
+    return tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
 
-    description = {
+
+def description(config, val_acc, run_folder):
+    """What one must know to use the frozen graph, and where it comes from."""
+    return {
         "model_arch": config.model_arch,
-        "input": {"name": "Image", "shape": model.getInput().shape.as_list()},
-        "output": {"name": "output", "shape": model.getOutput().shape.as_list()},
+        "input": {"name": "Image", "shape": [None, config.img_size, config.img_size, config.numchannels]},
+        "output": {"name": "output", "shape": [None, config.total_class]},
         "image_normalize_mean": list(config.image_normalize_mean),
         "image_normalize_std": list(config.image_normalize_std),
         "channel_order": config.channel_order,
         "classes": list(config.classes),
         "val_acc": val_acc,
+        "run": {"train_path": config.train_path, "test_path": config.test_path, "run_folder": run_folder},
     }
-    path = os.path.join(config.weight_dir, config.model_arch)
-    write_whole(OrderedDict([
-        (os.path.join(config.weight_dir, "labels.txt"), "".join(name + "\n" for name in config.classes)),
-        (path + ".json", json.dumps(description, indent=1)),
-        (path + ".pb", frozen.SerializeToString())]))
-    return path + ".pb"
 
 
 def fold_constants(session, image, output):
@@ -88,16 +99,32 @@ def check_weights(variables, weights, config):
                              % (found, name, expected, config.model_arch, config.img_size, config.total_class))
 
 
-def export_newest(**given):
-    """Freeze the newest checkpoint in checkpoint_dir, with the settings of the run that wrote it.
+def export_checkpoint(last=False, **given):
+    """Freeze a checkpoint of the newest run in checkpoint_dir, with the settings it was trained with.
 
     Args:
+        last: the newest; if False, the one that was best in validation.
         given: model_arch, checkpoint_dir and weight_dir, where they differ from src/config.py.
 
     Raises:
         InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
     """
     now = settings(**given)
-    prefix, recorded, val_acc = newest(now.checkpoint_dir)
-    weights = read_weights("checkpoint_dir", prefix)
-    return freeze(settings(**dict(recorded, weight_dir=now.weight_dir)), weights, val_acc)
+    prefix = newest(now.checkpoint_dir)
+    if not last:
+        prefix = best(now.checkpoint_dir, described(prefix)["run_folder"]) or prefix
+    return freeze(*contents(prefix, weight_dir=now.weight_dir))
+
+
+def contents(prefix, **changed):
+    """(settings, but for what is `changed`; weights; val_acc; run_folder) of a checkpoint that training wrote.
+
+    Raises:
+        InputError: there is none, or it cannot be read, or its folder's record does not describe it.
+    """
+    weights = read_weights("checkpoint", prefix)
+    entry = described(prefix)
+    if entry is None:
+        raise InputError("checkpoint %s: found no description of it in run.json, expected one that training wrote there"
+                         % prefix)
+    return settings(**dict(entry["settings"], **changed)), weights, entry["val_acc"], entry["run_folder"]

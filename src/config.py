@@ -22,6 +22,7 @@ batch_size = 32  # images in one training step
 image_normalize_mean = [0.485, 0.456, 0.406]  # subtracted from each channel, scaled to 0..1 before
 image_normalize_std = [0.229, 0.224, 0.225]  # each channel is then divided by this
 channel_order = "bgr"  # channels as OpenCV reads them (bgr), or swapped before normalizing (rgb)
+augment = "none"  # change training images anew each epoch: crop moves them, crop+flip also mirrors every second
 cache_mb = 1024  # megabytes of decoded images kept in memory; beyond that they are read anew each epoch
 seed = 0  # decides the split, the order of the batches and the first weights
 

@@ -74,6 +74,7 @@ RULES = OrderedDict([
     ("image_normalize_std", three_numbers(lambda part: part > 0,
                                           "three numbers above 0, such as 0.229,0.224,0.225")),
     ("channel_order", one_of("bgr", "rgb")),
+    ("augment", one_of("none", "crop", "crop+flip")),
     ("cache_mb", number(lambda value: value >= 0, "a number, 0 or more")),
     ("seed", whole(0)),
     ("num_epoch", whole(1)),

@@ -47,3 +47,15 @@ with signals_held(), quiet() if quietly else contextlib.suppress():
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
+
+
+def open_session(device):
+    """A session in the default graph, on the GPU if `device` is "gpu" and TensorFlow finds one, else on the CPU.
+
+    It takes only as much of the GPU's memory as it needs; CUDA_VISIBLE_DEVICES decides which GPUs there are.
+    """
+    options = tf.ConfigProto(allow_soft_placement=True)
+    options.gpu_options.allow_growth = True
+    if device == "cpu":
+        options.device_count["GPU"] = 0
+    return tf.Session(config=options)

@@ -240,3 +240,44 @@ def test_a_batch_of_impossible_size(folders, batch_size):
     train = read_train_sets(settings(train_path=folders({"cat": 20, "dog": 30}))).train
     with pytest.raises(InputError, match="batch_size"):
         train.next_batch(batch_size)
+
+
+def test_augmented_images_are_moved_and_mirrored_originals(folders):
+    """Every image of an augmented batch is found among all the windows into its reflected original."""
+    config = settings(train_path=folders({"cat": 20, "dog": 30}), img_size=16, augment="crop+flip")
+    data = read_train_sets(config)
+    seen = []
+    for images, _, ids, cls in data.train.epoch(7):
+        for image, name, class_name in zip(images, ids, cls):
+            original = cv2.imread("%s/%s/%s" % (config.train_path, class_name, name))
+            padded = np.pad(original, ((2, 2), (2, 2), (0, 0)), mode="reflect")  # an eighth of 16
+            windows = {(y, x, mirrored): padded[y:y + 16, x:x + 16][:, ::-1 if mirrored else 1]
+                       for y in range(5) for x in range(5) for mirrored in (False, True)}
+            found, = [key for key, window in windows.items()
+                      if np.array_equal(normalized_plainly(np.ascontiguousarray(window), 16), image)]
+            seen.append(found)
+    assert len(set(seen)) > 20 and {key[2] for key in seen} == {False, True}
+    for images, _, ids, cls in data.valid.batches(4):
+        for image, name, class_name in zip(images, ids, cls):
+            assert np.array_equal(image, normalized_plainly(
+                cv2.imread("%s/%s/%s" % (config.train_path, class_name, name)), 16))
+
+
+@pytest.mark.parametrize("augment", ["crop", "crop+flip"])
+def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch, augment):
+    path = folders({"cat": 20, "dog": 30})
+
+    def two_epochs(seed=0, batch_size=8, ahead=True):
+        train = read_train_sets(settings(train_path=path, img_size=16, augment=augment, seed=seed)).train
+        epochs = []
+        for _ in range(2):
+            batches = train.epoch(batch_size) if ahead else (train.next_batch(batch_size) for _ in range(42 // batch_size))
+            epochs.append({(name, cls): image for images, _, ids, classes in batches
+                           for image, name, cls in zip(images, ids, classes)})
+        return epochs
+    first, second = two_epochs(batch_size=14)
+    assert any(not np.array_equal(first[key], second[key]) for key in set(first) & set(second))
+    monkeypatch.setattr("dataset.THREADS", 5)
+    for again in (two_epochs(batch_size=6), two_epochs(batch_size=7, ahead=False)):
+        for expected, found in zip((first, second), again):
+            assert len(found) == 42 and all(np.array_equal(expected[key], found[key]) for key in found)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from convert.freeze import export_newest
+from convert.freeze import export_checkpoint
 from src.errors import InputError
 from src.tf1 import tf
+from tests.conftest import load_graph
 from trainer import Trainer
-from utils.checkpoints import newest
+from utils.checkpoints import described, newest
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_to_export(trainer, monkeypatc
     monkeypatch.setattr(trainer.saver, "save", full_disk)
     with pytest.raises(InputError, match="checkpoint_dir: found checkpoints/lenet5, which can no longer be written to"):
         trainer.optimize(num_epoch=1)
-    assert newest("checkpoints/lenet5")[0] == "checkpoints/lenet5/lenet5-4"
+    assert newest("checkpoints/lenet5") == "checkpoints/lenet5/lenet5-4"
 
 
 def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
@@ -92,7 +93,7 @@ def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
 def test_numpy_numbers_are_numbers(two_classes):
     trainer = Trainer(**dict(vars(two_classes), seed=np.int64(3), lr=np.float64(.02), batch_size=np.int32(8)))
     trainer.optimize(num_epoch=1)
-    assert newest("checkpoints/lenet5")[1]["lr"] == .02
+    assert described("checkpoints/lenet5/lenet5-4")["settings"]["lr"] == .02
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "lenet5-4.index", "lenet5-4.data-00000-of-00001"])
@@ -104,8 +105,11 @@ def test_damaged_checkpoints(trainer, two_classes, name, content):
     else:
         with open("checkpoints/lenet5/" + name, "wb") as file:
             file.write(content)
-    with pytest.raises(InputError, match="checkpoint_dir"):
-        export_newest()
+    if name == "checkpoint" and content is None:  # run.json knows them too
+        assert export_checkpoint() == "weights/lenet5/lenet5.pb"
+        return
+    with pytest.raises(InputError, match="checkpoint"):
+        export_checkpoint()
     if name == "checkpoint" and content:
         with pytest.raises(InputError, match="checkpoint_dir"):
             Trainer(**vars(two_classes))
@@ -125,27 +129,87 @@ def test_validation_sees_every_image_once(trainer):
     assert trainer.evaluate(trainer.data.valid) == pytest.approx((np.mean(losses), np.mean(hits)), rel=1e-5)
 
 
-def test_tensorboard_reads_five_curves_and_the_graph(trainer):
+def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(trainer):
     trainer.optimize(num_epoch=30)  # 120 steps
     events = EventAccumulator(trainer.run_folder)
     events.Reload()
-    assert sorted(events.Tags()["scalars"]) == ["learning_rate", "train_acc", "train_loss", "val_acc", "val_loss"]
+    assert sorted(events.Tags()["scalars"]) == ["images_per_second", "learning_rate", "train_acc", "train_loss",
+                                                "val_acc", "val_loss"]
     assert events.Tags()["graph"] is True
     assert [event.step for event in events.Scalars("train_loss")] == [100, 120]  # each 100 steps, and the rest
     assert [event.step for event in events.Scalars("val_acc")] == list(range(4, 121, 4))
     assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([0.01, 0.01])
     assert events.Scalars("val_acc")[-1].value == pytest.approx(trainer.val_acc)
     assert events.Scalars("val_loss")[-1].value == pytest.approx(trainer.val_loss, rel=1e-5)
+    assert min(event.value for event in events.Scalars("images_per_second")) > 1
+    kernel = trainer.session.run(trainer.graph.get_tensor_by_name("fc3/kernel:0"))
+    last = events.Histograms("weights/fc3/kernel")[-1]
+    assert last.step == 120
+    assert last.histogram_value.num == kernel.size
+    assert (last.histogram_value.min, last.histogram_value.max) == pytest.approx((kernel.min(), kernel.max()))
+    settings_event, = events.Tensors("settings")
+    text = tf.make_ndarray(settings_event.tensor_proto).item().decode()
+    assert "| batch_size | 8 |" in text and "| lr | 0.01 |" in text
 
 
-def test_the_last_ten_checkpoints_are_kept_also_over_two_runs(two_classes):
-    Trainer(**vars(two_classes)).optimize(num_epoch=12)
-    steps = sorted(int(path[:-6].split("-")[-1]) for path in glob.glob("checkpoints/lenet5/*.index"))
-    assert steps == list(range(12, 49, 4))
-    Trainer(**dict(vars(two_classes), batch_size=5)).optimize(num_epoch=2)  # 6 steps an epoch
-    steps = sorted(int(path[:-6].split("-")[-1]) for path in glob.glob("checkpoints/lenet5/*.index"))
-    assert steps == [6, 12] + list(range(20, 49, 4))
+def steps_kept():
+    return sorted(int(path[:-6].split("-")[-1]) for path in glob.glob("checkpoints/lenet5/*.index"))
+
+
+def script(monkeypatch, trainer, results):
+    """Let validation find these (loss, accuracy), one after another."""
+    results = iter(results)
+    monkeypatch.setattr(trainer, "evaluate", lambda data: next(results))
+
+
+def test_the_last_ten_checkpoints_are_kept_also_over_two_runs(two_classes, monkeypatch):
+    trainer = Trainer(**vars(two_classes))
+    script(monkeypatch, trainer, [(1.0, epoch / 20) for epoch in range(12)])  # the last is the best
+    trainer.optimize(num_epoch=12)
+    assert steps_kept() == list(range(8, 49, 4))
+    trainer = Trainer(**dict(vars(two_classes), batch_size=5))
+    script(monkeypatch, trainer, [(1.0, .1), (1.0, .2)])
+    trainer.optimize(num_epoch=2)  # 6 steps an epoch
+    assert steps_kept() == [6, 12] + list(range(16, 49, 4))  # 12 is new, 6 the best before it
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classes, monkeypatch):
+    trainer = Trainer(**vars(two_classes))
+    at_step, save = {}, trainer.save
+
+    def noting_save():
+        save()
+        at_step[trainer.step] = trainer.session.run("fc3/kernel:0")
+    monkeypatch.setattr(trainer, "save", noting_save)
+    accuracies = [.5, .7, .6, .7] + 10 * [.4]
+    script(monkeypatch, trainer, zip([1.0, .9, 1.0, .8] + 10 * [1.0], accuracies))
+    trainer.optimize(num_epoch=14)
+    assert steps_kept() == [16] + list(range(20, 57, 4))  # 16: .7 as at step 8, but with less loss
+    assert export_checkpoint() == trainer.export() == "weights/lenet5/lenet5.pb"
+    for export, step, val_acc in ((trainer.export, 16, .7), (export_checkpoint, 16, .7),
+                                  (lambda: trainer.export(last=True), 56, .4),
+                                  (lambda: export_checkpoint(last=True), 56, .4)):
+        export()
+        exported = constants("weights/lenet5/lenet5.pb")["fc3/kernel/read"]
+        assert np.array_equal(exported, at_step[step]) and not np.array_equal(exported, at_step[72 - step])
+        with open("weights/lenet5/lenet5.json") as file:
+            assert json.load(file)["val_acc"] == val_acc
+
+
+def test_export_takes_the_best_of_the_newest_run_only(two_classes, monkeypatch):
+    for accuracies in ((.9, .8), (.3, .4)):
+        trainer = Trainer(**dict(vars(two_classes), batch_size=8 if accuracies[0] == .9 else 5))
+        script(monkeypatch, trainer, [(1.0, accuracy) for accuracy in accuracies])
+        trainer.optimize(num_epoch=2)
+    export_checkpoint()
+    with open("weights/lenet5/lenet5.json") as file:
+        assert json.load(file)["val_acc"] == .4
+
+
+def constants(path):
+    """{name: array} of the constants in a frozen graph."""
+    return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in load_graph(path).node if node.op == "Const"}
 
 
 def test_two_trainers_do_not_disturb_one_another(two_classes):
@@ -239,7 +303,7 @@ def test_early_stopping(two_classes, monkeypatch, losses, patience, epochs):
 def test_nothing_is_saved_when_nothing_was_learned(trainer, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
-    monkeypatch.setattr(trainer.data.train, "_read", interrupt)
+    monkeypatch.setattr(trainer.data.train, "_read_augmented", interrupt)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(num_epoch=1)
     assert tf.train.latest_checkpoint("checkpoints/lenet5") is None

@@ -14,7 +14,8 @@ class Board(object):
     """Writes events to a run's folder.
 
     Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point for each 100 steps),
-    val_loss, val_acc (a point for each epoch). A point's x is the number of steps done.
+    val_loss, val_acc, images_per_second and histograms of the weights (a point for each epoch). A point's x is the
+    number of steps done.
     """
 
     def __init__(self, folder, graph, step):
@@ -30,6 +31,17 @@ class Board(object):
         self._window.append(scalars)
         if step % WINDOW == 0:
             self._write_window()
+
+    def settings(self, step, settings):
+        """The run's settings, as a table."""
+        rows = ["| %s | %s |" % (name, str(value).replace("|", "\\|")) for name, value in settings.items()]
+        text = tf.make_tensor_proto("\n".join(["| setting | value |", "|---|---|"] + rows), tf.string)
+        kind = tf.SummaryMetadata(plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text"))
+        self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag="settings", metadata=kind, tensor=text)]), step)
+
+    def histograms(self, step, summary):
+        """What a tf.summary.histogram gave."""
+        self._writer.add_summary(summary, step)
 
     def validation(self, step, **scalars):
         self._write(step, scalars)

@@ -1,0 +1,101 @@
+"""Pictures for people to look at, as PNG files."""
+import io
+import textwrap
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from utils.files import write_whole
+
+COLUMNS = 8  # of a grid of images
+
+
+def new_figure(width, height):
+    """A figure of that size in inches; 100 pixels make one. It knows no windows, so it needs no screen."""
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure, path):
+    content = io.BytesIO()
+    figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
+    write_whole({path: content.getvalue()})
+
+
+def plain(text, length):
+    """The text as it is, without mathematics between dollar signs, and not too long."""
+    return textwrap.shorten(text, length, placeholder="…").replace("$", r"\$") or text[:length - 1] + "…"
+
+
+def denormalized(images, config):
+    """What preprocess made, back as people see it: uint8 [n, size, size, 3], channels red, green, blue."""
+    images = images * np.array(config.image_normalize_std) + np.array(config.image_normalize_mean)
+    images = np.clip(np.round(images * 255), 0, 255).astype(np.uint8)
+    return images if config.channel_order == "rgb" else images[..., ::-1]
+
+
+def draw_grid(path, images, titles, heading):
+    """Images, uint8 [H, W, 3] red, green, blue, eight in a row, with a title of one or two lines over each."""
+    rows = max(1, -(-len(images) // COLUMNS))
+    figure = new_figure(1.3 * COLUMNS, 1.75 * rows + 0.4)
+    axes = figure.add_axes([0, 0, 1, 1])  # one for all: one for each image would take a second to draw
+    axes.set_xlim(0, 1.3 * COLUMNS)
+    axes.set_ylim(1.75 * rows + 0.4, 0)
+    axes.axis("off")
+    axes.text(0.1, 0.3, heading, fontsize=11)
+    for number, (image, title) in enumerate(zip(images, titles)):
+        height, width = np.divide(image.shape[:2], max(image.shape[:2])) * 1.2
+        left, top = 1.3 * (number % COLUMNS) + 0.05, 1.75 * (number // COLUMNS) + 0.85
+        axes.imshow(image, extent=(left, left + width, top + height, top), interpolation="nearest", aspect="auto")
+        axes.text(left, top - 0.06, title, fontsize=8, linespacing=1.1)
+    save(figure, path)
+
+
+def draw_confusion(path, matrix, classes):
+    """Confusion matrix: a row for each true class, a column for each predicted; shares of the row as colour."""
+    count = len(classes)
+    side = min(16, max(5, 0.55 * count + 2))
+    figure = new_figure(side + 1, side)
+    axes = figure.add_subplot(1, 1, 1)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the true class")
+    fontsize = 10 if count <= 25 else 5.5
+    names = [plain(name, 20) for name in classes]
+    axes.set_xticks(range(count))
+    axes.set_yticks(range(count))
+    axes.set_xticklabels(names, fontsize=fontsize, rotation=90 if count > 3 else 0)
+    axes.set_yticklabels(names, fontsize=fontsize)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if count <= 25:
+        for row in range(count):
+            for column in range(count):
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8,
+                          color="white" if shares[row, column] > 0.5 else "black")
+    save(figure, path)
+
+
+def draw_curves(path, history):
+    """Loss and accuracy of each epoch, in training and in validation, and a mark at the best.
+
+    Args:
+        history: a dict for each epoch: epoch, loss, acc, val_loss, val_acc.
+    """
+    figure = new_figure(10, 4)
+    epochs = [entry["epoch"] for entry in history]
+    best = max(history, key=lambda entry: (entry["val_acc"], -entry["val_loss"]))
+    for place, (name, label) in enumerate((("loss", "loss"), ("acc", "accuracy"))):
+        axes = figure.add_subplot(1, 2, place + 1)
+        axes.plot(epochs, [entry[name] for entry in history], ".-", label="training")
+        axes.plot(epochs, [entry["val_" + name] for entry in history], ".-", label="validation")
+        axes.plot(best["epoch"], best["val_" + name], "o", markersize=11, fillstyle="none", color="black",
+                  label="best epoch, %d: %.4f" % (best["epoch"], best["val_" + name]))
+        axes.set_xlabel("epoch")
+        axes.set_title(label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    save(figure, path)

@@ -1,0 +1,39 @@
+"""The layers of a network, with their shapes, parameters and multiply-adds."""
+import numpy as np
+
+from models import build
+from src.tf1 import tf
+
+PRODUCTS = {"Conv2D": 3, "DepthwiseConv2dNative": 2, "MatMul": 1}  # axes of the kernel that one output is a sum over
+
+
+def layers(config):
+    """[(name, output shape, parameters, multiply-adds for one image)] of config.model_arch, in order.
+
+    Parameters are what is learned: kernels, biases, and beta and gamma of batch norms. Multiply-adds are those of
+    convolutions and matrix products.
+    """
+    with tf.Graph().as_default() as graph:
+        build(config, is4Train=True)
+        found = []
+        for operation in graph.get_operations():
+            if operation.type in PRODUCTS:
+                name = operation.name.rsplit("/", 1)[0]
+                shape = operation.outputs[0].shape.as_list()[1:]
+                kernel = operation.inputs[1].shape.as_list()
+                parameters = sum(int(np.prod(variable.shape.as_list())) for variable in tf.trainable_variables(name + "/"))
+                found.append((name, shape, parameters, int(np.prod(shape) * np.prod(kernel[:PRODUCTS[operation.type]]))))
+    return found
+
+
+def summary(config):
+    """The same as a table to print."""
+    rows = layers(config)
+    lines = ["%s, %dx%dx%d, %d classes" % (config.model_arch, config.img_size, config.img_size, config.numchannels,
+                                           config.total_class), "",
+             "%-20s %14s %12s %14s" % ("layer", "output", "parameters", "multiply-adds")]
+    lines += ["%-20s %14s %12s %14s" % (name, "x".join(map(str, shape)), format(parameters, ","), format(products, ","))
+              for name, shape, parameters, products in rows]
+    lines.append("%-20s %14s %12s %14s" % ("total", "", format(sum(row[2] for row in rows), ","),
+                                           format(sum(row[3] for row in rows), ",")))
+    return "\n".join(lines)
