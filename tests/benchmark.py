@@ -21,6 +21,8 @@ from dataset import THREADS, Cache, DataSet, find_images, normalization_table, p
 from src.settings import settings
 from src.tf1 import tf
 from trainer import EVALUATION_BATCH, Trainer
+from utils.predictor import BATCH as PREDICTOR_BATCH
+from utils.predictor import images_in, load
 
 try:
     import torch
@@ -114,16 +116,11 @@ def loader(path, size, count, least, least_cached=None):
     chosen = np.random.RandomState(0).permutation(len(paths))[:count]
     paths, labels = [paths[index] for index in chosen], labels[chosen]
 
-    def through(batches):
-        start = time.time()
-        images = sum(len(batch[0]) for batch in batches())
-        return images / (time.time() - start)
-
     streamed, cached = (DataSet(paths, labels, config, Cache(megabytes)) for megabytes in (0, 1024))
     rivals = [("tf.data, %d threads" % THREADS, tf_data(paths, labels, size))]
     if torch:
         rivals.append(("PyTorch DataLoader, %d workers" % THREADS, data_loader(paths, labels, config)))
-    files, kept, *others = in_turn(3, *[lambda batches=batches: through(batches) for batches in [
+    files, kept, *others = in_turn(3, *[lambda batches=batches: through(batches()) for batches in [
         lambda: streamed.batches(BATCH), lambda: cached.batches(BATCH)] + [rival for _, rival in rivals]])
     for (name, _), other in zip(rivals, others):
         row("loader from PNG files, %d px" % size, files, name, other, least if "tf.data" in name else None)
@@ -131,6 +128,13 @@ def loader(path, size, count, least, least_cached=None):
     if least_cached:
         row("loader from memory, %d px" % size, kept, "100,000 images/s", [least_cached], 1)
     return np.median(files)
+
+
+def through(batches):
+    """images/s of going through batches."""
+    start = time.time()
+    images = sum(len(batch[0]) for batch in batches)
+    return images / (time.time() - start)
 
 
 def tf_data(paths, labels, size):
@@ -226,12 +230,23 @@ def lenet5(path):
     row("lenet5: later epochs, training alone", trained / seconds[0, 1:], "bare loop", train[1:])
     row("lenet5: later epochs, validation and saving", validated / (seconds[1, 1:] - seconds[0, 1:]), "bare loop",
         forward[1:])
+    predictor, paths = load(trainer.export()), images_in(path)[:8000]
+    files = DataSet(paths, np.zeros(len(paths), int), trainer.config, Cache(0))
+    asked, read, frozen = in_turn(3, lambda: answers(predictor, paths), lambda: through(files.batches(BATCH)), bare.forward)
+    row("lenet5: predict, files to answers", asked, "loader alone", read)
+    row("lenet5: predict, files to answers", asked, "bare loop alone", frozen)
     if torch:
         eager, rivals = torch_lenet5(bare.batches), []
         seconds = trainer.time_epochs(3, lambda: rivals.append(eager()))
         row("lenet5: later epochs, training alone", trained / seconds[0], "PyTorch eager, arrays in memory",
             before_and_after(rivals), 1 / 0.85)
     return np.median(train)
+
+
+def answers(predictor, paths):
+    """images/s of predict, but for the printing."""
+    start = time.time()
+    return len(list(predictor.classify(paths))) / (time.time() - start)
 
 
 def before_and_after(speeds):
@@ -279,6 +294,10 @@ def mobilenetv2(path):
     alone, theirs = in_turn(5, lambda: folded.speed(images[:1]), lambda: with_batch_norms.speed(images[:1]))
     row("mobilenetv2 frozen, one image (%.1f ms)" % (1000 / np.median(alone)), alone,
         "batch norms not folded (%.1f ms)" % (1000 / np.median(theirs)), theirs, None if LEGACY else 1 / 0.75)
+    predictor, paths = load(trainer.export()), 3 * images_in(path)
+    large = np.concatenate(4 * [images])[:PREDICTOR_BATCH]
+    asked, batches = in_turn(3, lambda: answers(predictor, paths), lambda: folded.speed(large))
+    row("mobilenetv2: predict, files to answers", asked, "frozen graph, batches of %d" % len(large), batches, 0.9)
     many, alone = in_turn(3, lambda: folded.speed(images), lambda: folded.speed(images[:1]))
     row("mobilenetv2 frozen, batches of %d" % BATCH, many, "one image at a time", alone)
     return np.median(train)

@@ -1,6 +1,6 @@
 """Pictures for people to look at, as PNG files."""
 import io
-import textwrap
+import warnings
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,13 +20,15 @@ def new_figure(width, height):
 
 def save(figure, path):
     content = io.BytesIO()
-    figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font has not
+        figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
     write_whole({path: content.getvalue()})
 
 
 def plain(text, length):
-    """The text as it is, without mathematics between dollar signs, and not too long."""
-    return textwrap.shorten(text, length, placeholder="…").replace("$", r"\$") or text[:length - 1] + "…"
+    """The text, not too long, and with its dollar signs as they are: to matplotlib they mean mathematics."""
+    return (text if len(text) <= length else text[:length - 1] + "…").replace("$", r"\$")
 
 
 def denormalized(images, config):
