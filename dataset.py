@@ -67,11 +67,10 @@ def preprocess(images, size, channel_order, table):
     Returns:
         float32 [n, size, size, 3].
     """
-    pixels = np.stack([resized(image, size) for image in images])
-    rows = pixels.reshape(-1, size, 3)  # one tall image, so that OpenCV is called once and not n times
+    tall = np.concatenate([resized(image, size) for image in images])  # one image, for one call of OpenCV is quicker
     if channel_order == "rgb":
-        rows = cv2.cvtColor(rows, cv2.COLOR_BGR2RGB)
-    return cv2.LUT(rows, table).reshape(pixels.shape)
+        tall = cv2.cvtColor(tall, cv2.COLOR_BGR2RGB)
+    return cv2.LUT(tall, table).reshape(len(images), size, size, 3)
 
 
 def resized(image, size):

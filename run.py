@@ -34,7 +34,9 @@ def main(argv=None):
     verb = words[0] if words and not words[0].startswith("-") else None
     try:
         if verb not in VERBS:
-            raise InputError("verb %s: there is none of that name, only %s" % (verb, ", ".join(filter(None, VERBS))))
+            raise InputError("command %s: there is none of that name, only %s" % (verb, ", ".join(filter(None, VERBS))))
+        if verb in ("evaluate", "predict", "summary"):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when nobody reads on, as behind `| head`
         options = vars(parser(verb).parse_args(words[1:] if verb else words))
         return VERBS[verb](**options) or 0
     except (InputError, FloatingPointError) as error:
@@ -88,6 +90,7 @@ def parser(verb):
     for name in names:
         group.add_argument("--" + name, type=RULES[name].read, metavar="VALUE",
                            help=("%s; %s [%s]" % (about.get(name, ""), RULES[name].expected,
+                                                  "that of the run" if (verb, name) == ("evaluate", "test_path") else
                                                   short(getattr(config, name, "")))).replace("%", "%%"))
     return result
 
@@ -105,9 +108,10 @@ def train(**given):
         trainer.optimize()
         graph = trainer.export()
     except (KeyboardInterrupt, SystemExit):
-        if trainer.saved_step:
-            print("stopped; checkpoint of step %d saved in %s; python run.py export makes a graph of it"
-                  % (trainer.saved_step, trainer.config.checkpoint_dir))
+        print("stopped; " + ("checkpoint of step %d saved in %s; a graph of it: python run.py export --last%s" % (
+            trainer.saved_step, trainer.config.checkpoint_dir, "".join(" --%s %s" % (name, given[name]) for name in
+                                                                       SETTINGS["export"] if name in given))
+                             if trainer.saved_step else "nothing was learned yet, so nothing is saved"))
         raise
     finally:
         trainer.close()
@@ -117,44 +121,46 @@ def train(**given):
     tensorboard = os.path.join(os.path.dirname(sys.executable), "tensorboard")
     print("to see the curves: %s --logdir %s" % (
         os.path.relpath(tensorboard) if os.path.exists(tensorboard) else "tensorboard",
-        os.path.dirname(trainer.config.tensorboard_dir) or "."))
+        "graphs" if trainer.config.tensorboard_dir == "graphs/" + trainer.config.model_arch
+        else trainer.config.tensorboard_dir))
 
 
 def evaluate(weights=None, checkpoint=None, **given):
-    """How good a trained network is on the test images: loss, accuracy, precision, recall and F1 of each class, the
-    confusion matrix and the surest mistakes, on the screen, as text, CSV and pictures."""
+    """How good the exported graph is on the test images of the run that made it."""
     from convert.freeze import contents, description, frozen_graph
     from dataset import read_test_set
     from utils.board import new_run_folder
     from utils.files import make_writable
-    from utils.predictor import Predictor, load
+    from utils.predictor import Predictor, load, printable
     from utils.report import ask_all, write_report
-    if weights and checkpoint:
+    if weights is not None and checkpoint is not None:
         raise InputError("--checkpoint: found %s beside --weights, expected one of them" % checkpoint)
     now = settings(**given)
-    if checkpoint:
-        learned, values, val_acc, run_folder = contents(checkpoint)
-        predictor = Predictor(frozen_graph(learned, values), description(learned, val_acc, run_folder), checkpoint)
+    if checkpoint is not None:
+        learned, values, origin = contents(checkpoint)
+        predictor = Predictor(frozen_graph(learned, values), description(learned, origin), checkpoint)
     else:
-        predictor = load(weights or exported(now))
-    run = predictor.description.get("run", {})
+        predictor = load(exported(now) if weights is None else weights)
+    run = predictor.description["run"]
     wanted = {name: predictor.description[name] for name in ("classes", "image_normalize_mean", "image_normalize_std",
                                                              "channel_order")}
-    data = read_test_set(settings(img_size=predictor.img_size, model_arch=now.model_arch,
-                                  test_path=given.get("test_path", run.get("test_path", now.test_path)), **wanted))
-    folder = run.get("run_folder") or new_run_folder(now.tensorboard_dir)
+    test_path = given.get("test_path", run.get("test_path", now.test_path))
+    data = read_test_set(settings(img_size=predictor.img_size, model_arch=now.model_arch, test_path=test_path, **wanted))
+    folder = run.get("run_folder")
+    if folder is None or "tensorboard_dir" in given:
+        folder = new_run_folder(now.tensorboard_dir)
     make_writable("tensorboard_dir", folder)
-    print(write_report(folder, data.paths, data.labels, ask_all(predictor, data), predictor.classes))
+    heading = printable("%s on %s" % (predictor.source, test_path))
+    print(write_report(folder, heading, data.paths, data.labels, ask_all(predictor, data), predictor.classes))
     print("written to %s: evaluation.txt, predictions.csv, confusion.png, mistakes.png" % folder)
 
 
 def predict(images, weights=None, top=5, json=False, **given):
     """What a frozen graph sees in images. Needs its .pb and the JSON beside it, and nothing else."""
     from utils.predictor import images_in, load, show
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when nobody reads on, as behind `| head`
     if top < 1:
         raise InputError("--top: found %d, expected 1 or more" % top)
-    predictor = load(weights or exported(settings(**given)))
+    predictor = load(exported(settings(**given)) if weights is None else weights)
     broken = show(predictor, [file for path in images for file in images_in(path)], top, json)
     return 1 if broken else 0
 
@@ -167,7 +173,10 @@ def exported(config):
 def export(last=False, **given):
     """Export the checkpoint of the newest run that was best in validation, without training."""
     from convert.freeze import export_checkpoint
-    print("graph            %s" % export_checkpoint(last, **given))
+    graph, origin = export_checkpoint(last, **given)
+    print("graph            %s" % graph)
+    print("from checkpoint  %s, %s" % (origin["checkpoint"], "not validated" if origin["val_acc"] is None else
+                                       "validation accuracy %.4f" % origin["val_acc"]))
 
 
 def summary(total_class=None, **given):

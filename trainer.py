@@ -206,7 +206,7 @@ class Trainer(object):
         if prefix and self.history:
             return freeze(*contents(prefix))
         weights = self.session.run({variable.op.name: variable for variable in self.variables})
-        return freeze(self.config, weights, self.val_acc, self.run_folder)
+        return freeze(self.config, weights, {"val_acc": self.val_acc, "run_folder": self.run_folder, "checkpoint": None})
 
     def _load_pretrained(self):
         """Take over what config.pretrained has for variables of the same name and shape; say what it has not."""

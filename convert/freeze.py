@@ -11,14 +11,14 @@ from utils.checkpoints import assign, best, described, newest, read_weights
 from utils.files import make_writable, write_whole
 
 
-def freeze(config, weights, val_acc, run_folder):
+def freeze(config, weights, origin):
     """Write <model_arch>.pb, labels.txt and <model_arch>.json to config.weight_dir.
 
     Args:
         config: the settings of the run that learned the weights.
         weights: {variable name: array}, for every variable of the model; others are passed over.
-        val_acc: accuracy that these weights had in validation, None if it was not measured.
-        run_folder: of the run's pictures and TensorBoard logs, None if it has none.
+        origin: {"val_acc": accuracy of these weights in validation, "run_folder": that of the run's pictures and logs,
+            "checkpoint": its prefix}, each None if there is none.
 
     Returns:
         The path of the .pb file.
@@ -31,7 +31,7 @@ def freeze(config, weights, val_acc, run_folder):
     path = os.path.join(config.weight_dir, config.model_arch)
     write_whole(OrderedDict([
         (os.path.join(config.weight_dir, "labels.txt"), "".join(name + "\n" for name in config.classes)),
-        (path + ".json", json.dumps(description(config, val_acc, run_folder), indent=1)),
+        (path + ".json", json.dumps(description(config, origin), indent=1) + "\n"),
         (path + ".pb", graph_def.SerializeToString())]))
     return path + ".pb"
 
@@ -51,7 +51,7 @@ def frozen_graph(config, weights):
     return tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
 
 
-def description(config, val_acc, run_folder):
+def description(config, origin):
     """What one must know to use the frozen graph, and where it comes from."""
     return {
         "model_arch": config.model_arch,
@@ -61,8 +61,9 @@ def description(config, val_acc, run_folder):
         "image_normalize_std": list(config.image_normalize_std),
         "channel_order": config.channel_order,
         "classes": list(config.classes),
-        "val_acc": val_acc,
-        "run": {"train_path": config.train_path, "test_path": config.test_path, "run_folder": run_folder},
+        "val_acc": origin["val_acc"],
+        "run": {"train_path": config.train_path, "test_path": config.test_path, "run_folder": origin["run_folder"],
+                "checkpoint": origin["checkpoint"]},
     }
 
 
@@ -106,6 +107,9 @@ def export_checkpoint(last=False, **given):
         last: the newest; if False, the one that was best in validation.
         given: model_arch, checkpoint_dir and weight_dir, where they differ from src/config.py.
 
+    Returns:
+        (path of the .pb file, origin of its weights as freeze takes it).
+
     Raises:
         InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
     """
@@ -113,11 +117,12 @@ def export_checkpoint(last=False, **given):
     prefix = newest(now.checkpoint_dir)
     if not last:
         prefix = best(now.checkpoint_dir, described(prefix)["run_folder"]) or prefix
-    return freeze(*contents(prefix, weight_dir=now.weight_dir))
+    config, weights, origin = contents(prefix, weight_dir=now.weight_dir)
+    return freeze(config, weights, origin), origin
 
 
 def contents(prefix, **changed):
-    """(settings, but for what is `changed`; weights; val_acc; run_folder) of a checkpoint that training wrote.
+    """(settings, but for what is `changed`; weights; origin, as freeze takes it) of a checkpoint that training wrote.
 
     Raises:
         InputError: there is none, or it cannot be read, or its folder's record does not describe it.
@@ -127,4 +132,4 @@ def contents(prefix, **changed):
     if entry is None:
         raise InputError("checkpoint %s: found no description of it in run.json, expected one that training wrote there"
                          % prefix)
-    return settings(**dict(entry["settings"], **changed)), weights, entry["val_acc"], entry["run_folder"]
+    return settings(**dict(entry["settings"], **changed)), weights, dict(entry, checkpoint=prefix)

@@ -50,6 +50,14 @@ def _is_name(value):
     return isinstance(value, str) and value.strip() != "" and "\0" not in value
 
 
+def _is_text(value):
+    """Whether it can be written to a file: names of files and folders need not be UTF-8."""
+    try:
+        return bool(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
 POSITIVE = number(lambda value: value > 0, "a number above 0")
 FOLDER = Rule(str, _is_name, "the path of a folder")
 
@@ -65,8 +73,8 @@ RULES = OrderedDict([
     ("test_path", FOLDER),
     ("classes", Rule(lambda text: text.split(","),
                      lambda value: (isinstance(value, (list, tuple)) and all(map(_is_name, value))
-                                    and len(set(value)) == len(value)),
-                     "different names of class folders, such as cat,dog")),
+                                    and all(map(_is_text, value)) and len(set(value)) == len(value)),
+                     "different names of class folders, such as cat,dog, in UTF-8")),
     ("total_class", whole(0)),
     ("validation_size", number(lambda value: 0 < value < 1, "a fraction above 0 and below 1")),
     ("batch_size", whole(1)),
@@ -118,6 +126,7 @@ def settings(**given):
     for name, value in chosen.items():
         check(name, value)
     values = dict(config.derive(model_arch, chosen["train_path"], chosen.get("classes")), **chosen)
+    check("classes", values["classes"])
     least = config.MODEL_ARCHS[model_arch]
     if values["img_size"] < least:
         raise InputError("setting img_size: found %d, expected %d or more for %s"

@@ -58,7 +58,7 @@ def test_what_evaluate_prints_is_what_scikit_learn_makes_of_its_csv(trained, dig
     assert len({row["image"] for row in rows}) == len(rows) == 360
     assert all(os.path.basename(os.path.dirname(row["image"])) == row["true"] for row in rows)
     accuracy = accuracy_score(true, predicted)
-    assert "accuracy %.4f" % accuracy in printed.splitlines()[0] and accuracy > .9
+    assert "accuracy %.4f" % accuracy in printed.splitlines()[1] and accuracy > .9
     for digit, f1 in zip(classes, f1_score(true, predicted, average=None)):
         assert any(line.split()[:1] == [digit] and line.split()[3:4] == ["%.3f" % f1] for line in printed.splitlines())
     for digit, counts in zip(classes, confusion_matrix(true, predicted)):
@@ -84,7 +84,9 @@ def test_checkpoint_and_frozen_graph_are_equally_good(trained):
         name, = [name for name, entry in json.load(file).items() if entry["val_acc"] == val_acc][-1:]
     graph, of_graph = report(trained)
     checkpoint, of_checkpoint = report(trained, "--checkpoint", "checkpoints/lenet5/" + name)
-    assert graph.splitlines()[0] == checkpoint.splitlines()[0]
+    assert graph.splitlines()[1:] == checkpoint.splitlines()[1:]
+    assert graph.splitlines()[0].startswith("weights/lenet5/lenet5.pb on ")
+    assert checkpoint.splitlines()[0].startswith("checkpoints/lenet5/%s on " % name)
     assert [row["predicted"] for row in of_graph] == [row["predicted"] for row in of_checkpoint]
 
 
@@ -162,6 +164,27 @@ def test_images_of_any_kind_and_broken_ones(shipped):
     assert (done.returncode, done.stdout) == (1, "")
 
 
+def test_names_that_break_lines_are_printed_on_one(shipped):
+    random = np.random.RandomState(0)
+    for name in (b"two\nlines.png", b"not utf-8 \xff.png"):
+        with open(os.path.join(os.fsencode(str(shipped)), name), "wb") as file:
+            file.write(cv2.imencode(".png", random.randint(0, 256, (9, 9, 3)).astype(np.uint8))[1].tobytes())
+    (shipped / "no\nimage.png").write_text("")
+    done = run_py("predict", "--weights", "lenet5.pb", ".", cwd=shipped)
+    assert (done.returncode, len(done.stdout.splitlines()), len(done.stderr.splitlines())) == (1, 2, 1)
+    assert "./two\\nlines.png" in done.stdout and "./not utf-8 \\udcff.png" in done.stdout
+
+
+@pytest.mark.parametrize("run", [None, [1], {"run_folder": 5, "test_path": ["a"]}])
+def test_evaluate_without_knowing_the_run(shipped, digits, run):
+    with open(str(shipped / "lenet5.json")) as file:
+        description = json.load(file)
+    (shipped / "lenet5.json").write_text(json.dumps(dict(description, run=run)))
+    done = run_py("evaluate", "--weights", "lenet5.pb", "--test_path", digits + "/test", cwd=shipped)
+    assert done.returncode == 0, done.stderr
+    assert len(list((shipped / "graphs" / "lenet5").iterdir())) == 1
+
+
 def test_predict_asks_in_batches_what_it_asks_alone(shipped, digits):
     predictor = load(str(shipped / "lenet5.pb"))
     paths = images_in(digits + "/test")
@@ -187,6 +210,9 @@ def test_predict_asks_in_batches_what_it_asks_alone(shipped, digits):
     (lambda pb, text: (pb, text.replace("32", "0")), "description lenet5.json: found"),
     (lambda pb, text: (pb, text.replace('"9"', '"9", "10"')), "description lenet5.json: found"),
     (lambda pb, text: (pb, text.replace('"bgr"', '"gbr"')), "description lenet5.json: found 'gbr' for channel_order"),
+    (lambda pb, text: (pb, text.replace('"output",', '"a:b",')), "graph lenet5.pb: found no a:b"),
+    (lambda pb, text: (pb, text.replace('null', '[1], 2')), "description lenet5.json: found"),
+    (lambda pb, text: (pb, text.replace('"9"', '"\\ud800"')), "description lenet5.json: found"),
     (lambda pb, text: (pb, text.replace('"output": {', '"result": {')), "description lenet5.json: found None for out")])
 def test_a_damaged_export_is_said_in_one_line(shipped, monkeypatch, capsys, damage, expected):
     monkeypatch.chdir(str(shipped))

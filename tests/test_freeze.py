@@ -50,14 +50,15 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
         "channel_order": "bgr", "classes": ["cat", "dog"],
         "val_acc": max(entry["val_acc"] for entry in exported.history),
         "run": {"train_path": exported.config.train_path, "test_path": "data/cifar10png/test",
-                "run_folder": exported.run_folder}}
+                "run_folder": exported.run_folder, "checkpoint": description["run"]["checkpoint"]}}
+    assert description["run"]["checkpoint"] in ("checkpoints/lenet5/lenet5-4", "checkpoints/lenet5/lenet5-8")
 
 
 def test_export_of_the_best_checkpoint_is_the_same_graph(exported):
     expected = load_graph("weights/lenet5/lenet5.pb")
     os.remove("weights/lenet5/lenet5.pb")
     # src/config.py says 32 px and another data set: what counts is the run that wrote the checkpoint.
-    assert export_checkpoint() == "weights/lenet5/lenet5.pb"
+    assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
     assert load_graph("weights/lenet5/lenet5.pb") == expected
     with open("weights/lenet5/lenet5.json") as file:
         assert json.load(file)["val_acc"] == max(entry["val_acc"] for entry in exported.history)
@@ -70,6 +71,7 @@ def test_export_without_a_usable_checkpoint(exported):
         record = file.read()
     for content, expected in ((record.replace('"img_size": 16', '"img_size": 32'), "fc1/kernel"),
                               (record.replace('"bgr"', '"gbr"'), "channel_order"),
+                              (record.replace('"val_loss": ', '"val_loss": "x", "other": '), "run.json"),
                               (record.replace('"lenet5-', '"other-'), "run.json"), ("{", "run.json")):
         with open("checkpoints/lenet5/run.json", "w") as file:
             file.write(content)

@@ -13,9 +13,9 @@ from tests.conftest import REPOSITORY, accuracy_in_opencv, python, run_py
 
 
 def test_the_digits_are_learned(digits, tmp_path):
-    done = run_py("--train_path", digits + "/train", "--test_path", digits + "/test", "--num_epoch", "12", cwd=tmp_path)
+    done = run_py("--train_path", digits + "/train", "--test_path", digits + "/test", "--num_epoch", "30", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^epoch \d+/12: ", done.stdout, re.MULTILINE)) == 12
+    assert len(re.findall(r"^epoch \d+/30: ", done.stdout, re.MULTILINE)) == 30
     assert done.stderr == ""  # no progress bar, no chatter, when it is not a terminal
     for place in ("weights/lenet5/lenet5.pb", "checkpoints/lenet5", "graphs/lenet5/", "tensorboard --logdir graphs"):
         assert place in done.stdout

@@ -106,7 +106,7 @@ def test_damaged_checkpoints(trainer, two_classes, name, content):
         with open("checkpoints/lenet5/" + name, "wb") as file:
             file.write(content)
     if name == "checkpoint" and content is None:  # run.json knows them too
-        assert export_checkpoint() == "weights/lenet5/lenet5.pb"
+        assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
         return
     with pytest.raises(InputError, match="checkpoint"):
         export_checkpoint()
@@ -186,7 +186,8 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classe
     script(monkeypatch, trainer, zip([1.0, .9, 1.0, .8] + 10 * [1.0], accuracies))
     trainer.optimize(num_epoch=14)
     assert steps_kept() == [16] + list(range(20, 57, 4))  # 16: .7 as at step 8, but with less loss
-    assert export_checkpoint() == trainer.export() == "weights/lenet5/lenet5.pb"
+    assert export_checkpoint()[0] == trainer.export() == "weights/lenet5/lenet5.pb"
+    assert export_checkpoint()[1]["checkpoint"] == "checkpoints/lenet5/lenet5-16"
     for export, step, val_acc in ((trainer.export, 16, .7), (export_checkpoint, 16, .7),
                                   (lambda: trainer.export(last=True), 56, .4),
                                   (lambda: export_checkpoint(last=True), 56, .4)):

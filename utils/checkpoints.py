@@ -31,13 +31,17 @@ def read_record(checkpoint_dir):
 
 
 def described(prefix):
-    """What the record says of a checkpoint: settings, run_folder, val_acc, val_loss; None if it says too little."""
+    """What the record says of a checkpoint: settings, run_folder, val_acc, val_loss; None if that is not all there.
+
+    So it is if training was killed before it had written the record.
+    """
     entry = read_record(os.path.dirname(prefix)).get(os.path.basename(prefix))
-    try:
-        return {"settings": dict(entry["settings"]), "run_folder": entry.get("run_folder"),
-                "val_acc": entry["val_acc"], "val_loss": entry["val_loss"]}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None  # training was killed before it had written the record
+    kinds = {"settings": dict, "run_folder": (str, type(None)), "val_acc": (float, type(None)),
+             "val_loss": (float, type(None))}
+    if not isinstance(entry, dict) or not all(name in entry and isinstance(entry[name], kind)
+                                              for name, kind in kinds.items()):
+        return None
+    return {name: entry[name] for name in kinds}
 
 
 def newest(checkpoint_dir):
@@ -57,7 +61,7 @@ def best(checkpoint_dir, run_folder):
     found = []
     for prefix in prefixes_in(checkpoint_dir):
         entry = described(prefix)
-        if entry and entry["run_folder"] == run_folder and isinstance(entry["val_acc"], float):
+        if entry and entry["run_folder"] == run_folder and None not in (entry["val_acc"], entry["val_loss"]):
             found.append((entry["val_acc"], -entry["val_loss"], prefix))
     return max(found)[-1] if found else None
 

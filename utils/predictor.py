@@ -27,6 +27,7 @@ class Predictor(object):
     """
 
     def __init__(self, graph_def, description, source):
+        self.source = source
         self.description = description
         self.classes = description["classes"]
         self.img_size = description["input"]["shape"][1]
@@ -112,18 +113,19 @@ def read_description(path):
         value = description.get(name) if isinstance(description, dict) else None
         if not RULES[name].ok(value):
             raise InputError("description %s: found %r for %s, expected %s" % (path, value, name, RULES[name].expected))
-    for role, shape in (("input", [None, None, None, 3]), ("output", [None, len(description["classes"])])):
+    for role, right, expected in (
+            ("input", lambda shape: RULES["img_size"].ok(shape[1]) and shape[1:] == [shape[1], shape[1], 3],
+             "[null, size, size, 3]"),
+            ("output", lambda shape: shape[1:] == [len(description["classes"])],
+             "[null, %d], the number of classes" % len(description["classes"]))):
         found = description.get(role)
-        try:
-            right = len(found["shape"]) == len(shape) and found["name"] and all(
-                expected is None or number == expected for number, expected in zip(found["shape"], shape))
-            right = right and (role == "output" or (RULES["img_size"].ok(found["shape"][1])
-                                                    and found["shape"][1] == found["shape"][2]))
-        except (KeyError, TypeError):
-            right = False
-        if not right:
+        if not (isinstance(found, dict) and isinstance(found.get("shape"), list) and len(found["shape"]) > 1
+                and isinstance(found.get("name"), str) and right(found["shape"])):
             raise InputError("description %s: found %r for %s, expected a name and the shape %s"
-                             % (path, found, role, shape if role == "output" else "[null, size, size, 3]"))
+                             % (path, found, role, expected))
+    run = description.get("run")
+    description["run"] = {name: value for name, value in run.items() if isinstance(value, str)} if isinstance(
+        run, dict) else {}
     return description
 
 
@@ -131,13 +133,17 @@ def tensor_in(graph, described, source):
     """The tensor of that name. Raises InputError if the graph has none, or one of another shape."""
     try:
         tensor = graph.get_tensor_by_name("%s:0" % described["name"])
-        tensor.shape.assert_is_compatible_with(described["shape"])
-    except KeyError:
+    except (KeyError, ValueError, TypeError):
         raise InputError("graph %s: found no %s in it, expected what its JSON describes" % (source, described["name"]))
-    except ValueError:
+    if not tensor.shape.is_compatible_with([None] + described["shape"][1:]):
         raise InputError("graph %s: found shape %s for %s, expected %s as in its JSON"
                          % (source, tensor.shape, described["name"], described["shape"]))
     return tensor
+
+
+def printable(text):
+    """Without what would break the line or upset the terminal, such as in names of files."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def show(predictor, paths, top, as_json):
@@ -148,18 +154,18 @@ def show(predictor, paths, top, as_json):
     """
     top = min(top, len(predictor.classes))
     name_width = max(map(len, predictor.classes))
-    path_width = max(map(len, paths))
+    path_width = max(len(printable(path)) for path in paths)
     broken = 0
     with tqdm(total=len(paths), unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
         for path, found in predictor.classify(paths):
             if isinstance(found, InputError):
                 broken += 1
-                tqdm.write("error: %s" % found, file=sys.stderr)
+                tqdm.write("error: " + printable(str(found)), file=sys.stderr)
             else:
                 best = [(predictor.classes[index], found[index]) for index in found.argsort()[::-1][:top]]
                 tqdm.write(json.dumps({"image": path, "predictions": [
                     {"class": name, "probability": round(share, 6)} for name, share in best]}) if as_json else
-                    path.ljust(path_width) + "".join("  %s %5.1f %%" % (name.ljust(name_width), 100 * share)
+                    printable(path).ljust(path_width) + "".join("  %s %5.1f %%" % (name.ljust(name_width), 100 * share)
                                                      for name, share in best))
             bar.update()
     return broken

@@ -26,11 +26,12 @@ def ask_all(predictor, data):
     return np.concatenate(answers)
 
 
-def write_report(folder, paths, labels, probabilities, classes):
+def write_report(folder, heading, paths, labels, probabilities, classes):
     """Write evaluation.txt, predictions.csv, confusion.png and mistakes.png.
 
     Args:
         folder: where to.
+        heading: the first line of the text.
         paths: n image files.
         labels: their classes, as n indices into `classes`.
         probabilities: float64 [n, classes].
@@ -44,8 +45,8 @@ def write_report(folder, paths, labels, probabilities, classes):
     every = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=every)
-    text = "%d images: loss %.4f, accuracy %.4f\n\n%s\n%s" % (
-        len(labels), log_loss(labels, probabilities, labels=every), accuracy_score(labels, predicted),
+    text = "%s\n%d images: loss %.4f, accuracy %.4f\n\n%s\n%s" % (
+        heading, len(labels), log_loss(labels, probabilities, labels=every), accuracy_score(labels, predicted),
         classification_report(labels, predicted, labels=every, target_names=classes, digits=3, zero_division=0),
         matrix_text(matrix, classes))
     write_whole({os.path.join(folder, "evaluation.txt"): text,
@@ -78,8 +79,8 @@ def draw_mistakes(path, paths, labels, probabilities, classes):
     sure = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     chosen = wrong[np.argsort(-sure[wrong], kind="mergesort")][:MISTAKES]
-    titles = ["%s %.0f %%\nis %s" % (plain(classes[probabilities[i].argmax()], 14), 100 * sure[i],
-                                     plain(classes[labels[i]], 16)) for i in chosen]
+    titles = ["%s? (%.0f %%)\nis %s" % (plain(classes[probabilities[i].argmax()], 12), 100 * sure[i],
+                                       plain(classes[labels[i]], 16)) for i in chosen]
     images = [cv2.cvtColor(read_image(paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
     draw_grid(path, images, titles, "the %d surest of %d mistakes in %d images" % (
         len(chosen), len(wrong), len(labels)) if len(wrong) else "no mistakes in %d images" % len(labels))
