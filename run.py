@@ -145,7 +145,7 @@ def evaluate(weights=None, checkpoint=None, **given):
     wanted = {name: predictor.description[name] for name in ("classes", "image_normalize_mean", "image_normalize_std",
                                                              "channel_order")}
     test_path = given.get("test_path", run.get("test_path", now.test_path))
-    data = read_test_set(settings(img_size=predictor.img_size, model_arch=now.model_arch, test_path=test_path, **wanted))
+    data = read_test_set(argparse.Namespace(img_size=predictor.img_size, test_path=test_path, seed=0, **wanted))
     folder = run.get("run_folder")
     if folder is None or "tensorboard_dir" in given:
         folder = new_run_folder(now.tensorboard_dir)
