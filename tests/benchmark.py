@@ -294,7 +294,7 @@ def mobilenetv2(path):
     alone, theirs = in_turn(5, lambda: folded.speed(images[:1]), lambda: with_batch_norms.speed(images[:1]))
     row("mobilenetv2 frozen, one image (%.1f ms)" % (1000 / np.median(alone)), alone,
         "batch norms not folded (%.1f ms)" % (1000 / np.median(theirs)), theirs, None if LEGACY else 1 / 0.75)
-    predictor, paths = load(trainer.export()), 3 * images_in(path)
+    predictor, paths = load(trainer.export()), 10 * images_in(path)
     large = np.concatenate(4 * [images])[:PREDICTOR_BATCH]
     asked, batches = in_turn(3, lambda: answers(predictor, paths), lambda: folded.speed(large))
     row("mobilenetv2: predict, files to answers", asked, "frozen graph, batches of %d" % len(large), batches, 0.9)
