@@ -86,7 +86,7 @@ def read_fitting(path, size):
 
 
 def augmented(image, shift, mirror):
-    """The image moved by `shift` pixels (right, down) over its own reflection, and mirrored left to right if so told."""
+    """The image moved by `shift` pixels (right, down) over its own reflection, and mirrored if so told."""
     size, margin = len(image), int(np.abs(shift).max())
     right, down = shift
     image = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)

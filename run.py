@@ -76,14 +76,15 @@ def parser(verb):
         result.add_argument("--json", action="store_true", help="a line of JSON for each image")
     if verb in ("evaluate", "predict"):
         result.add_argument("--weights", metavar="FILE.pb",
-                            help="a frozen graph with its JSON beside it; weights/<model_arch>/<model_arch>.pb if not given")
+                            help="a frozen graph with its JSON beside it, if not weights/<model_arch>/<model_arch>.pb")
     if verb == "evaluate":
         result.add_argument("--checkpoint", metavar="PREFIX",
                             help="a checkpoint instead, such as checkpoints/lenet5/lenet5-1312")
     if verb == "export":
         result.add_argument("--last", action="store_true", help="the newest checkpoint, not the best")
     if verb == "summary":
-        result.add_argument("--total_class", type=int, metavar="COUNT", help="classes; those in train_path, or 10, if not given")
+        result.add_argument("--total_class", type=int, metavar="COUNT",
+                            help="classes; those in train_path, or 10, if not given")
     names = SETTINGS.get(verb, RULES)
     about = comments() if names else {}
     group = result.add_argument_group("settings of src/config.py, for this run, with [what they are now]")

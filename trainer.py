@@ -162,8 +162,8 @@ class Trainer(object):
 
     def _check_finite(self, loss):
         if not math.isfinite(loss):
-            raise FloatingPointError("loss: found %s at step %d, expected a number; setting lr: found %s, try a smaller "
-                                     "one" % (loss, self.step, self.lr))
+            raise FloatingPointError("loss: found %s at step %d, expected a number; setting lr: found %s, try a "
+                                     "smaller one" % (loss, self.step, self.lr))
 
     def _draw_batch(self, images, names):
         """train_batch.png: what the network is fed first, so that a mistake in the data is seen early."""
@@ -206,7 +206,8 @@ class Trainer(object):
         if prefix and self.history:
             return freeze(*contents(prefix))
         weights = self.session.run({variable.op.name: variable for variable in self.variables})
-        return freeze(self.config, weights, {"val_acc": self.val_acc, "run_folder": self.run_folder, "checkpoint": None})
+        return freeze(self.config, weights,
+                      {"val_acc": self.val_acc, "run_folder": self.run_folder, "checkpoint": None})
 
     def _load_pretrained(self):
         """Take over what config.pretrained has for variables of the same name and shape; say what it has not."""

@@ -51,7 +51,7 @@ def main():
         loads = [loader(path, 32, 8000, 1.3, 100000), loader(path, 224, 2000, 3)]
         trains = [lenet5(path), mobilenetv2(few)]
         for size, load, name, train in zip((32, 224), loads, ("lenet5", "mobilenetv2"), trains):
-            say("bottleneck of %s at %d px here: the %s (it could train %.0f images/s; the loader reads %.0f from files)"
+            say("bottleneck of %s at %d px here: the %s (it could train %.0f images/s; the loader reads %.0f)"
                 % (name, size, "graph" if load > train else "loader", train, load))
 
 
@@ -232,7 +232,8 @@ def lenet5(path):
         forward[1:])
     predictor, paths = load(trainer.export()), images_in(path)[:8000]
     files = DataSet(paths, np.zeros(len(paths), int), trainer.config, Cache(0))
-    asked, read, frozen = in_turn(3, lambda: answers(predictor, paths), lambda: through(files.batches(BATCH)), bare.forward)
+    asked, read, frozen = in_turn(3, lambda: answers(predictor, paths), lambda: through(files.batches(BATCH)),
+                                  bare.forward)
     row("lenet5: predict, files to answers", asked, "loader alone", read)
     row("lenet5: predict, files to answers", asked, "bare loop alone", frozen)
     if torch:
