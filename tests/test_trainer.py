@@ -198,6 +198,13 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classe
             assert json.load(file)["val_acc"] == val_acc
 
 
+def test_of_equally_good_epochs_the_first_is_the_best(two_classes, monkeypatch):
+    trainer = Trainer(**vars(two_classes))
+    script(monkeypatch, trainer, 3 * [(1.0, .5)])
+    trainer.optimize(num_epoch=3)
+    assert export_checkpoint()[1]["checkpoint"] == "checkpoints/lenet5/lenet5-4"
+
+
 def test_export_takes_the_best_of_the_newest_run_only(two_classes, monkeypatch):
     for accuracies in ((.9, .8), (.3, .4)):
         trainer = Trainer(**dict(vars(two_classes), batch_size=8 if accuracies[0] == .9 else 5))

@@ -56,14 +56,14 @@ def newest(checkpoint_dir):
 def best(checkpoint_dir, run_folder):
     """The prefix of the checkpoint of that run with the highest validation accuracy, None if none was validated.
 
-    The lower validation loss decides between equals.
+    The lower validation loss decides between equals, then the earlier epoch.
     """
     found = []
     for prefix in prefixes_in(checkpoint_dir):
         entry = described(prefix)
         if entry and entry["run_folder"] == run_folder and None not in (entry["val_acc"], entry["val_loss"]):
             found.append((entry["val_acc"], -entry["val_loss"], prefix))
-    return max(found)[-1] if found else None
+    return max(found, key=lambda entry: entry[:2])[-1] if found else None
 
 
 def prefixes_in(checkpoint_dir):

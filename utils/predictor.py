@@ -46,26 +46,23 @@ class Predictor(object):
 
     def classify(self, paths):
         """For each image file, in order: (path, probabilities: float64 [classes]); an InputError for a broken one."""
-        for images, broken in read_ahead(self._read, (paths[i:i + BATCH] for i in range(0, len(paths), BATCH))):
+        for images, readable in read_ahead(self._read, (paths[i:i + BATCH] for i in range(0, len(paths), BATCH))):
             found = iter(softmax(self.logits(images)) if len(images) else [])
-            for path, error in broken:
+            for path, error in readable:
                 yield path, error or next(found)
 
     def _read(self, paths):
         """(the images that can be read, normalized; [(path, None or what is wrong with it)])."""
-        images, broken = [], []
+        images, readable = [], []
         for path in paths:
             try:
                 images.append(read_fitting(path, self.img_size))
-                broken.append((path, None))
+                readable.append((path, None))
             except InputError as error:
-                broken.append((path, error))
+                readable.append((path, error))
         if images:
             images = preprocess(images, self.img_size, self.description["channel_order"], self._table)
-        return images, broken
-
-    def close(self):
-        self._session.close()
+        return images, readable
 
 
 def softmax(logits):
