@@ -272,6 +272,21 @@ def read_test_set(config):
     return DataSet(paths, labels, config, Cache(0))
 
 
+def read_sample(setting, config, count):
+    """`count` images drawn from those under a path, always the same ones; all of them if there are fewer.
+
+    Args:
+        setting: "train_path" or "test_path".
+        config: as for read_test_set.
+
+    Raises:
+        InputError: as read_train_sets.
+    """
+    paths, labels = find_images(setting, getattr(config, setting), config.classes)
+    chosen = np.sort(np.random.RandomState(config.seed).permutation(len(paths))[:count])
+    return DataSet([paths[index] for index in chosen], labels[chosen], config, Cache(0))
+
+
 def find_images(setting, path, classes):
     """List the images of each class: (paths, labels), by class and file name."""
     if not os.path.isdir(path):

@@ -14,50 +14,28 @@ Each of them explains its options: python run.py evaluate --help
 Each setting of src/config.py can be given for one run, for example
   python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30
 """
-import argparse
 import os
 import signal
 import sys
 
-from src import config
 from src.errors import InputError
-from src.settings import RULES, comments, settings
+from src.settings import RULES, settings
+from utils.commands import Parser, exit_code
 
 
 def main(argv=None):
-    """Run the command line; returns the exit code: 0 done, 1 done but for broken images, 2 bad input, 130 Ctrl-C.
+    """Run the command line; returns the exit code: 0 done, 1 done but for broken images, 2 bad input, 130 Ctrl-C."""
+    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
 
-    SIGTERM ends in SystemExit with code 143.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    words = sys.argv[1:] if argv is None else argv
+
+def run(words):
     verb = words[0] if words and not words[0].startswith("-") else None
-    try:
-        if verb not in VERBS:
-            raise InputError("command %s: there is none of that name, only %s" % (verb, ", ".join(filter(None, VERBS))))
-        if verb in ("evaluate", "predict", "summary"):
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when nobody reads on, as behind `| head`
-        options = vars(parser(verb).parse_args(words[1:] if verb else words))
-        return VERBS[verb](**options) or 0
-    except (InputError, FloatingPointError) as error:
-        print(("error: %s" % error).replace("\n", "\\n"), file=sys.stderr)
-        return 2
-    except OSError as error:  # full disk, no permission
-        print("error: %s: %s" % (error.filename or "input or output", error.strerror or error), file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print("error: %s in %s; activate an environment with requirements.txt installed, such as . .venv/3.11/bin/"
-              "activate" % (error, sys.executable), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line."""
-
-    def error(self, message):
-        raise InputError("%s; %s --help shows what there is" % (message, self.prog))
+    if verb not in VERBS:
+        raise InputError("command %s: there is none of that name, only %s" % (verb, ", ".join(filter(None, VERBS))))
+    if verb in ("evaluate", "predict", "summary"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when nobody reads on, as behind `| head`
+    options = vars(parser(verb).parse_args(words[1:] if verb else words))
+    return VERBS[verb](**options)
 
 
 def parser(verb):
@@ -65,8 +43,7 @@ def parser(verb):
     usage = {"prepare": "digits | cifar10 [--archive FILE]", "predict": "IMAGE_OR_FOLDER ... [--OPTION VALUE ...]",
              None: "[--SETTING VALUE ...]"}.get(verb, "[--OPTION VALUE ...]")
     result = Parser(prog="python run.py" + (" " + verb if verb else ""), usage="%(prog)s " + usage,
-                    description=VERBS[verb].__doc__ if verb else __doc__, allow_abbrev=False,
-                    argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
+                    description=VERBS[verb].__doc__ if verb else __doc__)
     if verb == "prepare":
         result.add_argument("dataset", choices=["digits", "cifar10"])
         result.add_argument("--archive", metavar="FILE", help="cifar10: a copy of the archive, not to download it")
@@ -85,20 +62,8 @@ def parser(verb):
     if verb == "summary":
         result.add_argument("--total_class", type=int, metavar="COUNT",
                             help="classes; those in train_path, or 10, if not given")
-    names = SETTINGS.get(verb, RULES)
-    about = comments() if names else {}
-    group = result.add_argument_group("settings of src/config.py, for this run, with [what they are now]")
-    for name in names:
-        group.add_argument("--" + name, type=RULES[name].read, metavar="VALUE",
-                           help=("%s; %s [%s]" % (about.get(name, ""), RULES[name].expected,
-                                                  "that of the run" if (verb, name) == ("evaluate", "test_path") else
-                                                  short(getattr(config, name, "")))).replace("%", "%%"))
+    result.add_settings(SETTINGS.get(verb, RULES), of_the_run=["test_path"] if verb == "evaluate" else [])
     return result
-
-
-def short(value):
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def train(**given):
@@ -128,11 +93,11 @@ def train(**given):
 
 def evaluate(weights=None, checkpoint=None, **given):
     """How good the exported graph is on the test images of the run that made it."""
-    from convert.freeze import contents, description, frozen_graph
+    from convert.freeze import contents, description, frozen_graph, graph_path
     from dataset import read_test_set
     from utils.board import new_run_folder
     from utils.files import make_writable
-    from utils.predictor import Predictor, load, printable
+    from utils.predictor import Predictor, image_settings, load, printable
     from utils.report import ask_all, write_report
     if weights is not None and checkpoint is not None:
         raise InputError("--checkpoint: found %s beside --weights, expected one of them" % checkpoint)
@@ -141,34 +106,27 @@ def evaluate(weights=None, checkpoint=None, **given):
         learned, values, origin = contents(checkpoint)
         predictor = Predictor(frozen_graph(learned, values), description(learned, origin), checkpoint)
     else:
-        predictor = load(exported(now) if weights is None else weights)
-    run = predictor.description["run"]
-    wanted = {name: predictor.description[name] for name in ("classes", "image_normalize_mean", "image_normalize_std",
-                                                             "channel_order")}
-    test_path = given.get("test_path", run.get("test_path", now.test_path))
-    data = read_test_set(argparse.Namespace(img_size=predictor.img_size, test_path=test_path, seed=0, **wanted))
-    folder = run.get("run_folder")
+        predictor = load(graph_path(now) if weights is None else weights)
+    config = image_settings(predictor.description, given, now)
+    data = read_test_set(config)
+    folder = predictor.description["run"].get("run_folder")
     if folder is None or "tensorboard_dir" in given:
         folder = new_run_folder(now.tensorboard_dir)
     make_writable("tensorboard_dir", folder)
-    heading = printable("%s on %s" % (predictor.source, test_path))
+    heading = printable("%s on %s" % (predictor.source, config.test_path))
     print(write_report(folder, heading, data.paths, data.labels, ask_all(predictor, data), predictor.classes))
     print("written to %s: evaluation.txt, predictions.csv, confusion.png, mistakes.png" % folder)
 
 
 def predict(images, weights=None, top=5, json=False, **given):
     """What a frozen graph sees in images. Needs its .pb and the JSON beside it, and nothing else."""
+    from convert.freeze import graph_path
     from utils.predictor import images_in, load, show
     if top < 1:
         raise InputError("--top: found %d, expected 1 or more" % top)
-    predictor = load(exported(settings(**given)) if weights is None else weights)
+    predictor = load(graph_path(settings(**given)) if weights is None else weights)
     broken = show(predictor, [file for path in images for file in images_in(path)], top, json)
     return 1 if broken else 0
-
-
-def exported(config):
-    """Where training writes the frozen graph."""
-    return os.path.join(config.weight_dir, config.model_arch + ".pb")
 
 
 def export(last=False, **given):

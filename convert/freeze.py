@@ -9,6 +9,7 @@ from src.settings import settings
 from src.tf1 import tf
 from utils.checkpoints import assign, best, described, newest, read_weights
 from utils.files import make_writable, write_whole
+from utils.predictor import description_path
 
 
 def freeze(config, weights, origin):
@@ -28,12 +29,17 @@ def freeze(config, weights, origin):
     """
     make_writable("weight_dir", config.weight_dir)
     graph_def = frozen_graph(config, weights)
-    path = os.path.join(config.weight_dir, config.model_arch)
+    path = graph_path(config)
     write_whole(OrderedDict([
         (os.path.join(config.weight_dir, "labels.txt"), "".join(name + "\n" for name in config.classes)),
-        (path + ".json", json.dumps(description(config, origin), indent=1) + "\n"),
-        (path + ".pb", graph_def.SerializeToString())]))
-    return path + ".pb"
+        (description_path(path), json.dumps(description(config, origin), indent=1) + "\n"),
+        (path, graph_def.SerializeToString())]))
+    return path
+
+
+def graph_path(config):
+    """Where the frozen graph is written."""
+    return os.path.join(config.weight_dir, config.model_arch + ".pb")
 
 
 def frozen_graph(config, weights):

@@ -5,8 +5,6 @@ import os
 import re
 from collections import OrderedDict, namedtuple
 
-import numpy as np
-
 from src import config
 from src.errors import InputError
 
@@ -117,7 +115,7 @@ def settings(**given):
     Raises:
         InputError: a setting that does not exist, or of the wrong type or range.
     """
-    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+    given = {name: value.item() if getattr(value, "shape", None) == () else value for name, value in given.items()}
     model_arch = given.get("model_arch", config.model_arch)
     check("model_arch", model_arch)
     chosen = {name: getattr(config, name) for name in RULES

@@ -47,6 +47,7 @@ with signals_held(), quiet() if quietly else contextlib.suppress():
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
+IS_1_14 = tf.__version__.startswith("1.")  # for the few things that only one of them can do
 
 
 def open_session(device):

@@ -22,6 +22,15 @@ def digits(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory):
+    """A folder in which a LeNet was trained on the digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = run_py("--train_path", digits + "/train", "--test_path", digits + "/test", "--num_epoch", "5", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Make class folders of random images: folders({"cat": 3, "dog": 4}) -> path."""

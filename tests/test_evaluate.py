@@ -19,15 +19,6 @@ from utils.predictor import images_in, load
 from utils.summary import layers
 
 
-@pytest.fixture(scope="module")
-def trained(digits, tmp_path_factory):
-    """A folder in which a LeNet was trained on the digits."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = run_py("--train_path", digits + "/train", "--test_path", digits + "/test", "--num_epoch", "5", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture
 def shipped(trained, tmp_path):
     """A folder with nothing but what an export leaves."""

@@ -1,4 +1,5 @@
 """Asking a frozen graph: its .pb and the JSON beside it are all that is needed."""
+import argparse
 import json
 import os
 import sys
@@ -77,7 +78,12 @@ def load(path):
     Raises:
         InputError: one of them is missing, damaged, or does not fit the other.
     """
-    return Predictor(read_graph(path), read_description(os.path.splitext(path)[0] + ".json"), path)
+    return Predictor(read_graph(path), read_description(description_path(path)), path)
+
+
+def description_path(path):
+    """The JSON file beside a .pb file."""
+    return os.path.splitext(path)[0] + ".json"
 
 
 def read_graph(path):
@@ -126,14 +132,27 @@ def read_description(path):
     return description
 
 
+def image_settings(description, given, otherwise):
+    """The settings that say where the images for a described graph are, and how they are preprocessed.
+
+    train_path and test_path are those given, else those of the run that made the graph, else those in `otherwise`.
+    """
+    paths = {name: given.get(name, description["run"].get(name, getattr(otherwise, name)))
+             for name in ("train_path", "test_path")}
+    names = ("classes", "image_normalize_mean", "image_normalize_std", "channel_order")
+    return argparse.Namespace(img_size=description["input"]["shape"][1], seed=0, **dict(
+        paths, **{name: description[name] for name in names}))
+
+
 def tensor_in(graph, described, source):
     """The tensor of that name. Raises InputError if the graph has none, or one of another shape."""
     try:
         tensor = graph.get_tensor_by_name("%s:0" % described["name"])
     except (KeyError, ValueError, TypeError):
-        raise InputError("graph %s: found no %s in it, expected what its JSON describes" % (source, described["name"]))
+        raise InputError("graph %s: found no %s in it, expected what its description names"
+                         % (source, described["name"]))
     if not tensor.shape.is_compatible_with([None] + described["shape"][1:]):
-        raise InputError("graph %s: found shape %s for %s, expected %s as in its JSON"
+        raise InputError("graph %s: found shape %s for %s, expected %s as in its description"
                          % (source, tensor.shape, described["name"], described["shape"]))
     return tensor
 

@@ -1,0 +1,36 @@
+"""What the command lines of the converters share. TensorFlow is imported only when there is something to do."""
+from utils.commands import Parser, exit_code
+
+SETTINGS = ["model_arch", "weight_dir", "train_path", "test_path"]
+
+
+def command(name, about, conversions, **choices):
+    """Run `python -m name` and return its exit code.
+
+    Args:
+        about: its explanation for --help.
+        conversions: conversions(original, **chosen) gives the functions to call for a Parity each.
+        choices: {option of its own: the values there are, the default first}.
+    """
+    return exit_code(lambda: run(parser(name, about, choices), conversions, choices))
+
+
+def parser(name, about, choices):
+    result = Parser(prog="python -m " + name, usage="%(prog)s [GRAPH.pb] [--OPTION VALUE ...]", description=about)
+    result.add_argument("graph", nargs="?", metavar="GRAPH.pb",
+                        help="a frozen graph with its JSON beside it, if not weights/<model_arch>/<model_arch>.pb")
+    for option, values in choices.items():
+        result.add_argument("--" + option, choices=values, default=values[0])
+    result.add_argument("--input", metavar="NAME", help="of the graph's placeholder, if not as in the JSON")
+    result.add_argument("--output", metavar="NAME", help="of the operation that gives the logits; with --input and "
+                        "--output, no JSON is needed: the rest is then as in src/config.py")
+    result.add_settings(SETTINGS, of_the_run=["train_path", "test_path"])
+    return result
+
+
+def run(parser, conversions, choices):
+    options = vars(parser.parse_args())
+    chosen = {option: options.pop(option) for option in choices}
+    from convert.parity import open_original, report
+    original = open_original(**options)
+    return report(original, conversions(original, **chosen))

@@ -1,0 +1,80 @@
+"""Make a TensorFlow Lite file of a frozen graph, for phones, and prove that it gives the same answers.
+
+  none     32-bit floats, as in the graph: lenet5.tflite
+  float16  weights as 16-bit floats, half the size: lenet5-float16.tflite (not with TensorFlow 1.14)
+  int8     weights and layers as 8-bit integers, a quarter of the size: lenet5-int8.tflite
+
+All of them take and give 32-bit floats, [1, img_size, img_size, 3] and [1, classes], named as in the graph.
+"""
+import os
+import sys
+import warnings
+
+from convert.command import command
+from src.errors import InputError
+
+QUANTIZE = ("none", "float16", "int8")
+CALIBRATION_IMAGES = 200  # that show which range of numbers each layer meets
+SLOW = 200  # test images that are enough where one takes a second: int8 on TensorFlow 1.14
+
+
+def pb2tflite(original, quantize="none"):
+    """Write <graph>.tflite, <graph>-float16.tflite or <graph>-int8.tflite beside the graph; returns the Parity.
+
+    Raises:
+        InputError: TensorFlow cannot convert it; no test images; no training images to calibrate int8 with.
+    """
+    from convert.parity import FLOAT16, FLOAT32, IMAGES, INT8, proven
+    from src.tf1 import IS_1_14
+    if quantize == "float16" and IS_1_14:
+        raise InputError("--quantize float16: found TensorFlow 1.14, which cannot, expected none, int8, or TensorFlow 2")
+    return proven(original,
+                  os.path.splitext(original.path)[0] + ("" if quantize == "none" else "-" + quantize) + ".tflite",
+                  lambda path: convert(original, quantize, path),
+                  interpreter, "TensorFlow Lite", {"none": FLOAT32, "float16": FLOAT16, "int8": INT8}[quantize],
+                  SLOW if quantize == "int8" and IS_1_14 else IMAGES)
+
+
+def convert(original, quantize, path):
+    from dataset import read_sample
+    from src.tf1 import quiet, tf
+    # TensorFlow 1.14 leaves the work to a program beside Python, which is on PATH in an active environment only.
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+    description = original.predictor.description
+    image, output = description["input"]["name"], description["output"]["name"]
+    converter = tf.lite.TFLiteConverter.from_frozen_graph(
+        original.path, [image], [output], {image: [1] + description["input"]["shape"][1:]})
+    if quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        samples = read_sample("train_path", original.config, CALIBRATION_IMAGES)
+        converter.representative_dataset = tf.lite.RepresentativeDataset(
+            lambda: ([batch[0]] for batch in samples.batches(1)))
+    with quiet():
+        content = converter.convert()
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def interpreter(path):
+    """What is in a TFLite file, as a function: float32 [1, img_size, img_size, 3] -> logits [1, classes]."""
+    from src.tf1 import IS_1_14, quiet, tf
+    threads = {} if IS_1_14 else {"num_threads": os.cpu_count()}
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TensorFlow 2.21: the interpreter is to move to another package
+        model = tf.lite.Interpreter(path, **threads)
+        model.allocate_tensors()
+    image, output = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
+
+    def ask(images):
+        model.set_tensor(image, images)
+        model.invoke()
+        return model.get_tensor(output)
+    return ask
+
+
+if __name__ == "__main__":
+    sys.exit(command("convert.pb2tflite", __doc__,
+                     lambda original, quantize: [lambda: pb2tflite(original, quantize)], quantize=QUANTIZE))
