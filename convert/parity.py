@@ -27,8 +27,9 @@ FLOAT16 = Limits(difference=1e-2, same_class=None, accuracy_lost=None)
 INT8 = Limits(difference=None, same_class=.95, accuracy_lost=.015)
 GOOD = .60  # accuracy that a network must exceed for same_class to be asked of it: a poor one wavers at every touch
 
-# One line of the table. Pairs are (converted model, frozen graph).
+# One line of the table. Of accuracy, sizes and seconds there are two: the converted model's and the frozen graph's.
 Parity = namedtuple("Parity", "path runtime images difference same_class accuracy sizes seconds fault")
+ROW = "%-30s  %-19s %6s %10s %8s  %-15s  %-11s  %-13s %s"
 
 
 def open_original(graph=None, input=None, output=None, **given):
@@ -161,9 +162,10 @@ def report(original, conversions):
         follow are done all the same.
     """
     code = 0
-    folder = os.path.dirname(original.path)
-    row = "%-26s  %-19s %6s %10s %8s  %-15s  %-12s  %-13s"
-    head = row % ("in " + (folder or "."), "runs in", "images", "difference", "same", "accuracy", "MB", "ms")
+    folder = os.path.dirname(original.path) or "."
+    heading = "In brackets: %s in TensorFlow %s. Test images of %s.\n%s" % (
+        printable(original.path), tf.__version__, printable(original.config.test_path),
+        ROW % ("in " + folder, "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "")).rstrip()
     for conversion in conversions:
         try:
             parity = conversion()
@@ -171,16 +173,18 @@ def report(original, conversions):
             print_error(error)
             code = 2
             continue
-        if head:
-            print("In brackets: %s in TensorFlow %s. Test images of %s.\n%s" % (
-                printable(original.path), tf.__version__, printable(original.config.test_path), head))
-            head = None
-        print(row % (printable(os.path.relpath(parity.path, folder or ".")), parity.runtime, parity.images,
-                     "%.1e" % parity.difference, "%.1f %%" % (100 * parity.same_class),
-                     "%.4f (%.4f)" % tuple(parity.accuracy),
-                     "%.2f (%.2f)" % tuple(size / 1e6 for size in parity.sizes),
-                     "%.2f (%.2f)" % tuple(1e3 * seconds for seconds in parity.seconds)), flush=True)
+        print((heading + "\n" if heading else "") + row(parity, folder), flush=True)
+        heading = None
         if parity.fault:
             print_error("%s: %s" % (parity.path, parity.fault))
             code = max(code, 1)
     return code
+
+
+def row(parity, folder):
+    return ROW % (printable(os.path.relpath(parity.path, folder)), parity.runtime, parity.images,
+                  "%.1e" % parity.difference, "%.1f %%" % (100 * parity.same_class),
+                  "%.4f (%.4f)" % tuple(parity.accuracy),
+                  "%.2f (%.2f)" % tuple(size / 1e6 for size in parity.sizes),
+                  "%.2f (%.2f)" % tuple(1e3 * seconds for seconds in parity.seconds),
+                  "FAILED" if parity.fault else "ok")

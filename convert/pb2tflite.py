@@ -14,7 +14,7 @@ from convert.command import command
 from src.errors import InputError
 
 QUANTIZE = ("none", "float16", "int8")
-CALIBRATION_IMAGES = 200  # that show which range of numbers each layer meets
+CALIBRATION_IMAGES = 500  # that show which range of numbers each layer meets; beyond it, numbers are clipped
 SLOW = 200  # test images that are enough where one takes a second: int8 on TensorFlow 1.14
 
 
