@@ -117,7 +117,8 @@ def compare(original, model, data, path, runtime, limits=FLOAT32):
                 answered.append(ask(image[np.newaxis]))
                 taken.append(time.perf_counter() - start)
     found, expected = map(np.concatenate, answers)
-    parity = Parity(path, runtime, data.num_examples, np.abs(found - expected).max() / np.abs(expected).max(),
+    largest = np.abs(expected).max() or 1.0  # all zero: then any difference is large
+    parity = Parity(path, runtime, data.num_examples, np.abs(found - expected).max() / largest,
                     np.mean(found.argmax(axis=1) == expected.argmax(axis=1)),
                     [np.mean(logits.argmax(axis=1) == data.labels) for logits in (found, expected)],
                     [size_of(path), size_of(original.path)], [np.median(taken) for taken in seconds], None)
@@ -133,7 +134,9 @@ def fault_in(parity, limits):
     limits.accuracy_lost: part of the images, so many fewer may be given the right class.
     """
     accuracy, original_accuracy = parity.accuracy
-    if limits.difference is not None and not parity.difference <= limits.difference:  # so written for NaN
+    if not np.isfinite(parity.difference):
+        return "logits are not all finite numbers"
+    if limits.difference is not None and parity.difference > limits.difference:
         return "logits differ by %.2g of the largest, allowed are %g" % (parity.difference, limits.difference)
     if limits.same_class is not None and original_accuracy > GOOD and parity.same_class < limits.same_class:
         return "%.1f %% of the images get the same class, expected %g %%" % (100 * parity.same_class,
@@ -165,7 +168,7 @@ def report(original, conversions):
     folder = os.path.dirname(original.path) or "."
     heading = "In brackets: %s in TensorFlow %s. Test images of %s.\n%s" % (
         printable(original.path), tf.__version__, printable(original.config.test_path),
-        ROW % ("in " + folder, "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "")).rstrip()
+        (ROW % ("in " + folder, "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "")).rstrip())
     for conversion in conversions:
         try:
             parity = conversion()

@@ -235,7 +235,9 @@ def line(**changed):
 @pytest.mark.parametrize("limits, changed, fault", [
     (FLOAT32, {"difference": .001}, None), (FLOAT32, {"difference": .00101}, "logits differ by 0.001"),
     (FLOAT16, {"difference": .01}, None), (FLOAT16, {"difference": .0101}, "logits differ by 0.01"),
-    (FLOAT32, {"difference": float("nan")}, "logits differ by nan"),
+    (FLOAT32, {"difference": float("nan")}, "logits are not all finite"),
+    (INT8, {"difference": float("nan")}, "logits are not all finite"),
+    (INT8, {"difference": float("inf")}, "logits are not all finite"),
     (INT8, {"difference": .5}, None),
     (INT8, {"same_class": .95}, None), (INT8, {"same_class": .949}, "94.9 % of the images get the same class"),
     (INT8, {"same_class": .5, "accuracy": [.6, .6]}, None),
