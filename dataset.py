@@ -273,7 +273,7 @@ def read_test_set(config):
 
 
 def read_sample(setting, config, count):
-    """`count` images drawn from those under a path, always the same ones; all of them if there are fewer.
+    """`count` images drawn from those under a path, always the same, in random order; all if there are fewer.
 
     Args:
         setting: "train_path" or "test_path".
@@ -283,7 +283,7 @@ def read_sample(setting, config, count):
         InputError: as read_train_sets.
     """
     paths, labels = find_images(setting, getattr(config, setting), config.classes)
-    chosen = np.sort(np.random.RandomState(config.seed).permutation(len(paths))[:count])
+    chosen = np.random.RandomState(config.seed).permutation(len(paths))[:count]
     return DataSet([paths[index] for index in chosen], labels[chosen], config, Cache(0))
 
 

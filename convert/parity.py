@@ -1,5 +1,8 @@
 """Proof that a converted model answers as the frozen graph it was made from."""
+import glob
+import itertools
 import os
+import sys
 import tempfile
 import time
 from collections import namedtuple
@@ -17,8 +20,9 @@ from utils.predictor import Predictor, description_path, image_settings, printab
 IMAGES = 1000  # test images that both models are asked about
 TURN = 50  # images that one answers before it is the other's turn: so a busy moment of the machine slows both
 
-# What is converted: its path, its Predictor, and the settings that say where images are and how they are preprocessed.
-Original = namedtuple("Original", "path predictor config")
+# What is converted: its path, its Predictor, the settings that say where images are and how they are preprocessed, and
+# the DataSet of test images on which answers are compared.
+Original = namedtuple("Original", "path predictor config data")
 
 # How much a converted model may differ: see `fault_in`.
 Limits = namedtuple("Limits", "difference same_class accuracy_lost")
@@ -41,25 +45,37 @@ def open_original(graph=None, input=None, output=None, **given):
         given: settings, among them train_path and test_path where not those of the run that made the graph.
 
     Raises:
-        InputError: graph or description missing, damaged, or not in agreement.
+        InputError: graph or description missing, damaged, or not in agreement; no test images.
     """
+    if graph and "weight_dir" in given:
+        raise InputError("--weight_dir: found %s beside %s, expected one of them" % (given["weight_dir"], graph))
     now = settings(**given)
     path = graph or graph_path(now)
     graph_def = read_graph(path)
-    names = {role: name for role, name in (("input", input), ("output", output)) if name}
-    if len(names) == 2 and not os.path.exists(description_path(path)):
-        if not now.classes:
-            raise InputError("setting classes: found none, for there are none in %s, expected those that the graph was "
-                             "trained for, as it has no JSON" % now.train_path)
-        described = description(now, {"val_acc": None, "run_folder": None, "checkpoint": None})
+    described = described_by(description_path(path), now, input, output)
+    predictor = Predictor(graph_def, described, path)
+    config = image_settings(described, given, now)
+    return Original(path, predictor, config, read_sample("test_path", config, IMAGES))
+
+
+def described_by(path, config, input, output):
+    """What the JSON file beside a graph says, but for names that are given; without one, what `config` says."""
+    if os.path.exists(path):
+        described = read_description(path)
+    elif not (input and output):
+        raise InputError("description %s: found none, expected the JSON file that export writes beside the graph, or the "
+                         "names of the graph's placeholder and logits by --input and --output" % path)
+    elif not config.classes:
+        raise InputError("setting train_path: found no class folders in %s, expected those of the classes that the graph "
+                         "was trained for, as it has no JSON that names them" % config.train_path)
     else:
-        described = read_description(description_path(path))
-    for role, name in names.items():
-        described[role]["name"] = name
-    return Original(path, Predictor(graph_def, described, path), image_settings(described, given, now))
+        described = description(config, {"val_acc": None, "run_folder": None, "checkpoint": None})
+    for role, name in (("input", input), ("output", output)):
+        described[role]["name"] = name or described[role]["name"]
+    return described
 
 
-def proven(original, path, convert, open_model, runtime, limits=FLOAT32, images=IMAGES):
+def proven(original, path, convert, open_model, runtime, limits=FLOAT32, count=IMAGES):
     """Convert, compare, and only then give the result its name: `path`, or one with "-failed" in it.
 
     Args:
@@ -69,15 +85,14 @@ def proven(original, path, convert, open_model, runtime, limits=FLOAT32, images=
         open_model: open_model(where) gives a function that answers: [1, img_size, img_size, 3] -> logits [1, classes].
         runtime: what answers, in words.
         limits: how much may differ.
-        images: that many test images are asked about.
+        count: that many test images are asked about, all if there are fewer.
 
     Returns:
         The Parity.
 
     Raises:
-        InputError: it cannot be converted; no test images. Nothing is then written.
+        InputError: it cannot be converted. Nothing is then written.
     """
-    data = read_sample("test_path", original.config, images)
     folder, name = os.path.split(path)
     with tempfile.TemporaryDirectory(prefix="partial-", dir=os.path.dirname(original.path) or ".") as scratch:
         partial = os.path.join(scratch, name)
@@ -88,7 +103,7 @@ def proven(original, path, convert, open_model, runtime, limits=FLOAT32, images=
             raise
         except Exception as error:  # converters raise all kinds of errors
             raise InputError("graph %s: cannot be converted to %s (%s)" % (original.path, path, first_line(error)))
-        parity = compare(original, model, data, partial, runtime, limits)
+        parity = compare(original, model, partial, runtime, limits, count)
         kept, failed = path, "-failed".join(os.path.splitext(path))
         os.makedirs(folder or ".", exist_ok=True)
         if parity.fault:
@@ -107,20 +122,21 @@ def set_aside(path, folder):
         os.rename(path, os.path.join(folder, "previous-" + os.path.basename(path)))
 
 
-def compare(original, model, data, path, runtime, limits=FLOAT32):
-    """The Parity of a model in a file or folder with the graph, for the images of a DataSet, asked one at a time."""
+def compare(original, model, path, runtime, limits=FLOAT32, count=IMAGES):
+    """The Parity of a model, which is in a file or folder, with the graph. Both are asked about one image at a time."""
     answers, seconds = ([], []), ([], [])
-    for images, _, _, _ in data.batches(TURN):
+    for images, _, _, _ in itertools.islice(original.data.batches(TURN), count // TURN):
         for ask, answered, taken in zip((model, original.predictor.logits), answers, seconds):
             for image in images:
                 start = time.perf_counter()
                 answered.append(ask(image[np.newaxis]))
                 taken.append(time.perf_counter() - start)
     found, expected = map(np.concatenate, answers)
+    labels = original.data.labels[:count]
     largest = np.abs(expected).max() or 1.0  # all zero: then any difference is large
-    parity = Parity(path, runtime, data.num_examples, np.abs(found - expected).max() / largest,
+    parity = Parity(path, runtime, len(labels), np.abs(found - expected).max() / largest,
                     np.mean(found.argmax(axis=1) == expected.argmax(axis=1)),
-                    [np.mean(logits.argmax(axis=1) == data.labels) for logits in (found, expected)],
+                    [np.mean(logits.argmax(axis=1) == labels) for logits in (found, expected)],
                     [size_of(path), size_of(original.path)], [np.median(taken) for taken in seconds], None)
     return parity._replace(fault=fault_in(parity, limits))
 
@@ -166,9 +182,9 @@ def report(original, conversions):
     """
     code = 0
     folder = os.path.dirname(original.path) or "."
-    heading = "In brackets: %s in TensorFlow %s. Test images of %s.\n%s" % (
-        printable(original.path), tf.__version__, printable(original.config.test_path),
-        (ROW % ("in " + folder, "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "")).rstrip())
+    heading = ["Compared with %s in TensorFlow %s (in brackets) on images of %s" % (
+        original.path, tf.__version__, original.config.test_path),
+        ROW % ("in " + folder, "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "verdict")]
     for conversion in conversions:
         try:
             parity = conversion()
@@ -176,16 +192,27 @@ def report(original, conversions):
             print_error(error)
             code = 2
             continue
-        print((heading + "\n" if heading else "") + row(parity, folder), flush=True)
-        heading = None
+        for line in heading + [row(parity, folder)]:
+            print(printable(line), flush=True)
+        heading = []
         if parity.fault:
-            print_error("%s: %s" % (parity.path, parity.fault))
+            print_error("%s in %s: %s" % (parity.path, parity.runtime, parity.fault))
             code = max(code, 1)
+    for path in outdated(original):
+        print("note: %s is older than the graph, and so made of another" % printable(path), file=sys.stderr)
     return code
 
 
+def outdated(original):
+    """Conversions beside the graph that are older than it."""
+    stem = glob.escape(os.path.splitext(original.path)[0])
+    made = [path for end in (".tflite", "-*.tflite", ".onnx", "-*.onnx", "-savedmodel/*")
+            for path in sorted(glob.glob(stem + end))]
+    return [path for path in made if os.path.getmtime(path) < os.path.getmtime(original.path)]
+
+
 def row(parity, folder):
-    return ROW % (printable(os.path.relpath(parity.path, folder)), parity.runtime, parity.images,
+    return ROW % (os.path.relpath(parity.path, folder), parity.runtime, parity.images,
                   "%.1e" % parity.difference, "%.1f %%" % (100 * parity.same_class),
                   "%.4f (%.4f)" % tuple(parity.accuracy),
                   "%.2f (%.2f)" % tuple(size / 1e6 for size in parity.sizes),

@@ -1,4 +1,4 @@
-"""Make an ONNX file of a frozen graph, for other runtimes, and prove that it gives the same answers.
+"""Make an ONNX file of a frozen graph, for other runtimes, beside it, and prove that it gives the same answers.
 
 It takes and gives 32-bit floats, [n, img_size, img_size, 3] and [n, classes], named as in the graph. It needs
 convert/requirements.txt, which `make convert` installs.
@@ -41,6 +41,8 @@ def convert(original, path):
     model = tf2onnx.optimizer.optimize_graph(converted).make_model("made from " + os.path.basename(original.path))
     for name in names:
         rename(model.graph, name + ":0", name)
+    for tensor in list(model.graph.input) + list(model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "n"
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
 

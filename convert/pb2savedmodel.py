@@ -1,4 +1,4 @@
-"""Make a SavedModel of a frozen graph, for servers, and prove that it gives the same answers.
+"""Make a SavedModel of a frozen graph, for servers, beside it, and prove that it gives the same answers.
 
 TensorFlow 1.14 and 2.x read it, and TensorFlow Serving, given the folder <graph>-savedmodel as model_base_path. Its
 signature serving_default takes Image and gives output, the logits, and probabilities; the classes are in

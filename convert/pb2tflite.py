@@ -2,9 +2,10 @@
 
   none     32-bit floats, as in the graph: lenet5.tflite
   float16  weights as 16-bit floats, half the size: lenet5-float16.tflite (not with TensorFlow 1.14)
-  int8     weights and layers as 8-bit integers, a quarter of the size: lenet5-int8.tflite
+  int8     weights and layers as 8-bit integers, less than a third of the size: lenet5-int8.tflite; training images show
+           which range of numbers each layer meets (calibration)
 
-All of them take and give 32-bit floats, [1, img_size, img_size, 3] and [1, classes], named as in the graph.
+The file is written beside the graph. All of them take and give 32-bit floats, [1, img_size, img_size, 3] and [1, classes], named as in the graph.
 """
 import os
 import sys
@@ -14,7 +15,7 @@ from convert.command import command
 from src.errors import InputError
 
 QUANTIZE = ("none", "float16", "int8")
-CALIBRATION_IMAGES = 500  # that show which range of numbers each layer meets; beyond it, numbers are clipped
+CALIBRATION_IMAGES = 500  # numbers beyond the range that a layer meets with them are clipped
 SLOW = 200  # test images that are enough where one takes a second: int8 on TensorFlow 1.14
 
 
@@ -27,7 +28,7 @@ def pb2tflite(original, quantize="none"):
     from convert.parity import FLOAT16, FLOAT32, IMAGES, INT8, proven
     from src.tf1 import IS_1_14
     if quantize == "float16" and IS_1_14:
-        raise InputError("--quantize float16: found TensorFlow 1.14, which cannot, expected none, int8, or TensorFlow 2")
+        raise InputError("--quantize float16: TensorFlow 1.14 cannot write it, expected none or int8, or TensorFlow 2")
     return proven(original,
                   os.path.splitext(original.path)[0] + ("" if quantize == "none" else "-" + quantize) + ".tflite",
                   lambda path: convert(original, quantize, path),

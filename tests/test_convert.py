@@ -83,7 +83,7 @@ def test_tflite_answers_as_the_graph_does(exported, images, monkeypatch, capsys,
     if quantize == "float16" and IS_1_14:
         assert convert(monkeypatch, "convert.pb2tflite", "--quantize", "float16") == 2
         out, err = capsys.readouterr()
-        assert out == "" and err.count("\n") == 1 and "float16: found TensorFlow 1.14" in err
+        assert out == "" and err.count("\n") == 1 and "float16: TensorFlow 1.14 cannot" in err
         assert files() == exported
         return
     assert convert(monkeypatch, "convert.pb2tflite", "--quantize", quantize) == 0
@@ -162,7 +162,7 @@ def test_onnx_answers_as_the_graph_does(exported, images, monkeypatch):
     onnx.checker.check_model(onnx.load("weights/lenet5/lenet5.onnx"))
     session = onnxruntime.InferenceSession("weights/lenet5/lenet5.onnx")
     (image,), (output,) = session.get_inputs(), session.get_outputs()
-    assert (image.name, list(image.shape[1:]), output.name) == ("Image", [32, 32, 3], "output")
+    assert (image.name, image.shape, output.name, output.shape) == ("Image", ["n", 32, 32, 3], "output", ["n", 10])
     np.testing.assert_allclose(session.run(["output"], {"Image": images})[0], ask(GRAPH, images), atol=1e-5)
 
 
@@ -173,7 +173,8 @@ def test_all_conversions_make_one_table(exported, digits, monkeypatch, capsys):
     assert err == ""
     made = ["lenet5.pb", "lenet5.tflite"] + ["lenet5-float16.tflite"] * (not IS_1_14) + [
         "lenet5-int8.tflite", "lenet5-savedmodel/1", "lenet5.onnx"]
-    rows = [line.split() for line in out.splitlines()[2:]]
+    assert out.startswith("float16 is left out") == IS_1_14
+    rows = [line.split() for line in out.splitlines()[2 + IS_1_14:]]
     assert [row[0] for row in rows] == made
     accuracy = "(%.4f)" % accuracy_in_opencv(GRAPH, digits + "/test")
     for row in rows:
@@ -203,11 +204,23 @@ def test_a_conversion_that_changes_the_answers_keeps_a_name_that_says_so(origina
         assert file.read() == "old"
     out, err = capsys.readouterr()
     assert err.count("\n") == 1
-    assert "lenet5-failed.onnx: logits differ by 0.002 of the largest, allowed are 0.001" in err
+    assert "lenet5-failed.onnx in a runtime: logits differ by 0.002 of the largest, allowed are 0.001" in err
     assert out.splitlines()[-1].split()[:6] == ["lenet5-failed.onnx", "a", "runtime", "360", "2.0e-03", "100.0"]
     assert prove(float("nan")) == 1
     assert prove(1.0) == 0
     assert files() == before  # what had failed gives way
+
+
+def test_conversions_of_an_earlier_graph_are_told(exported, monkeypatch, capsys):
+    assert convert(monkeypatch, "convert.pb2tflite") == convert(monkeypatch, "convert.pb2onnx") == 0
+    assert capsys.readouterr().err == ""
+    later = os.path.getmtime("weights/lenet5/lenet5.onnx") + 10
+    os.utime(GRAPH, (later, later))  # as if training had exported it anew
+    os.utime("weights/lenet5/lenet5.onnx", (later, later))
+    assert convert(monkeypatch, "convert.pb2savedmodel") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "note: weights/lenet5/lenet5%s is older than the graph, and so made of another" % end
+        for end in (".tflite", "-savedmodel/1")]
 
 
 def test_what_is_compared(original, digits):
@@ -215,8 +228,8 @@ def test_what_is_compared(original, digits):
     zero = np.eye(10, dtype=np.float32)[:1]
     with open("model", "wb") as file:
         file.write(bytes(1000))
+    found = compare(original, lambda images: zero, "model", "a runtime", FLOAT32)
     data = read_test_set(settings(train_path=digits + "/train", test_path=digits + "/test"))
-    found = compare(original, lambda images: zero, data, "model", "a runtime", FLOAT32)
     logits = ask(GRAPH, np.concatenate([images for images, _, _, _ in data.batches(100)]))
     assert found.images == 360
     assert found.difference == pytest.approx(np.abs(logits - zero).max() / np.abs(logits).max(), rel=1e-4)
@@ -254,11 +267,16 @@ def test_limits(limits, changed, fault):
     ("pb2tflite", ["weights"], "graph weights: cannot be read (Is a directory)"),
     ("pb2tflite", ["truncated.pb"], "graph truncated.pb: found a file that is damaged, cut short or no graph"),
     ("pb2tflite", ["picture.pb"], "graph picture.pb: found a file that is damaged, cut short or no graph"),
-    ("pb2tflite", ["empty.pb"], "graph empty.pb: found no Image in it"),
-    ("pb2savedmodel", ["alone.pb"], "description alone.json: cannot be read"),
-    ("pb2savedmodel", ["alone.pb", "--input", "Image"], "description alone.json: cannot be read"),
-    ("pb2savedmodel", [GRAPH, "--input", "image"], "graph weights/lenet5/lenet5.pb: found no image in it"),
-    ("pb2savedmodel", [GRAPH, "--output", "nowhere"], "graph weights/lenet5/lenet5.pb: found no nowhere in it"),
+    ("pb2tflite", ["empty.pb"], "graph empty.pb: found no operation 'Image' in it"),
+    ("pb2savedmodel", ["alone.pb"], "description alone.json: found none"),
+    ("pb2savedmodel", ["alone.pb", "--input", "Image"], "description alone.json: found none"),
+    ("pb2savedmodel", ["alone.pb", "--input", "Image", "--output", "output", "--train_path", "nowhere"],
+     "setting train_path: found no class folders in nowhere"),
+    ("pb2onnx", [GRAPH, "--weight_dir", "elsewhere"], "--weight_dir: found elsewhere beside weights/lenet5/lenet5.pb"),
+    ("pb2savedmodel", [GRAPH, "--input", "image"], 
+     "graph weights/lenet5/lenet5.pb: found no operation 'image' in it; its placeholders are: Image; its last operation "
+     "is: output"),
+    ("pb2savedmodel", [GRAPH, "--output", "nowhere"], "graph weights/lenet5/lenet5.pb: found no operation 'nowhere' in it"),
     ("pb2onnx", ["smaller.pb"], "graph smaller.pb: found shape (?, 32, 32, 3) for Image, expected [None, 28, 28, 3]"),
     ("pb2onnx", ["fewer.pb"], "graph fewer.pb: found shape (?, 10) for output, expected [None, 9]"),
     ("pb2tflite", ["--quantize", "int4"], "argument --quantize: invalid choice: 'int4'"),
@@ -291,7 +309,7 @@ def test_names_given_do_without_a_json(exported, digits, images, monkeypatch, ca
     os.remove("weights/lenet5/lenet5.json")
     names = ["--input", "Image", "--output", "output"]
     assert convert(monkeypatch, "convert.pb2onnx", *names) == 2
-    assert "error: setting classes: found none" in capsys.readouterr().err
+    assert "error: setting train_path: found no class folders" in capsys.readouterr().err
     assert convert(monkeypatch, "convert.pb2onnx", *(names + ["--train_path", digits + "/train",
                                                               "--test_path", digits + "/test"])) == 0
     assert set(files()) - set(exported) == {"weights/lenet5/lenet5.onnx"}
