@@ -1,7 +1,7 @@
 """Convert a frozen graph to everything there is, and prove that all of it gives the same answers.
 
-It does what convert.pb2tflite, convert.pb2savedmodel and convert.pb2onnx do, and asks OpenCV about the graph itself. All
-files are written beside the graph.
+It does what convert.pb2tflite, convert.pb2savedmodel and convert.pb2onnx do, and asks OpenCV about the graph itself.
+All files are written beside the graph.
 """
 import sys
 from functools import partial

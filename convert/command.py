@@ -20,7 +20,8 @@ def parser(name, about, choices):
     result.add_argument("graph", nargs="?", metavar="GRAPH.pb",
                         help="a frozen graph with its JSON beside it, if not weights/<model_arch>/<model_arch>.pb")
     for option, values in choices.items():
-        result.add_argument("--" + option, choices=values, default=values[0], help="as above; %s if not given" % values[0])
+        result.add_argument("--" + option, choices=values, default=values[0],
+                            help="as above; %s if not given" % values[0])
     result.add_argument("--input", metavar="NAME", help="of the graph's placeholder, if not as in the JSON")
     result.add_argument("--output", metavar="NAME", help="of the operation that gives the logits; with --input and "
                         "--output, no JSON is needed: the rest is then as in src/config.py")

@@ -63,11 +63,11 @@ def described_by(path, config, input, output):
     if os.path.exists(path):
         described = read_description(path)
     elif not (input and output):
-        raise InputError("description %s: found none, expected the JSON file that export writes beside the graph, or the "
-                         "names of the graph's placeholder and logits by --input and --output" % path)
+        raise InputError("description %s: found none, expected the JSON file that export writes beside the graph, or "
+                         "the names of the graph's placeholder and logits by --input and --output" % path)
     elif not config.classes:
-        raise InputError("setting train_path: found no class folders in %s, expected those of the classes that the graph "
-                         "was trained for, as it has no JSON that names them" % config.train_path)
+        raise InputError("setting train_path: found no class folders in %s, expected those of the classes that the "
+                         "graph was trained for, as it has no JSON that names them" % config.train_path)
     else:
         described = description(config, {"val_acc": None, "run_folder": None, "checkpoint": None})
     for role, name in (("input", input), ("output", output)):

@@ -2,10 +2,11 @@
 
   none     32-bit floats, as in the graph: lenet5.tflite
   float16  weights as 16-bit floats, half the size: lenet5-float16.tflite (not with TensorFlow 1.14)
-  int8     weights and layers as 8-bit integers, less than a third of the size: lenet5-int8.tflite; training images show
-           which range of numbers each layer meets (calibration)
+  int8     weights and layers as 8-bit integers, less than a third of the size: lenet5-int8.tflite; training images
+           show which range of numbers each layer meets (calibration)
 
-The file is written beside the graph. All of them take and give 32-bit floats, [1, img_size, img_size, 3] and [1, classes], named as in the graph.
+The file is written beside the graph. All of them take and give 32-bit floats, [1, img_size, img_size, 3] and
+[1, classes], named as in the graph.
 """
 import os
 import sys

@@ -273,10 +273,9 @@ def test_limits(limits, changed, fault):
     ("pb2savedmodel", ["alone.pb", "--input", "Image", "--output", "output", "--train_path", "nowhere"],
      "setting train_path: found no class folders in nowhere"),
     ("pb2onnx", [GRAPH, "--weight_dir", "elsewhere"], "--weight_dir: found elsewhere beside weights/lenet5/lenet5.pb"),
-    ("pb2savedmodel", [GRAPH, "--input", "image"], 
-     "graph weights/lenet5/lenet5.pb: found no operation 'image' in it; its placeholders are: Image; its last operation "
-     "is: output"),
-    ("pb2savedmodel", [GRAPH, "--output", "nowhere"], "graph weights/lenet5/lenet5.pb: found no operation 'nowhere' in it"),
+    ("pb2savedmodel", [GRAPH, "--input", "image"], "graph weights/lenet5/lenet5.pb: found no operation 'image' in it; "
+     "its placeholders are: Image; its last operation is: output"),
+    ("pb2savedmodel", [GRAPH, "--output", "nowhere"], "graph %s: found no operation 'nowhere' in it" % GRAPH),
     ("pb2onnx", ["smaller.pb"], "graph smaller.pb: found shape (?, 32, 32, 3) for Image, expected [None, 28, 28, 3]"),
     ("pb2onnx", ["fewer.pb"], "graph fewer.pb: found shape (?, 10) for output, expected [None, 9]"),
     ("pb2tflite", ["--quantize", "int4"], "argument --quantize: invalid choice: 'int4'"),

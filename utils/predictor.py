@@ -149,10 +149,10 @@ def tensor_in(graph, described, source):
     try:
         tensor = graph.get_tensor_by_name("%s:0" % described["name"])
     except (KeyError, ValueError, TypeError):
+        operations = graph.get_operations()
+        placeholders = " ".join(operation.name for operation in operations if operation.type == "Placeholder")
         raise InputError("graph %s: found no operation %r in it; its placeholders are: %s; its last operation is: %s" % (
-            source, described["name"],
-            " ".join(operation.name for operation in graph.get_operations() if operation.type == "Placeholder"),
-            "".join(operation.name for operation in graph.get_operations()[-1:])))
+            source, described["name"], placeholders, operations[-1].name if operations else ""))
     if not tensor.shape.is_compatible_with([None] + described["shape"][1:]):
         raise InputError("graph %s: found shape %s for %s, expected %s as in its description"
                          % (source, tensor.shape, described["name"], described["shape"]))
