@@ -274,7 +274,7 @@ def test_limits(limits, changed, fault):
      "setting train_path: found no class folders in nowhere"),
     ("pb2onnx", [GRAPH, "--weight_dir", "elsewhere"], "--weight_dir: found elsewhere beside weights/lenet5/lenet5.pb"),
     ("pb2savedmodel", [GRAPH, "--input", "image"], "graph weights/lenet5/lenet5.pb: found no operation 'image' in it; "
-     "its placeholders are: Image; its last operation is: output"),
+     "its placeholders are: Image; its last operation: output"),
     ("pb2savedmodel", [GRAPH, "--output", "nowhere"], "graph %s: found no operation 'nowhere' in it" % GRAPH),
     ("pb2onnx", ["smaller.pb"], "graph smaller.pb: found shape (?, 32, 32, 3) for Image, expected [None, 28, 28, 3]"),
     ("pb2onnx", ["fewer.pb"], "graph fewer.pb: found shape (?, 10) for output, expected [None, 9]"),

@@ -151,7 +151,7 @@ def tensor_in(graph, described, source):
     except (KeyError, ValueError, TypeError):
         operations = graph.get_operations()
         placeholders = " ".join(operation.name for operation in operations if operation.type == "Placeholder")
-        raise InputError("graph %s: found no operation %r in it; its placeholders are: %s; its last operation is: %s" % (
+        raise InputError("graph %s: found no operation %r in it; its placeholders are: %s; its last operation: %s" % (
             source, described["name"], placeholders, operations[-1].name if operations else ""))
     if not tensor.shape.is_compatible_with([None] + described["shape"][1:]):
         raise InputError("graph %s: found shape %s for %s, expected %s as in its description"
