@@ -115,7 +115,7 @@ def test_batches_are_those_of_a_plain_loader_whatever_is_cached(folders, size, c
                 assert np.array_equal(image, normalized_plainly(cv2.imread(path), size))
 
 
-@pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 3)])  # 10,000 bytes hold so many images of 3 * side ** 2
+@pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 3)])  # 10,000 bytes hold so many of 3 * side ** 2
 def test_the_cache_keeps_no_more_than_it_is_told(folders, tmp_path, size, kept):
     path = folders({"cat": 20}, size=32)
     cache = Cache(10000 / 2 ** 20)
@@ -271,7 +271,8 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch
         train = read_train_sets(settings(train_path=path, img_size=16, augment=augment, seed=seed)).train
         epochs = []
         for _ in range(2):
-            batches = train.epoch(batch_size) if ahead else (train.next_batch(batch_size) for _ in range(42 // batch_size))
+            count = 42 // batch_size
+            batches = train.epoch(batch_size) if ahead else (train.next_batch(batch_size) for _ in range(count))
             epochs.append({(name, cls): image for images, _, ids, classes in batches
                            for image, name, cls in zip(images, ids, classes)})
         return epochs

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from run import main
 from src.errors import InputError
 from src.settings import settings
-from tests.conftest import accuracy_in_opencv, ask_opencv, python, run_py
+from tests.conftest import REPOSITORY, accuracy_in_opencv, ask_opencv, python, run_py
 from trainer import Trainer
 from utils.pictures import denormalized, draw_confusion, draw_curves, draw_grid
 from utils.predictor import images_in, load
@@ -230,9 +230,8 @@ def test_predict_says_what_is_wrong_with_its_options(shipped, tmp_path, monkeypa
 
 def test_a_reader_that_stops_ends_predict_quietly(shipped, digits):
     done = python("-c", "import subprocess, sys; first = subprocess.Popen([sys.executable] + sys.argv[1:], "
-                        "stdout=subprocess.PIPE); print(len(first.stdout.readline())); first.stdout.close(); first.wait()",
-                  os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "run.py"), "predict",
-                  "--weights", "lenet5.pb", digits, cwd=shipped)
+                        "stdout=subprocess.PIPE); print(len(first.stdout.readline())); first.stdout.close(); "
+                        "first.wait()", os.path.join(REPOSITORY, "run.py"), "predict", "--weights", "lenet5.pb", digits, cwd=shipped)
     assert int(done.stdout) > 10 and done.stderr == ""
 
 

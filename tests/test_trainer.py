@@ -217,7 +217,8 @@ def test_export_takes_the_best_of_the_newest_run_only(two_classes, monkeypatch):
 
 def constants(path):
     """{name: array} of the constants in a frozen graph."""
-    return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in load_graph(path).node if node.op == "Const"}
+    constants = [node for node in load_graph(path).node if node.op == "Const"]
+    return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in constants}
 
 
 def test_two_trainers_do_not_disturb_one_another(two_classes):

@@ -21,8 +21,10 @@ def layers(config):
                 name = operation.name.rsplit("/", 1)[0]
                 shape = operation.outputs[0].shape.as_list()[1:]
                 kernel = operation.inputs[1].shape.as_list()
-                parameters = sum(int(np.prod(variable.shape.as_list())) for variable in tf.trainable_variables(name + "/"))
-                found.append((name, shape, parameters, int(np.prod(shape) * np.prod(kernel[:PRODUCTS[operation.type]]))))
+                variables = tf.trainable_variables(name + "/")
+                parameters = sum(int(np.prod(variable.shape.as_list())) for variable in variables)
+                products = int(np.prod(shape) * np.prod(kernel[:PRODUCTS[operation.type]]))
+                found.append((name, shape, parameters, products))
     return found
 
 
