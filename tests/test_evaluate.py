@@ -231,7 +231,8 @@ def test_predict_says_what_is_wrong_with_its_options(shipped, tmp_path, monkeypa
 def test_a_reader_that_stops_ends_predict_quietly(shipped, digits):
     done = python("-c", "import subprocess, sys; first = subprocess.Popen([sys.executable] + sys.argv[1:], "
                         "stdout=subprocess.PIPE); print(len(first.stdout.readline())); first.stdout.close(); "
-                        "first.wait()", os.path.join(REPOSITORY, "run.py"), "predict", "--weights", "lenet5.pb", digits, cwd=shipped)
+                        "first.wait()",
+                  os.path.join(REPOSITORY, "run.py"), "predict", "--weights", "lenet5.pb", digits, cwd=shipped)
     assert int(done.stdout) > 10 and done.stderr == ""
 
 
