@@ -26,9 +26,11 @@ def in_opencv(original):
     """The Parity of the graph itself, as OpenCV reads it."""
     import cv2
     from convert.parity import compare
+    from src.tf1 import quiet
     try:
-        net = cv2.dnn.readNetFromTensorflow(original.path)
-        return compare(original, partial(ask_opencv, net), original.path, "OpenCV dnn " + cv2.__version__)
+        with quiet():
+            net = cv2.dnn.readNetFromTensorflow(original.path)
+            return compare(original, partial(ask_opencv, net), original.path, "OpenCV dnn " + cv2.__version__)
     except cv2.error as error:
         raise InputError("graph %s: OpenCV cannot read it (%s)" % (original.path, " ".join(str(error).split())))
 

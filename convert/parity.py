@@ -13,7 +13,7 @@ from convert.freeze import description, graph_path
 from dataset import read_sample
 from src.errors import InputError
 from src.settings import settings
-from src.tf1 import tf
+from src.tf1 import quiet, tf
 from utils.commands import print_error
 from utils.predictor import Predictor, description_path, image_settings, printable, read_description, read_graph
 
@@ -97,13 +97,14 @@ def proven(original, path, convert, open_model, runtime, limits=FLOAT32, count=I
     with tempfile.TemporaryDirectory(prefix="partial-", dir=os.path.dirname(original.path) or ".") as scratch:
         partial = os.path.join(scratch, name)
         try:
-            convert(partial)
-            model = open_model(partial)
+            with quiet():  # converters are talkative
+                convert(partial)
+                model = open_model(partial)
+            parity = compare(original, model, partial, runtime, limits, count)
         except (InputError, OSError):
             raise
         except Exception as error:  # converters raise all kinds of errors
             raise InputError("graph %s: cannot be converted to %s (%s)" % (original.path, path, first_line(error)))
-        parity = compare(original, model, partial, runtime, limits, count)
         kept, failed = path, "-failed".join(os.path.splitext(path))
         os.makedirs(folder or ".", exist_ok=True)
         if parity.fault:

@@ -39,7 +39,7 @@ def pb2tflite(original, quantize="none"):
 
 def convert(original, quantize, path):
     from dataset import read_sample
-    from src.tf1 import quiet, tf
+    from src.tf1 import tf
     # TensorFlow 1.14 leaves the work to a program beside Python, which is on PATH in an active environment only.
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
     description = original.predictor.description
@@ -54,17 +54,15 @@ def convert(original, quantize, path):
         samples = read_sample("train_path", original.config, CALIBRATION_IMAGES)
         converter.representative_dataset = tf.lite.RepresentativeDataset(
             lambda: ([batch[0]] for batch in samples.batches(1)))
-    with quiet():
-        content = converter.convert()
     with open(path, "wb") as file:
-        file.write(content)
+        file.write(converter.convert())
 
 
 def interpreter(path):
     """What is in a TFLite file, as a function: float32 [1, img_size, img_size, 3] -> logits [1, classes]."""
-    from src.tf1 import IS_1_14, quiet, tf
+    from src.tf1 import IS_1_14, tf
     threads = {} if IS_1_14 else {"num_threads": os.cpu_count()}
-    with quiet(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow 2.21: the interpreter is to move to another package
         model = tf.lite.Interpreter(path, **threads)
         model.allocate_tensors()

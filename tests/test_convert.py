@@ -314,6 +314,33 @@ def test_names_given_do_without_a_json(exported, digits, images, monkeypatch, ca
     assert set(files()) - set(exported) == {"weights/lenet5/lenet5.onnx"}
 
 
+def sums(image):
+    """[n, 3]: as the logits of three classes."""
+    return tf.reduce_sum(tf.cast(image, tf.float32), axis=[1, 2])
+
+
+@pytest.mark.parametrize("kind, shape, answer, expected", [
+    (tf.uint8, [None, 32, 32, 3], sums, "found uint8 for x, expected float32"),
+    (tf.float32, [None, 32, 32, 3], lambda image: sums(image) > 0, "found bool for y, expected float32"),
+    (tf.float32, None, lambda image: tf.reduce_sum(image, axis=1), "found an answer of shape [1, 32, 3] to one image"),
+    (tf.float32, [4, 32, 32, 3], sums, "does not answer when fed one float32 image (Cannot feed"),
+    (tf.float32, [None, 32, 32, 3], lambda image: sums(image) + tf.placeholder(tf.float32, [3]),
+     "does not answer when fed one float32 image (")])
+def test_graphs_from_elsewhere_that_are_no_classifiers(exported, folders, monkeypatch, capsys, kind, shape, answer,
+                                                       expected):
+    with tf.Graph().as_default() as graph:
+        tf.identity(answer(tf.placeholder(kind, shape, name="x")), name="y")
+    with open("other.pb", "wb") as file:
+        file.write(graph.as_graph_def().SerializeToString())
+    path = folders({"cat": 2, "dog": 2, "owl": 2})
+    before = sorted(os.listdir("."))
+    assert convert(monkeypatch, "convert", "other.pb", "--input", "x", "--output", "y", "--train_path", path,
+                   "--test_path", path) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: graph other.pb: " + expected) and err.count("\n") == 1
+    assert sorted(os.listdir(".")) == before
+
+
 @pytest.mark.parametrize("missing", ["tf2onnx", "onnxruntime"])
 def test_a_converter_that_is_not_installed(exported, monkeypatch, capsys, missing):
     monkeypatch.setitem(sys.modules, missing, None)  # importing it now fails

@@ -40,6 +40,18 @@ class Predictor(object):
                 raise InputError("graph %s: cannot be built (%s)" % (source, str(error).splitlines()[0]))
             self._input, self._output = (tensor_in(graph, description[role], source) for role in ("input", "output"))
             self._session = open_session("gpu")
+        self._check_answer()
+
+    def _check_answer(self):
+        """Raise InputError unless there is a row of logits for an image: a graph from elsewhere may want other things."""
+        try:
+            answer = self.logits(np.zeros([1, self.img_size, self.img_size, 3], np.float32))
+        except Exception as error:  # TensorFlow raises all kinds of errors
+            raise InputError("graph %s: does not answer when fed one float32 image (%s)"
+                             % (self.source, str(error).splitlines()[0]))
+        if answer.shape != (1, len(self.classes)):
+            raise InputError("graph %s: found an answer of shape %s to one image, expected [1, %d]"
+                             % (self.source, list(answer.shape), len(self.classes)))
 
     def logits(self, images):
         """float32 [n, img_size, img_size, 3] as preprocess makes them -> float32 [n, classes]."""
@@ -145,7 +157,7 @@ def image_settings(description, given, otherwise):
 
 
 def tensor_in(graph, described, source):
-    """The tensor of that name. Raises InputError if the graph has none, or one of another shape."""
+    """The tensor of that name. Raises InputError if the graph has none, or one of another shape or type."""
     try:
         tensor = graph.get_tensor_by_name("%s:0" % described["name"])
     except (KeyError, ValueError, TypeError):
@@ -153,6 +165,8 @@ def tensor_in(graph, described, source):
         placeholders = " ".join(operation.name for operation in operations if operation.type == "Placeholder")
         raise InputError("graph %s: found no operation %r in it; its placeholders are: %s; its last operation: %s" % (
             source, described["name"], placeholders, operations[-1].name if operations else ""))
+    if tensor.dtype != tf.float32:
+        raise InputError("graph %s: found %s for %s, expected float32" % (source, tensor.dtype.name, described["name"]))
     if not tensor.shape.is_compatible_with([None] + described["shape"][1:]):
         raise InputError("graph %s: found shape %s for %s, expected %s as in its description"
                          % (source, tensor.shape, described["name"], described["shape"]))
