@@ -166,7 +166,7 @@ def test_names_that_break_lines_are_printed_on_one(shipped):
     assert "./two\\nlines.png" in done.stdout and "./not utf-8 \\udcff.png" in done.stdout
 
 
-@pytest.mark.parametrize("run", [None, [1], {"run_folder": 5, "test_path": ["a"]}])
+@pytest.mark.parametrize("run", [None, [1], {"run_folder": 5, "test_path": ["a"]}, {"run_folder": "a\0b"}])
 def test_evaluate_without_knowing_the_run(shipped, digits, run):
     with open(str(shipped / "lenet5.json")) as file:
         description = json.load(file)

@@ -139,8 +139,8 @@ def read_description(path):
             raise InputError("description %s: found %r for %s, expected a name and the shape %s"
                              % (path, found, role, expected))
     run = description.get("run")
-    description["run"] = {name: value for name, value in run.items() if isinstance(value, str)} if isinstance(
-        run, dict) else {}
+    description["run"] = {name: value for name, value in run.items() if isinstance(value, str) and "\0" not in value
+                          } if isinstance(run, dict) else {}
     return description
 
 
