@@ -1,20 +1,23 @@
-# make run       from nothing to a trained and exported network
-# make test      all tests
-# make evaluate  how good the exported network is on the test images
-# make predict   what it sees in IMAGES=data/digitspng/test/7, a file or a folder
-# make convert   the exported network as TensorFlow Lite, SavedModel and ONNX, each compared with the graph
-# make bench     how fast it is, as a table
+# make run       train and export a network, from nothing
+# make test      run all tests
+# make evaluate  evaluate the exported network on the test images
+# make predict   classify IMAGES=data/digitspng/test/7, a file or a folder
+# make convert   convert the exported network to TensorFlow Lite, SavedModel and ONNX, and compare each with the graph
+# make bench     measure how fast it is
+# make lint      check the code's style; make format: mend what can be mended
 #
 # PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow
 # DATASET=digits | cifar10 | PATH                   what to learn (PATH: a folder with train and test in it)
 # MODEL=lenet5   EPOCHS=30                          what to train, and how long
 
 .DEFAULT_GOAL := venv
-.PHONY: venv run evaluate predict convert test bench python constraints clean
+.PHONY: venv run evaluate predict convert test lint format bench python constraints clean
 SHELL := /bin/sh
 
 ifneq ($(MAKECMDGOALS),clean)
-FOUND := $(shell sh utils/find_python.sh "$(PYTHON)")
+# ruff is installed beside today's TensorFlow only.
+FOUND := $(shell sh utils/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)),\
+	python3.11 python3.12 python3.13,"$(PYTHON)"))
 ifeq ($(firstword $(FOUND)),error:)
 $(error $(FOUND))
 endif
@@ -50,6 +53,20 @@ run: python $(INSTALLED)
 
 test: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python -m pytest tests
+
+# Python 3.6 is the oldest that the code must run on; ruff knows no older one than 3.7.
+PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) for path in sys.argv[1:]]
+
+lint: $(INSTALLED)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@set -- $$(sh utils/find_python.sh python3.6); \
+	if [ "$$1" = 3.6 ]; then shift 2; find . -name '*.py' -not -path './.venv/*' -exec "$$*" -c '$(PARSE)' {} +; \
+	else echo "not parsed by Python 3.6: there is none"; fi
+
+format: $(INSTALLED)
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
 
 evaluate: python $(INSTALLED)
 	@$(VENV)/bin/python run.py evaluate $(if $(MODEL),--model_arch "$(MODEL)")

@@ -1,8 +1,9 @@
-"""Convert a frozen graph to everything there is, and prove that all of it gives the same answers.
+"""Convert a frozen graph to all formats, and prove that each gives the same logits.
 
-It does what convert.pb2tflite, convert.pb2savedmodel and convert.pb2onnx do, and asks OpenCV about the graph itself.
+It does what convert.pb2tflite, convert.pb2savedmodel and convert.pb2onnx do, and runs the graph itself in OpenCV.
 All files are written beside the graph.
 """
+
 import sys
 from functools import partial
 
@@ -13,29 +14,35 @@ from convert.pb2tflite import QUANTIZE, pb2tflite
 from src.errors import InputError
 
 
-def conversions(original):
-    """All of them, as functions that return a Parity each."""
+def conversions(reference):
+    """All of them, as functions that return a Comparison each."""
     from src.tf1 import IS_1_14
+
     if IS_1_14:
         print("float16 is left out: TensorFlow 1.14 cannot write it")
-    lite = [partial(pb2tflite, original, quantize) for quantize in QUANTIZE if not (IS_1_14 and quantize == "float16")]
-    return [partial(in_opencv, original)] + lite + [partial(pb2savedmodel, original), partial(pb2onnx, original)]
+    lite = [partial(pb2tflite, reference, quantize) for quantize in QUANTIZE if not (IS_1_14 and quantize == "float16")]
+    return (
+        [partial(compare_opencv, reference)] + lite + [partial(pb2savedmodel, reference), partial(pb2onnx, reference)]
+    )
 
 
-def in_opencv(original):
-    """The Parity of the graph itself, as OpenCV reads it."""
+def compare_opencv(reference):
+    """The Comparison of the graph itself, as OpenCV reads it."""
     import cv2
-    from convert.parity import compare
+
+    from convert.compare import compare
     from src.tf1 import quiet
+
     try:
         with quiet():
-            net = cv2.dnn.readNetFromTensorflow(original.path)
-            return compare(original, partial(ask_opencv, net), original.path, "OpenCV dnn " + cv2.__version__)
+            net = cv2.dnn.readNetFromTensorflow(reference.path)
+            return compare(reference, partial(run_opencv, net), reference.path, f"OpenCV dnn {cv2.__version__}")
     except cv2.error as error:
-        raise InputError("graph %s: OpenCV cannot read it (%s)" % (original.path, " ".join(str(error).split())))
+        reason = " ".join(str(error).split())
+        raise InputError(f"graph {reference.path}: OpenCV cannot read it ({reason})") from error
 
 
-def ask_opencv(net, images):
+def run_opencv(net, images):
     net.setInput(images.transpose(0, 3, 1, 2))  # to [n, channels, height, width]
     return net.forward()
 

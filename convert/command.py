@@ -1,5 +1,8 @@
 """What the command lines of the converters share. TensorFlow is imported only when there is something to do."""
-from utils.commands import Parser, exit_code
+
+import sys
+
+from utils.command_line import Parser, exit_code
 
 SETTINGS = ["model_arch", "weight_dir", "train_path", "test_path"]
 
@@ -9,29 +12,37 @@ def command(name, about, conversions, **choices):
 
     Args:
         about: its explanation for --help.
-        conversions: conversions(original, **chosen) gives the functions to call for a Parity each.
+        conversions: conversions(reference, **chosen) gives the functions to call for a Comparison each.
         choices: {option of its own: the values there are, the default first}.
     """
     return exit_code(lambda: run(parser(name, about, choices), conversions, choices))
 
 
 def parser(name, about, choices):
-    result = Parser(prog="python -m " + name, usage="%(prog)s [GRAPH.pb] [--OPTION VALUE ...]", description=about)
-    result.add_argument("graph", nargs="?", metavar="GRAPH.pb",
-                        help="a frozen graph with its JSON beside it, if not weights/<model_arch>/<model_arch>.pb")
+    result = Parser(prog=f"python -m {name}", usage="%(prog)s [GRAPH.pb] [--OPTION VALUE ...]", description=about)
+    result.add_argument(
+        "graph",
+        nargs="?",
+        metavar="GRAPH.pb",
+        help="a frozen graph with its JSON beside it (default weights/<model_arch>/<model_arch>.pb)",
+    )
     for option, values in choices.items():
-        result.add_argument("--" + option, choices=values, default=values[0],
-                            help="as above; %s if not given" % values[0])
-    result.add_argument("--input", metavar="NAME", help="of the graph's placeholder, if not as in the JSON")
-    result.add_argument("--output", metavar="NAME", help="of the operation that gives the logits; with --input and "
-                        "--output, no JSON is needed: the rest is then as in src/config.py")
+        result.add_argument(f"--{option}", choices=values, default=values[0], help=f"as above (default {values[0]})")
+    result.add_argument("--input", metavar="NAME", help="name of the graph's placeholder, if not as in the JSON")
+    result.add_argument(
+        "--output",
+        metavar="NAME",
+        help="name of the operation that gives the logits; with --input and --output, no JSON is needed: the rest is "
+        "then as in src/config.py",
+    )
     result.add_settings(SETTINGS, of_the_run=["train_path", "test_path"])
     return result
 
 
 def run(parser, conversions, choices):
-    options = vars(parser.parse_args())
+    options = parser.parse(sys.argv[1:])
     chosen = {option: options.pop(option) for option in choices}
-    from convert.parity import open_original, report
-    original = open_original(**options)
-    return report(original, conversions(original, **chosen))
+    from convert.compare import open_reference, report
+
+    reference = open_reference(**options)
+    return report(reference, conversions(reference, **chosen))

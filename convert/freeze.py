@@ -1,18 +1,22 @@
 """From trained weights to a frozen graph: one .pb file that needs neither this program nor a checkpoint."""
+
 import json
 import os
 from collections import OrderedDict
+from typing import Dict
+
+import numpy as np
 
 from models import build
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from utils.checkpoints import assign, best, described, newest, read_weights
-from utils.files import make_writable, write_whole
-from utils.predictor import description_path
+from utils.checkpoints import Checkpoints, assign
+from utils.files import make_writable, write_atomically
+from utils.predictor import metadata_path
 
 
-def freeze(config, weights, origin):
+def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
     """Write <model_arch>.pb, labels.txt and <model_arch>.json to config.weight_dir.
 
     Args:
@@ -30,20 +34,22 @@ def freeze(config, weights, origin):
     make_writable("weight_dir", config.weight_dir)
     graph_def = frozen_graph(config, weights)
     path = graph_path(config)
-    write_whole(OrderedDict([
-        (os.path.join(config.weight_dir, "labels.txt"), "".join(name + "\n" for name in config.classes)),
-        (description_path(path), json.dumps(description(config, origin), indent=1) + "\n"),
-        (path, graph_def.SerializeToString())]))
+    contents = {
+        os.path.join(config.weight_dir, "labels.txt"): "".join(f"{name}\n" for name in config.classes),
+        metadata_path(path): json.dumps(make_metadata(config, origin), indent=1) + "\n",
+        path: graph_def.SerializeToString(),
+    }
+    write_atomically(contents)
     return path
 
 
 def graph_path(config):
     """Where the frozen graph is written."""
-    return os.path.join(config.weight_dir, config.model_arch + ".pb")
+    return os.path.join(config.weight_dir, f"{config.model_arch}.pb")
 
 
 def frozen_graph(config, weights):
-    """GraphDef of the network that predicts, its weights as constants.
+    """GraphDef of the network for inference, its weights as constants.
 
     It is built afresh, so it holds only what leads from `Image` to `output`.
     """
@@ -57,7 +63,7 @@ def frozen_graph(config, weights):
     return tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
 
 
-def description(config, origin):
+def make_metadata(config, origin):
     """What one must know to use the frozen graph, and where it comes from."""
     return {
         "model_arch": config.model_arch,
@@ -68,8 +74,12 @@ def description(config, origin):
         "channel_order": config.channel_order,
         "classes": list(config.classes),
         "val_acc": origin["val_acc"],
-        "run": {"train_path": config.train_path, "test_path": config.test_path, "run_folder": origin["run_folder"],
-                "checkpoint": origin["checkpoint"]},
+        "run": {
+            "train_path": config.train_path,
+            "test_path": config.test_path,
+            "run_folder": origin["run_folder"],
+            "checkpoint": origin["checkpoint"],
+        },
     }
 
 
@@ -82,9 +92,9 @@ def fold_constants(session, image, output):
     for operation in session.graph.get_operations():  # in the order they were made: inputs first
         if any(tensor.op in dependent for tensor in operation.inputs):
             dependent[operation] = None
-    constant = OrderedDict((tensor.op.name, tensor) for operation in dependent for tensor in operation.inputs
-                           if tensor.op not in dependent)
-    nodes = [constant_node(name, value) for name, value in session.run(constant).items()]
+    inputs = [tensor for operation in dependent for tensor in operation.inputs]
+    constants = OrderedDict((tensor.op.name, tensor) for tensor in inputs if tensor.op not in dependent)
+    nodes = [constant_node(name, value) for name, value in session.run(constants).items()]
     nodes += [operation.node_def for operation in dependent]
     graph_def = tf.GraphDef(node=nodes, versions=session.graph.as_graph_def().versions)
     return tf.graph_util.extract_sub_graph(graph_def, [output.op.name])
@@ -92,8 +102,8 @@ def fold_constants(session, image, output):
 
 def constant_node(name, value):
     value = tf.make_tensor_proto(value)
-    return tf.NodeDef(name=name, op="Const", attr={"dtype": tf.AttrValue(type=value.dtype),
-                                                   "value": tf.AttrValue(tensor=value)})
+    attributes = {"dtype": tf.AttrValue(type=value.dtype), "value": tf.AttrValue(tensor=value)}
+    return tf.NodeDef(name=name, op="Const", attr=attributes)
 
 
 def check_weights(variables, weights, config):
@@ -102,11 +112,13 @@ def check_weights(variables, weights, config):
         name, expected = variable.op.name, variable.shape.as_list()
         found = list(weights[name].shape) if name in weights else "none"
         if found != expected:
-            raise InputError("weights: found %s for %s, expected shape %s, as in a %s of %d px and %d classes"
-                             % (found, name, expected, config.model_arch, config.img_size, config.total_class))
+            raise InputError(
+                f"weights: found {found} for {name}, expected shape {expected}, as in a {config.model_arch} of "
+                f"{config.img_size} px and {config.total_class} classes"
+            )
 
 
-def export_checkpoint(last=False, **given):
+def export_checkpoint(last: bool = False, **given):
     """Freeze a checkpoint of the newest run in checkpoint_dir, with the settings it was trained with.
 
     Args:
@@ -120,22 +132,9 @@ def export_checkpoint(last=False, **given):
         InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
     """
     now = settings(**given)
-    prefix = newest(now.checkpoint_dir)
+    checkpoints = Checkpoints(now.checkpoint_dir)
+    prefix = checkpoints.newest()
     if not last:
-        prefix = best(now.checkpoint_dir, described(prefix)["run_folder"]) or prefix
-    config, weights, origin = contents(prefix, weight_dir=now.weight_dir)
+        prefix = checkpoints.best(checkpoints.entry(prefix)["run_folder"]) or prefix
+    config, weights, origin = checkpoints.load(prefix, weight_dir=now.weight_dir)
     return freeze(config, weights, origin), origin
-
-
-def contents(prefix, **changed):
-    """(settings, but for what is `changed`; weights; origin, as freeze takes it) of a checkpoint that training wrote.
-
-    Raises:
-        InputError: there is none, or it cannot be read, or its folder's record does not describe it.
-    """
-    weights = read_weights("checkpoint", prefix)
-    entry = described(prefix)
-    if entry is None:
-        raise InputError("checkpoint %s: found no description of it in run.json, expected one that training wrote there"
-                         % prefix)
-    return settings(**dict(entry["settings"], **changed)), weights, dict(entry, checkpoint=prefix)

@@ -1,8 +1,9 @@
-"""Make an ONNX file of a frozen graph, for other runtimes, beside it, and prove that it gives the same answers.
+"""Make an ONNX file of a frozen graph, for other runtimes, beside it, and prove that it gives the same logits.
 
 It takes and gives 32-bit floats, [n, img_size, img_size, 3] and [n, classes], named as in the graph. It needs
 convert/requirements.txt, which `make convert` installs.
 """
+
 import os
 import sys
 
@@ -12,35 +13,40 @@ from src.errors import InputError
 OPSET = 11  # the ONNX that the runtimes of either Python understand, and nearly all others
 
 
-def pb2onnx(original):
-    """Write <graph>.onnx beside the graph; returns the Parity.
+def pb2onnx(reference):
+    """Write <graph>.onnx beside the graph; returns the Comparison.
 
     Raises:
         InputError: tf2onnx or ONNX Runtime is not installed; it cannot be converted; no test images.
     """
-    from convert.parity import proven
+    from convert.compare import convert_and_verify
+
     try:
         import onnxruntime
         import tf2onnx  # noqa: F401
     except ImportError as error:
-        raise InputError("ONNX: %s in %s; make convert installs it, or pip install -r convert/requirements.txt"
-                         % (error, sys.executable))
-    return proven(original, os.path.splitext(original.path)[0] + ".onnx", lambda path: convert(original, path),
-                  runtime, "ONNX Runtime " + onnxruntime.__version__)
+        raise InputError(
+            f"ONNX: {error} in {sys.executable}; make convert installs it, or pip install -r convert/requirements.txt"
+        ) from error
+    path, name = f"{os.path.splitext(reference.path)[0]}.onnx", f"ONNX Runtime {onnxruntime.__version__}"
+    return convert_and_verify(reference, path, lambda path: convert(reference, path), runtime, name)
 
 
-def convert(original, path):
+def convert(reference, path):
     import tf2onnx
+
     from src.tf1 import tf
     from utils.predictor import read_graph
-    names = [original.predictor.description[role]["name"] for role in ("input", "output")]
+
+    names = [reference.predictor.metadata[role]["name"] for role in ("input", "output")]
     with tf.Graph().as_default() as graph, tf.Session():
-        tf.import_graph_def(read_graph(original.path), name="")
-        converted = tf2onnx.tfonnx.process_tf_graph(graph, opset=OPSET, input_names=[names[0] + ":0"],
-                                                    output_names=[names[1] + ":0"])
-    model = tf2onnx.optimizer.optimize_graph(converted).make_model("made from " + os.path.basename(original.path))
+        tf.import_graph_def(read_graph(reference.path), name="")
+        converted = tf2onnx.tfonnx.process_tf_graph(
+            graph, opset=OPSET, input_names=[f"{names[0]}:0"], output_names=[f"{names[1]}:0"]
+        )
+    model = tf2onnx.optimizer.optimize_graph(converted).make_model(f"made from {os.path.basename(reference.path)}")
     for name in names:
-        rename(model.graph, name + ":0", name)
+        rename(model.graph, f"{name}:0", name)
     for tensor in list(model.graph.input) + list(model.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "n"
     with open(path, "wb") as file:
@@ -60,10 +66,11 @@ def rename(graph, old, new):
 def runtime(path):
     """What is in an ONNX file, as a function: float32 [n, img_size, img_size, 3] -> logits [n, classes]."""
     import onnxruntime
+
     session = onnxruntime.InferenceSession(path)
     image = session.get_inputs()[0].name
     return lambda images: session.run(None, {image: images})[0]
 
 
 if __name__ == "__main__":
-    sys.exit(command("convert.pb2onnx", __doc__, lambda original: [lambda: pb2onnx(original)]))
+    sys.exit(command("convert.pb2onnx", __doc__, lambda reference: [lambda: pb2onnx(reference)]))

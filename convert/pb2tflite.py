@@ -1,4 +1,4 @@
-"""Make a TensorFlow Lite file of a frozen graph, for phones, and prove that it gives the same answers.
+"""Make a TensorFlow Lite file of a frozen graph, for phones, and prove that it gives the same logits.
 
   none     32-bit floats, as in the graph: lenet5.tflite
   float16  weights as 16-bit floats, half the size: lenet5-float16.tflite (not with TensorFlow 1.14)
@@ -8,6 +8,7 @@
 The file is written beside the graph. All of them take and give 32-bit floats, [1, img_size, img_size, 3] and
 [1, classes], named as in the graph.
 """
+
 import os
 import sys
 import warnings
@@ -20,40 +21,48 @@ CALIBRATION_IMAGES = 500  # numbers beyond the range that a layer meets with the
 SLOW = 200  # test images that are enough where one takes a second: int8 on TensorFlow 1.14
 
 
-def pb2tflite(original, quantize="none"):
-    """Write <graph>.tflite, <graph>-float16.tflite or <graph>-int8.tflite beside the graph; returns the Parity.
+def pb2tflite(reference, quantize="none"):
+    """Write <graph>.tflite, <graph>-float16.tflite or <graph>-int8.tflite beside the graph; returns the Comparison.
 
     Raises:
         InputError: TensorFlow cannot convert it; no test images; no training images to calibrate int8 with.
     """
-    from convert.parity import FLOAT16, FLOAT32, IMAGES, INT8, proven
+    from convert.compare import FLOAT16, FLOAT32, IMAGES, INT8, convert_and_verify
     from src.tf1 import IS_1_14
+
     if quantize == "float16" and IS_1_14:
         raise InputError("--quantize float16: TensorFlow 1.14 cannot write it, expected none or int8, or TensorFlow 2")
-    return proven(original,
-                  os.path.splitext(original.path)[0] + ("" if quantize == "none" else "-" + quantize) + ".tflite",
-                  lambda path: convert(original, quantize, path),
-                  interpreter, "TensorFlow Lite", {"none": FLOAT32, "float16": FLOAT16, "int8": INT8}[quantize],
-                  SLOW if quantize == "int8" and IS_1_14 else IMAGES)
+    return convert_and_verify(
+        reference,
+        os.path.splitext(reference.path)[0] + ("" if quantize == "none" else f"-{quantize}") + ".tflite",
+        lambda path: convert(reference, quantize, path),
+        interpreter,
+        "TensorFlow Lite",
+        {"none": FLOAT32, "float16": FLOAT16, "int8": INT8}[quantize],
+        SLOW if quantize == "int8" and IS_1_14 else IMAGES,
+    )
 
 
-def convert(original, quantize, path):
+def convert(reference, quantize, path):
     from dataset import read_sample
     from src.tf1 import tf
+
     # TensorFlow 1.14 leaves the work to a program beside Python, which is on PATH in an active environment only.
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
-    description = original.predictor.description
-    image, output = description["input"]["name"], description["output"]["name"]
+    metadata = reference.predictor.metadata
+    image, output = metadata["input"]["name"], metadata["output"]["name"]
     converter = tf.lite.TFLiteConverter.from_frozen_graph(
-        original.path, [image], [output], {image: [1] + description["input"]["shape"][1:]})
+        reference.path, [image], [output], {image: [1] + metadata["input"]["shape"][1:]}
+    )
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if quantize == "int8":
-        samples = read_sample("train_path", original.config, CALIBRATION_IMAGES)
+        samples = read_sample("train_path", reference.config, CALIBRATION_IMAGES)
         converter.representative_dataset = tf.lite.RepresentativeDataset(
-            lambda: ([batch[0]] for batch in samples.batches(1)))
+            lambda: ([batch[0]] for batch in samples.batches(1))
+        )
     with open(path, "wb") as file:
         file.write(converter.convert())
 
@@ -61,6 +70,7 @@ def convert(original, quantize, path):
 def interpreter(path):
     """What is in a TFLite file, as a function: float32 [1, img_size, img_size, 3] -> logits [1, classes]."""
     from src.tf1 import IS_1_14, tf
+
     threads = {} if IS_1_14 else {"num_threads": os.cpu_count()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow 2.21: the interpreter is to move to another package
@@ -72,9 +82,16 @@ def interpreter(path):
         model.set_tensor(image, images)
         model.invoke()
         return model.get_tensor(output)
+
     return ask
 
 
 if __name__ == "__main__":
-    sys.exit(command("convert.pb2tflite", __doc__,
-                     lambda original, quantize: [lambda: pb2tflite(original, quantize)], quantize=QUANTIZE))
+    sys.exit(
+        command(
+            "convert.pb2tflite",
+            __doc__,
+            lambda reference, quantize: [lambda: pb2tflite(reference, quantize)],
+            quantize=QUANTIZE,
+        )
+    )

@@ -1,25 +1,25 @@
-"""The graph builders, by the names that `model_arch` can have."""
+"""The networks, by the names that `model_arch` can have."""
+
 from models.lenet5 import LeNet
 from models.mobilenetv2 import MobileNetv2
+from src.errors import InputError
 
-
-def _lenet5(shape, is4Train, config, image):
-    return LeNet(shape, config.total_class, image)
-
-
-def _mobilenetv2(shape, is4Train, config, image):
-    return MobileNetv2(shape, is4Train, config.width, config.total_class, config.batch_norm_momentum, image)
-
-
-MODELS = {"lenet5": _lenet5, "mobilenetv2": _mobilenetv2}
+MODELS = {
+    "lenet5": lambda shape, is4Train, config, image: LeNet(shape, config.total_class, image),
+    "mobilenetv2": lambda shape, is4Train, config, image: MobileNetv2(
+        shape, is4Train, config.width, config.total_class, config.batch_norm_momentum, image
+    ),
+}
 
 
 def build(config, is4Train, image=None):
     """Build config.model_arch into the default graph; returns the model.
 
     Args:
-        is4Train: the network to learn with; if False, the one to predict with.
+        is4Train: the network to train; if False, the one for inference.
         image: the input, if there is one already: then the network shares the variables of the one that has it.
     """
+    if config.model_arch not in MODELS:
+        raise InputError(f"setting model_arch: found no {config.model_arch} in MODELS of models/__init__.py")
     shape = [None, config.img_size, config.img_size, config.numchannels]
     return MODELS[config.model_arch](shape, is4Train, config, image)

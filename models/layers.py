@@ -1,4 +1,5 @@
 """The blocks that the networks are made of. Each makes its variables in the variable scope it is called in."""
+
 from src.tf1 import tf
 
 BATCH_NORM_EPSILON = 1e-3

@@ -1,19 +1,22 @@
 """LeNet-5: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section II, in today's form:
 ReLU for the squashing function, max pooling for the subsampling, linear logits."""
+
 from models.layers import convolution, fully_connected
 from src import config
 from src.tf1 import tf
 
 SIGMA = 0.1  # of the first weights
-CONVOLUTIONS = (          # name, depth: 5x5 convolution, ReLU, 2x2 max pooling
-    ("conv1", 6),         # 32x32x3 -> 28x28x6 -> 14x14x6
-    ("conv2", 16))        # 14x14x6 -> 10x10x16 -> 5x5x16
-FULLY_CONNECTED = (       # name, units: matrix product, ReLU
-    ("fc1", 120),         # 5x5x16 = 400 -> 120
-    ("fc2", 84))          # 120 -> 84
+CONVOLUTIONS = (  # name, depth: 5x5 convolution, ReLU, 2x2 max pooling
+    ("conv1", 6),  # 32x32x3 -> 28x28x6 -> 14x14x6
+    ("conv2", 16),  # 14x14x6 -> 10x10x16 -> 5x5x16
+)
+FULLY_CONNECTED = (  # name, units: matrix product, ReLU
+    ("fc1", 120),  # 5x5x16 = 400 -> 120
+    ("fc2", 84),  # 120 -> 84
+)
 
 
-class LeNet(object):
+class LeNet:
     """The network from the placeholder `Image` to the logits `output`, both at the root of the default graph.
 
     Args:

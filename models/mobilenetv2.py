@@ -1,20 +1,22 @@
 """MobileNetV2: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018)."""
+
 from models.layers import fully_connected, normalized_convolution
 from src import config
 from src.tf1 import tf
 
 SIGMA = 0.09  # of the first weights
 # Table 2 of the paper; the shapes are those for 224x224x3 and width 1
-FIRST_DEPTH = 32          # 112x112x32
-BOTTLENECKS = (           # t: expansion, c: depth, n: times, s: stride of the first
-    (1, 16, 1, 1),        # 112x112x16
-    (6, 24, 2, 2),        # 56x56x24
-    (6, 32, 3, 2),        # 28x28x32
-    (6, 64, 4, 2),        # 14x14x64
-    (6, 96, 3, 1),        # 14x14x96
-    (6, 160, 3, 2),       # 7x7x160
-    (6, 320, 1, 1))       # 7x7x320
-LAST_DEPTH = 1280         # 7x7x1280
+FIRST_DEPTH = 32  # 112x112x32
+BOTTLENECKS = (  # t: expansion, c: depth, n: times, s: stride of the first
+    (1, 16, 1, 1),  # 112x112x16
+    (6, 24, 2, 2),  # 56x56x24
+    (6, 32, 3, 2),  # 28x28x32
+    (6, 64, 4, 2),  # 14x14x64
+    (6, 96, 3, 1),  # 14x14x96
+    (6, 160, 3, 2),  # 7x7x160
+    (6, 320, 1, 1),  # 7x7x320
+)
+LAST_DEPTH = 1280  # 7x7x1280
 
 
 def rounded(depth):
@@ -23,7 +25,7 @@ def rounded(depth):
     return result if result >= 0.9 * depth else result + 8
 
 
-class MobileNetv2(object):
+class MobileNetv2:
     """The network from the placeholder `Image` to the logits `output`, both at the root of the default graph.
 
     Args:
@@ -46,7 +48,7 @@ class MobileNetv2(object):
         for t, c, n, s in BOTTLENECKS:
             for i in range(n):
                 block += 1
-                with tf.variable_scope("block%d" % block):
+                with tf.variable_scope(f"block{block}"):
                     x = self._bottleneck(x, t, rounded(c * width), s if i == 0 else 1)
         x = tf.nn.relu6(self._convolution("last", x, rounded(LAST_DEPTH * max(1.0, width)), size=1))
         x = tf.reduce_mean(x, [1, 2])  # 7x7x1280 -> 1280

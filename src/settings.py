@@ -1,15 +1,19 @@
 """From src/config.py to the checked settings of one run."""
+
 import argparse
 import ast
+import json
 import os
-import re
-from collections import OrderedDict, namedtuple
+import types
+from collections import namedtuple
 
 from src import config
-from src.errors import InputError
+from src.errors import InputError, did_you_mean
 
-# What a setting must be: `read` makes a value of command line text, `ok` judges it, `expected` says it in words.
-Rule = namedtuple("Rule", "read ok expected")
+# A setting's line in --help; `read` turns command line text into a value, `ok` judges it, `expected` says it in words.
+Rule = namedtuple("Rule", "help read ok expected")
+
+LARGEST = 2**31 - 1
 
 
 def _literal(text):
@@ -19,125 +23,198 @@ def _literal(text):
         return text
 
 
+def _class_names(text):
+    """Names between commas, or a JSON list of names, which may hold commas themselves."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    return names if isinstance(names, list) else text.split(",")
+
+
 def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
 
 
-def whole(least, most=2 ** 31 - 1):
-    return Rule(_literal,
-                lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most,
-                "a whole number, %s" % ("%d or more" % least if most == 2 ** 31 - 1 else "%d to %d" % (least, most)))
-
-
-def number(ok, expected):
-    return Rule(_literal, lambda value: _is_number(value) and ok(value), expected)
-
-
-def one_of(*names):
-    return Rule(str, lambda value: value in names, " or ".join(names))
-
-
-def three_numbers(ok, expected):
-    return Rule(_literal,
-                lambda value: (isinstance(value, (list, tuple)) and len(value) == 3
-                               and all(_is_number(part) and ok(part) for part in value)),
-                expected)
+def _is_integer(value, at_least, at_most=LARGEST):
+    return isinstance(value, int) and not isinstance(value, bool) and at_least <= value <= at_most
 
 
 def _is_name(value):
     return isinstance(value, str) and value.strip() != "" and "\0" not in value
 
 
-def _is_text(value):
-    """Whether it can be written to a file: names of files and folders need not be UTF-8."""
-    try:
-        return bool(value.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
+def _are_class_names(value):
+    """Different names that can be written to a file: names of folders need not be UTF-8."""
+    return (
+        isinstance(value, (list, tuple))
+        and all(_is_name(name) and name == name.encode("utf-8", "ignore").decode("utf-8") for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+# Kinds of settings: read, ok, expected.
+def integer(at_least, at_most=LARGEST):
+    limits = f"{at_least} or more" if at_most == LARGEST else f"{at_least} to {at_most}"
+    return _literal, lambda value: _is_integer(value, at_least, at_most), f"a whole number, {limits}"
+
+
+def number(ok, expected):
+    return _literal, lambda value: _is_number(value) and ok(value), expected
+
+
+def three_numbers(above_0=False):
+    def ok(value):
+        return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(part_ok, value))
+
+    def part_ok(part):
+        return _is_number(part) and (part > 0 or not above_0)
+
+    return _literal, ok, "three numbers" + (" above 0" if above_0 else "") + ", such as 0.485,0.456,0.406"
+
+
+def one_of(*names):
+    return str, lambda value: value in names, " or ".join(names)
 
 
 POSITIVE = number(lambda value: value > 0, "a number above 0")
-FOLDER = Rule(str, _is_name, "the path of a folder")
+NOT_NEGATIVE = number(lambda value: value >= 0, "a number, 0 or more")
+SHARE = number(lambda value: 0 <= value < 1, "a number from 0 to below 1")
+FRACTION = number(lambda value: 0 < value < 1, "a fraction above 0 and below 1")
+EPOCHS = (_literal, lambda value: value is None or _is_integer(value, 1), "a whole number, 1 or more, or None")
+AUGMENT = one_of("none", "crop", "crop+flip")
+CLASS_NAMES = (_class_names, _are_class_names, 'different names in UTF-8, such as cat,dog or ["cat","dog"]')
+FOLDER = (str, _is_name, "the path of a folder")
+CHECKPOINT_FOLDER = (
+    str,
+    lambda value: _is_name(value) and not set(value) & set("*?[]\\"),
+    "the path of a folder, with no * ? [ ] or \\ in it (wildcards to TensorFlow)",
+)
+CHECKPOINT = (
+    lambda text: None if text == "None" else text,
+    lambda value: value is None or _is_name(value),
+    "a checkpoint, such as checkpoints/lenet5/lenet5-1312, or a folder of checkpoints, or None",
+)
 
-RULES = OrderedDict([
-    ("model_arch", one_of(*config.MODEL_ARCHS)),
-    ("img_size", whole(1, 4096)),
-    ("numchannels", Rule(_literal, lambda value: value == 3, "3")),
-    ("width", POSITIVE),
-    ("batch_norm_momentum", number(lambda value: 0 <= value < 1, "a number from 0 to below 1")),
-    ("pretrained", Rule(lambda text: None if text == "None" else text, lambda value: value is None or _is_name(value),
-                        "a checkpoint, such as checkpoints/lenet5/lenet5-1312, or a folder with some, or None")),
-    ("train_path", FOLDER),
-    ("test_path", FOLDER),
-    ("classes", Rule(lambda text: text.split(","),
-                     lambda value: (isinstance(value, (list, tuple)) and all(map(_is_name, value))
-                                    and all(map(_is_text, value)) and len(set(value)) == len(value)),
-                     "different names of class folders, such as cat,dog, in UTF-8")),
-    ("total_class", whole(0)),
-    ("validation_size", number(lambda value: 0 < value < 1, "a fraction above 0 and below 1")),
-    ("batch_size", whole(1)),
-    ("image_normalize_mean", three_numbers(lambda part: True, "three numbers, such as 0.485,0.456,0.406")),
-    ("image_normalize_std", three_numbers(lambda part: part > 0,
-                                          "three numbers above 0, such as 0.229,0.224,0.225")),
-    ("channel_order", one_of("bgr", "rgb")),
-    ("augment", one_of("none", "crop", "crop+flip")),
-    ("cache_mb", number(lambda value: value >= 0, "a number, 0 or more")),
-    ("seed", whole(0)),
-    ("num_epoch", whole(1)),
-    ("lr", POSITIVE),
-    ("decay", POSITIVE),
-    ("step_rate", whole(1)),
-    ("epsilon", POSITIVE),
-    ("weight_decay", number(lambda value: value >= 0, "a number, 0 or more")),
-    ("early_stopping", Rule(_literal, lambda value: value is None or whole(1).ok(value),
-                            "a whole number, 1 or more, or None")),
-    ("device", one_of("gpu", "cpu")),
-    ("checkpoint_dir", Rule(str, lambda value: _is_name(value) and not set(value) & set("*?[]\\"),
-                            "the path of a folder, with no * ? [ ] or \\ in it (wildcards to TensorFlow)")),
-    ("weight_dir", FOLDER),
-    ("tensorboard_dir", FOLDER),
-])
+RULES = {
+    "model_arch": Rule("network to train", *one_of(*config.MODEL_ARCHS)),
+    "img_size": Rule("width and height in pixels that images are resized to", *integer(at_least=1, at_most=4096)),
+    "numchannels": Rule("colour channels of the network's input", _literal, lambda value: value == 3, "3"),
+    "width": Rule("mobilenetv2: factor on the depth of every layer", *POSITIVE),
+    "batch_norm_momentum": Rule("mobilenetv2: share of the moving mean and variance that is kept at each step", *SHARE),
+    "pretrained": Rule("weights to start from, where name and shape agree", *CHECKPOINT),
+    "train_path": Rule("training images, one folder per class", *FOLDER),
+    "test_path": Rule("test images, one folder per class", *FOLDER),
+    "classes": Rule("class folders to learn, by default all in train_path", *CLASS_NAMES),
+    "total_class": Rule("number of classes", *integer(at_least=0)),
+    "validation_size": Rule("fraction of the training images held out for validation", *FRACTION),
+    "batch_size": Rule("images per training step", *integer(at_least=1)),
+    "image_normalize_mean": Rule("subtracted from each channel after scaling it to 0..1", *three_numbers()),
+    "image_normalize_std": Rule("each channel is then divided by this", *three_numbers(above_0=True)),
+    "channel_order": Rule("bgr: as OpenCV reads images; rgb: swapped before normalization", *one_of("bgr", "rgb")),
+    "augment": Rule("crop: shift training images; crop+flip: also mirror half of them", *AUGMENT),
+    "cache_mb": Rule("megabytes of decoded images to keep in memory", *NOT_NEGATIVE),
+    "seed": Rule("decides the split, the order of the batches and the first weights", *integer(at_least=0)),
+    "num_epoch": Rule("epochs to train for", *integer(at_least=1)),
+    "lr": Rule("learning rate of the first step", *POSITIVE),
+    "decay": Rule("factor on the learning rate after every step_rate steps", *POSITIVE),
+    "step_rate": Rule("steps between two decays of the learning rate", *integer(at_least=1)),
+    "epsilon": Rule("Adam's epsilon", *POSITIVE),
+    "weight_decay": Rule("factor on half the sum of the squared kernels, added to the loss", *NOT_NEGATIVE),
+    "early_stopping": Rule("stop when the validation loss has not fallen for this many epochs; None: never", *EPOCHS),
+    "device": Rule("gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU", *one_of("gpu", "cpu")),
+    "checkpoint_dir": Rule("folder for checkpoints", *CHECKPOINT_FOLDER),
+    "weight_dir": Rule("folder for the exported graph", *FOLDER),
+    "tensorboard_dir": Rule("folder for TensorBoard logs, one folder per run", *FOLDER),
+}
+FOLDERS = {"checkpoint_dir": "checkpoints", "weight_dir": "weights", "tensorboard_dir": "graphs"}
+# None for one of these means that it follows from other settings.
+FOLLOWING = ["img_size", "weight_decay", "classes", "total_class"] + list(FOLDERS)
 
 
 def check(name, value):
     """Raise InputError unless `value` is one that the setting `name` can have."""
     if name not in RULES:
-        raise InputError("setting %s: there is none of that name; python run.py --help lists them all" % name)
+        raise InputError(f"setting {name}: unknown setting{did_you_mean(name, RULES)}")
     if not RULES[name].ok(value):
-        raise InputError("setting %s: found %r, expected %s" % (name, value, RULES[name].expected))
+        raise InputError(f"setting {name}: found {value!r}, expected {RULES[name].expected}")
 
 
 def settings(**given):
     """The settings of one run, checked, as a namespace of their own.
 
-    given > set by hand in src/config.py (or assigned to it) > following from other settings > default.
+    given > a value in src/config.py (or assigned to it) > following from other settings.
 
     Raises:
         InputError: a setting that does not exist, or of the wrong type or range.
     """
-    given = {name: value.item() if getattr(value, "shape", None) == () else value for name, value in given.items()}
-    model_arch = given.get("model_arch", config.model_arch)
-    check("model_arch", model_arch)
-    chosen = {name: getattr(config, name) for name in RULES
-              if name not in config.derived or getattr(config, name) != config.derived[name]}
-    chosen.update(given, model_arch=model_arch, train_path=given.get("train_path", config.train_path))
-    for name, value in chosen.items():
+    values = dict(_configured(), **given)
+    values = {name: value.item() if getattr(value, "shape", None) == () else value for name, value in values.items()}
+    values = {name: value for name, value in values.items() if value is not None or name not in FOLLOWING}
+    for name, value in values.items():
         check(name, value)
-    values = dict(config.derive(model_arch, chosen["train_path"], chosen.get("classes")), **chosen)
+    values = {**_following_model(values), **_following_data(values), **values}
     check("classes", values["classes"])
-    least = config.MODEL_ARCHS[model_arch]
-    if values["img_size"] < least:
-        raise InputError("setting img_size: found %d, expected %d or more for %s"
-                         % (values["img_size"], least, model_arch))
-    if values["total_class"] != len(values["classes"]):
-        raise InputError("setting total_class: found %d, expected %d, the number of classes"
-                         % (values["total_class"], len(values["classes"])))
-    return argparse.Namespace(**values)
+    run = argparse.Namespace(**values)
+    smallest, count = config.MODEL_ARCHS[run.model_arch], len(run.classes)
+    if run.img_size < smallest:
+        raise InputError(f"setting img_size: found {run.img_size}, expected {smallest} or more for {run.model_arch}")
+    if run.total_class != count:
+        raise InputError(f"setting total_class: found {run.total_class}, expected {count}, the number of classes")
+    return run
 
 
-def comments():
-    """{setting: the comment behind it in src/config.py}."""
-    path = os.path.splitext(config.__file__)[0] + ".py"
-    with open(path, encoding="utf-8") as source:
-        found = re.findall(r"^ *(\w+) *=.*?# *(.+)$", source.read(), re.MULTILINE)
-    return dict(reversed(found))  # where a name is assigned twice, the first comment counts
+def _configured():
+    """What src/config.py says. Raises InputError if it has a name too many or lacks one."""
+    found = {
+        name: value
+        for name, value in vars(config).items()
+        if not (name.startswith("_") or name == "MODEL_ARCHS" or callable(value) or isinstance(value, types.ModuleType))
+    }
+    for name in found:
+        if name not in RULES:
+            raise InputError(f"src/config.py: {name} is an unknown setting{did_you_mean(name, RULES)}")
+    for name in RULES:
+        if name not in found and name not in FOLLOWING:
+            raise InputError(f"src/config.py: found no {name}, expected a value for it")
+    return found
+
+
+def _following_model(values):
+    """The settings that follow from model_arch."""
+    model_arch = values["model_arch"]
+    following = dict(config.model_defaults(model_arch))
+    for name in ("img_size", "weight_decay"):
+        if name not in following and name not in values:
+            raise InputError(
+                f"src/config.py: found no {name} for {model_arch} in model_defaults, expected lines for it"
+            )
+    following.update((name, f"{folder}/{model_arch}") for name, folder in FOLDERS.items())
+    return following
+
+
+def _following_data(values):
+    """The settings that follow from train_path."""
+    classes = values.get("classes") or class_folders(values["train_path"])
+    return {"classes": classes, "total_class": len(classes)}
+
+
+def class_folders(path):
+    """Names of the folders in `path`, in plain string order; [] if it is no folder."""
+    if not isinstance(path, str) or not os.path.isdir(path):
+        return []
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+
+
+class Config(types.ModuleType):
+    """src/config.py to those who read it: config.img_size is 32 where the file says None."""
+
+    def __getattribute__(self, name):
+        value = super().__getattribute__(name)
+        if value is None and name in FOLLOWING:
+            values = {key: found for key, found in vars(self).items() if found is not None}
+            return (_following_data if name in ("classes", "total_class") else _following_model)(values)[name]
+        return value
+
+
+config.__class__ = Config

@@ -3,6 +3,7 @@
 The one place that knows there are two: TensorFlow 1.14 and TensorFlow 2.x both carry the TensorFlow 1 API as
 tensorflow.compat.v1. TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all that TensorFlow has to say.
 """
+
 import contextlib
 import os
 import signal
@@ -30,8 +31,10 @@ def signals_held():
         yield  # only the main thread has to do with signals
         return
     caught = []
-    handlers = {number: signal.signal(number, lambda number, frame: caught.append(number))
-                for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.signal(number, lambda number, frame: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -42,7 +45,9 @@ def signals_held():
 
 
 quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
-with signals_held(), quiet() if quietly else contextlib.suppress():
+with signals_held(), contextlib.ExitStack() as stack:
+    if quietly:
+        stack.enter_context(quiet())
     import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)

@@ -4,7 +4,9 @@ Each line of the table is a speed in images/s beside that of something to compar
 process; their ratio is what counts, for it hardly depends on the machine, and above 1 means that ours is the faster.
 The images are made up, as large and as quick to decode as CIFAR-10's. If PyTorch is installed it is measured as well.
 """
+
 import contextlib
+import io
 import os
 import platform
 import resource
@@ -17,12 +19,14 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from dataset import THREADS, Cache, DataSet, find_images, normalization_table, preprocess, read_image
+from dataset import DataSet, find_images
 from src.settings import settings
 from src.tf1 import tf
 from trainer import EVALUATION_BATCH, Trainer
+from utils.images import list_images, normalization_table, preprocess, read_image
+from utils.loader import THREADS, Cache
 from utils.predictor import BATCH as PREDICTOR_BATCH
-from utils.predictor import images_in, load
+from utils.predictor import load
 
 try:
     import torch
@@ -38,21 +42,22 @@ LINE = "%-47s %9s   %-37s %9s   %5s   %s"
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere, \
-            contextlib.redirect_stdout(nowhere):  # the lines of the Trainer are not to come between those of the table
-        say("TensorFlow %s, OpenCV %s, Python %s, %d cores, %s" % (
-            tf.__version__, cv2.__version__, platform.python_version(), os.cpu_count(), platform.machine()))
+    # The lines of the Trainer are not to come between those of the table.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        say(f"TensorFlow {tf.__version__}, OpenCV {cv2.__version__}, Python {platform.python_version()}")
+        say(f"{os.cpu_count()} cores, {platform.machine()}")
         path, few = os.path.join(folder, "many"), os.path.join(folder, "few")
         write_images(path, 50000)
         write_images(few, 120)
         os.chdir(folder)
-        say("\n" + LINE % ("what", "images/s", "against", "images/s", "ratio", "target"))
+        say(f"\n{LINE % ('what', 'images/s', 'against', 'images/s', 'ratio', 'target')}")
         memory(path)
         loads = [loader(path, 32, 8000, 1.3, 100000), loader(path, 224, 2000, 3)]
         trains = [lenet5(path), mobilenetv2(few)]
         for size, load, name, train in zip((32, 224), loads, ("lenet5", "mobilenetv2"), trains):
-            say("bottleneck of %s at %d px here: the %s (it could train %.0f images/s; the loader reads %.0f)"
-                % (name, size, "graph" if load > train else "loader", train, load))
+            slower = "graph" if load > train else "loader"
+            say(f"bottleneck of {name} at {size} px here: the {slower}")
+            say(f"  (it could train {train:.0f} images/s; the loader reads {load:.0f})")
 
 
 def write_images(path, count):
@@ -63,7 +68,7 @@ def write_images(path, count):
         os.makedirs(folder, exist_ok=True)
         image = cv2.resize(random.randint(0, 256, (6, 6, 3)).astype(np.uint8), (32, 32)) / 2
         image += random.randint(0, 32, image.shape)
-        cv2.imwrite(os.path.join(folder, "%05d.png" % number), image.astype(np.uint8))
+        cv2.imwrite(os.path.join(folder, f"{number:05d}.png"), image.astype(np.uint8))
 
 
 def say(line):
@@ -73,8 +78,8 @@ def say(line):
 def row(what, ours, against, theirs, least=None):
     """Print one line; `ours` and `theirs` are speeds, of one round or of several."""
     ratio = np.median(np.divide(ours, theirs))
-    verdict = "" if least is None else "%.3g or more: %s" % (least, "met" if ratio >= least else "MISSED")
-    say(LINE % (what, "%.1f" % np.median(ours), against, "%.1f" % np.median(theirs), "%.2f" % ratio, verdict))
+    verdict = "" if least is None else f"{least:.3g} or more: {'met' if ratio >= least else 'MISSED'}"
+    say(LINE % (what, f"{np.median(ours):.1f}", against, f"{np.median(theirs):.1f}", f"{ratio:.2f}", verdict))
 
 
 def speed(step, images, seconds=2.0, least=3):
@@ -99,14 +104,17 @@ def memory(path):
     images, labels, _, _ = trainer.data.train.next_batch(BATCH)
     trainer.session.run(trainer.optimizer, {trainer.x: images, trainer.y_true: labels})
     with open("/proc/self/statm") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize() / 2.0 ** 20
+        before = int(file.read().split()[1]) * resource.getpagesize() / 2.0**20
     trainer.close()
     trainer = Trainer(train_path=path, cache_mb=CACHE_MB)
     trainer.optimize(1)
     trainer.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-    say("memory: %.0f MB after one step; at most %.0f MB more in an epoch with cache_mb = %d; target %d or less: %s" % (
-        before, peak - before, CACHE_MB, CACHE_MB + 200, "met" if peak - before <= CACHE_MB + 200 else "MISSED"))
+    met = "met" if peak - before <= CACHE_MB + 200 else "MISSED"
+    say(
+        f"memory: {before:.0f} MB after one step; at most {peak - before:.0f} MB more in an epoch with "
+        f"cache_mb = {CACHE_MB}; target {CACHE_MB + 200} or less: {met}"
+    )
 
 
 def loader(path, size, count, least, least_cached=None):
@@ -117,16 +125,22 @@ def loader(path, size, count, least, least_cached=None):
     paths, labels = [paths[index] for index in chosen], labels[chosen]
 
     streamed, cached = (DataSet(paths, labels, config, Cache(megabytes)) for megabytes in (0, 1024))
-    rivals = [("tf.data, %d threads" % THREADS, tf_data(paths, labels, size))]
+    rivals = [(f"tf.data, {THREADS} threads", tf_data(paths, labels, size))]
     if torch:
-        rivals.append(("PyTorch DataLoader, %d workers" % THREADS, data_loader(paths, labels, config)))
-    files, kept, *others = in_turn(3, *[lambda batches=batches: through(batches()) for batches in [
-        lambda: streamed.batches(BATCH), lambda: cached.batches(BATCH)] + [rival for _, rival in rivals]])
+        rivals.append((f"PyTorch DataLoader, {THREADS} workers", data_loader(paths, labels, config)))
+    files, kept, *others = in_turn(
+        3,
+        *[
+            lambda batches=batches: through(batches())
+            for batches in [lambda: streamed.batches(BATCH), lambda: cached.batches(BATCH)]
+            + [rival for _, rival in rivals]
+        ],
+    )
     for (name, _), other in zip(rivals, others):
-        row("loader from PNG files, %d px" % size, files, name, other, least if "tf.data" in name else None)
-    row("loader from memory, %d px" % size, kept, "from PNG files", files)
+        row(f"loader from PNG files, {size} px", files, name, other, least if "tf.data" in name else None)
+    row(f"loader from memory, {size} px", kept, "from PNG files", files)
     if least_cached:
-        row("loader from memory, %d px" % size, kept, "100,000 images/s", [least_cached], 1)
+        row(f"loader from memory, {size} px", kept, "100,000 images/s", [least_cached], 1)
     return np.median(files)
 
 
@@ -139,6 +153,7 @@ def through(batches):
 
 def tf_data(paths, labels, size):
     """The same work by TensorFlow's own pipeline, as a function that returns its batches."""
+
     def read(path, label):
         image = tf.image.resize_bilinear(tf.image.decode_png(tf.read_file(path), 3)[tf.newaxis], [size, size])[0]
         return (image / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], tf.one_hot(label, CLASSES)
@@ -152,6 +167,7 @@ def tf_data(paths, labels, size):
                     yield session.run(batch)
             except tf.errors.OutOfRangeError:
                 pass
+
     return batches
 
 
@@ -190,7 +206,7 @@ class TimedTrainer(Trainer):
         self.start = time.time()
 
 
-class Bare(object):
+class Bare:
     """session.run in a loop over the same graph with arrays in memory: what no training program can be faster than."""
 
     def __init__(self, **given):
@@ -198,8 +214,10 @@ class Bare(object):
         trainer.data.train.epochs_completed = 1
         self.batches = [batch[:2] for _, batch in zip(range(64), trainer.data.train.epoch(BATCH))]
         images, labels = (np.concatenate(part) for part in zip(*self.batches))
-        self.large_batches = [(images[start:start + EVALUATION_BATCH], labels[start:start + EVALUATION_BATCH])
-                              for start in range(0, max(1, len(images) - EVALUATION_BATCH), EVALUATION_BATCH)]
+        self.large_batches = [
+            (images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH])
+            for start in range(0, max(1, len(images) - EVALUATION_BATCH), EVALUATION_BATCH)
+        ]
 
     def train(self):
         return self._speed([self.trainer.optimizer, self.trainer.cost, self.trainer.accuracy], self.batches)
@@ -211,6 +229,7 @@ class Bare(object):
         def step(index):
             images, labels = batches[index % len(batches)]
             self.trainer.session.run(fetches, {self.trainer.x: images, self.trainer.y_true: labels})
+
         return speed(step, len(batches[0][0]))
 
 
@@ -224,23 +243,38 @@ def lenet5(path):
     train, forward = before_and_after(rivals)
     floor = trained / train + validated / forward
     images = trained + validated
-    row("lenet5: first epoch, from PNG files", images / seconds[1, :1], "bare loops", images / floor[:1],
-        1 / 1.2 if LEGACY else 1 / 1.6)
+    row(
+        "lenet5: first epoch, from PNG files",
+        images / seconds[1, :1],
+        "bare loops",
+        images / floor[:1],
+        1 / 1.2 if LEGACY else 1 / 1.6,
+    )
     row("lenet5: later epochs", images / seconds[1, 1:], "bare loops", images / floor[1:], 1 / 1.1)
     row("lenet5: later epochs, training alone", trained / seconds[0, 1:], "bare loop", train[1:])
-    row("lenet5: later epochs, validation and saving", validated / (seconds[1, 1:] - seconds[0, 1:]), "bare loop",
-        forward[1:])
-    predictor, paths = load(trainer.export()), images_in(path)[:8000]
+    row(
+        "lenet5: later epochs, validation and saving",
+        validated / (seconds[1, 1:] - seconds[0, 1:]),
+        "bare loop",
+        forward[1:],
+    )
+    predictor, paths = load(trainer.export()), list_images(path)[:8000]
     files = DataSet(paths, np.zeros(len(paths), int), trainer.config, Cache(0))
-    asked, read, frozen = in_turn(3, lambda: answers(predictor, paths), lambda: through(files.batches(BATCH)),
-                                  bare.forward)
+    asked, read, frozen = in_turn(
+        3, lambda: answers(predictor, paths), lambda: through(files.batches(BATCH)), bare.forward
+    )
     row("lenet5: predict, files to answers", asked, "loader alone", read)
     row("lenet5: predict, files to answers", asked, "bare loop alone", frozen)
     if torch:
         eager, rivals = torch_lenet5(bare.batches), []
         seconds = trainer.time_epochs(3, lambda: rivals.append(eager()))
-        row("lenet5: later epochs, training alone", trained / seconds[0], "PyTorch eager, arrays in memory",
-            before_and_after(rivals), 1 / 0.85)
+        row(
+            "lenet5: later epochs, training alone",
+            trained / seconds[0],
+            "PyTorch eager, arrays in memory",
+            before_and_after(rivals),
+            1 / 0.85,
+        )
     return np.median(train)
 
 
@@ -259,11 +293,24 @@ def torch_lenet5(batches):
     """The same network and optimizer in PyTorch, as a function that measures its speed."""
     nn = torch.nn
     torch.set_num_threads(os.cpu_count())
-    batches = [(torch.tensor(images.transpose(0, 3, 1, 2).copy()), torch.tensor(labels.argmax(1)))
-               for images, labels in batches]
-    net = nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
-                        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-                        nn.Linear(84, CLASSES))
+    batches = [
+        (torch.tensor(images.transpose(0, 3, 1, 2).copy()), torch.tensor(labels.argmax(1)))
+        for images, labels in batches
+    ]
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, CLASSES),
+    )
     adam = torch.optim.Adam(net.parameters(), lr=0.01, eps=0.01)
 
     def step(index):
@@ -293,18 +340,23 @@ def mobilenetv2(path):
     with_batch_norms = Frozen(unfolded(trainer))
     images = bare.batches[0][0]
     alone, theirs = in_turn(5, lambda: folded.speed(images[:1]), lambda: with_batch_norms.speed(images[:1]))
-    row("mobilenetv2 frozen, one image (%.1f ms)" % (1000 / np.median(alone)), alone,
-        "batch norms not folded (%.1f ms)" % (1000 / np.median(theirs)), theirs, None if LEGACY else 1 / 0.75)
-    predictor, paths = load(trainer.export()), 10 * images_in(path)
+    row(
+        f"mobilenetv2 frozen, one image ({1000 / np.median(alone):.1f} ms)",
+        alone,
+        f"batch norms not folded ({1000 / np.median(theirs):.1f} ms)",
+        theirs,
+        None if LEGACY else 1 / 0.75,
+    )
+    predictor, paths = load(trainer.export()), 10 * list_images(path)
     large = np.concatenate(4 * [images])[:PREDICTOR_BATCH]
     asked, batches = in_turn(3, lambda: answers(predictor, paths), lambda: folded.speed(large))
-    row("mobilenetv2: predict, files to answers", asked, "frozen graph, batches of %d" % len(large), batches, 0.9)
+    row("mobilenetv2: predict, files to answers", asked, f"frozen graph, batches of {len(large)}", batches, 0.9)
     many, alone = in_turn(3, lambda: folded.speed(images), lambda: folded.speed(images[:1]))
-    row("mobilenetv2 frozen, batches of %d" % BATCH, many, "one image at a time", alone)
+    row(f"mobilenetv2 frozen, batches of {BATCH}", many, "one image at a time", alone)
     return np.median(train)
 
 
-class Frozen(object):
+class Frozen:
     """A frozen graph in a session."""
 
     def __init__(self, graph_def):
@@ -324,7 +376,7 @@ def unfolded(trainer):
         if node.op.startswith("FusedBatchNorm") and "gradients" not in node.name:
             scope = node.name.rsplit("/", 1)[0]
             node.attr["is_training"].b = False
-            node.input[3], node.input[4] = scope + "/moving_mean/read", scope + "/moving_variance/read"
+            node.input[3], node.input[4] = f"{scope}/moving_mean/read", f"{scope}/moving_variance/read"
     return tf.graph_util.convert_variables_to_constants(trainer.session, graph_def, ["output"])
 
 

@@ -26,7 +26,7 @@ def digits(tmp_path_factory):
 def trained(digits, tmp_path_factory):
     """A folder in which a LeNet was trained on the digits."""
     folder = tmp_path_factory.mktemp("trained")
-    done = run_py("--train_path", digits + "/train", "--test_path", digits + "/test", "--num_epoch", "5", cwd=folder)
+    done = run_py("--train_path", f"{digits}/train", "--test_path", f"{digits}/test", "--num_epoch", "5", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -34,6 +34,7 @@ def trained(digits, tmp_path_factory):
 @pytest.fixture
 def folders(tmp_path):
     """Make class folders of random images: folders({"cat": 3, "dog": 4}) -> path."""
+
     def make(counts, name="train", size=16):
         random = np.random.RandomState(1)
         for class_name, count in counts.items():
@@ -41,8 +42,9 @@ def folders(tmp_path):
             folder.mkdir(parents=True)
             for number in range(count):
                 pixels = random.randint(0, 256, (size, size, 3)).astype(np.uint8)
-                cv2.imwrite(str(folder / ("%03d.png" % number)), pixels)
+                cv2.imwrite(str(folder / (f"{number:03d}.png")), pixels)
         return str(tmp_path / name)
+
     return make
 
 
@@ -62,8 +64,16 @@ def two_classes(folders, in_tmp_path):
 def python(*arguments, cwd=None, **options):
     """Run this Python in a process of its own, with the project importable; returns what came of it, as text."""
     environment = dict(os.environ, PYTHONPATH=REPOSITORY)
-    return subprocess.run([sys.executable] + list(arguments), cwd=str(cwd), env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, timeout=300, **options)
+    return subprocess.run(
+        [sys.executable] + list(arguments),
+        cwd=str(cwd),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=300,
+        **options,
+    )
 
 
 def run_py(*arguments, cwd):
@@ -77,14 +87,14 @@ def load_graph(path):
     return graph_def
 
 
-def ask(path, images):
+def run_graph(path, images):
     """A frozen graph's logits, from a session of its own."""
     with tf.Graph().as_default() as graph, tf.Session() as session:
         tf.import_graph_def(load_graph(path), name="")
         return session.run(graph.get_tensor_by_name("output:0"), {"Image:0": images})
 
 
-def ask_opencv(path, images):
+def run_opencv(path, images):
     """The same from OpenCV's reader of TensorFlow graphs, which takes [n, channels, height, width]."""
     net = cv2.dnn.readNetFromTensorflow(path)
     net.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
@@ -98,6 +108,6 @@ def accuracy_in_opencv(path, test_path):
         folder = os.path.join(test_path, name)
         images = [cv2.resize(cv2.imread(os.path.join(folder, file)), (32, 32)) for file in os.listdir(folder)]
         images = (np.array(images) / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        hits += (ask_opencv(path, images.astype(np.float32)).argmax(axis=1) == label).sum()
+        hits += (run_opencv(path, images.astype(np.float32)).argmax(axis=1) == label).sum()
         count += len(images)
     return hits / count

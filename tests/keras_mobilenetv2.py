@@ -9,11 +9,11 @@ images; and, of one training step from these weights: `cost`, the gradients of t
 
 It runs in a process of its own, because Keras 3 cannot predict where TensorFlow 2 behaviour is switched off.
 """
+
 import sys
 
 import numpy as np
 import tensorflow as tf
-
 
 LEGACY = tf.__version__.startswith("1.")
 
@@ -45,8 +45,12 @@ def random_weights(model):
         shapes = [tuple(variable.shape) for variable in layer.weights]
         if len(shapes) == 4:  # batch norm: gamma, beta, moving mean, moving variance
             depth = int(shapes[0][0])
-            values += [random.uniform(0.5, 1.0, depth), random.normal(2, 0.1, depth), random.normal(0, 0.1, depth),
-                       random.uniform(0.5, 1.5, depth)]
+            values += [
+                random.uniform(0.5, 1.0, depth),
+                random.normal(2, 0.1, depth),
+                random.normal(0, 0.1, depth),
+                random.uniform(0.5, 1.5, depth),
+            ]
         else:  # a kernel and perhaps a bias, or nothing
             shapes = [tuple(int(size) for size in shape) for shape in shapes]
             values += [random.randn(*shape) / np.sqrt(np.prod(shape[:-1])) for shape in shapes]
@@ -75,12 +79,13 @@ def main(source, destination, size, width):
 
     def build():
         return tf.keras.applications.MobileNetV2(
-            input_shape=(int(size), int(size), 3), alpha=float(width), weights=None, classes=10)
+            input_shape=(int(size), int(size), 3), alpha=float(width), weights=None, classes=10
+        )
 
     model = build()
     values = random_weights(model)
     set_weights(model, values)
-    result.update(("w%03d" % i, value) for i, value in enumerate(values))
+    result.update((f"w{i:03d}", value) for i, value in enumerate(values))
     result["probabilities"] = model.predict(given["images"])
     if LEGACY:  # the phase is built into the graph, so the learning network is another one
         tf.keras.backend.clear_session()
@@ -89,7 +94,7 @@ def main(source, destination, size, width):
         set_weights(model, values)
     step = step_keras_2 if LEGACY else step_keras_3
     result["cost"], result["first_gradient"], result["last_gradient"] = step(model, given["images"], given["labels"])
-    result.update(("after%03d" % i, value) for i, value in enumerate(get_weights(model)))
+    result.update((f"after{i:03d}", value) for i, value in enumerate(get_weights(model)))
     np.savez(destination, **result)
 
 

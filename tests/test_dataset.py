@@ -5,9 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset import Cache, DataSet, normalization_table, preprocess, read_image, read_test_set, read_train_sets
+from dataset import DataSet, read_test_set, read_train_sets
 from src.errors import InputError
 from src.settings import settings
+from utils.images import normalization_table, preprocess, read_image
+from utils.loader import Cache
 
 # A pixel of blue 255, green 0, red 51, worked out by hand: (255/255 - .485) / .229, (0 - .456) / .224, ...
 BGR_NORMALIZED = [2.248908, -2.035714, -0.915556]
@@ -21,7 +23,7 @@ def normalized(image, size, channel_order):
 
 
 def normalized_plainly(image, size):
-    """The document's arithmetic."""
+    """Normalization without a table."""
     result = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     result = np.multiply(result, 1.0 / 255.0)
     for channel in range(3):
@@ -37,18 +39,22 @@ def test_a_pixel_is_normalized_as_worked_out_by_hand(channel_order, expected):
     np.testing.assert_allclose(normalized(image, 2, channel_order)[0, 1], expected, atol=2e-6)
 
 
-def test_normalization_equals_the_document_s_arithmetic_bit_for_bit():
+def test_normalization_equals_plain_arithmetic_bit_for_bit():
     image = np.random.RandomState(0).randint(0, 256, (40, 30, 3)).astype(np.uint8)
     assert np.array_equal(normalized(image, 32, "bgr"), normalized_plainly(image, 32))
 
 
-@pytest.mark.parametrize("name, pixels", [
-    ("grey.png", np.full((5, 7), 90, np.uint8)),
-    ("grey.bmp", np.full((5, 7), 90, np.uint8)),
-    ("colour.jpg", np.full((5, 7, 3), 90, np.uint8)),
-    ("alpha.png", np.dstack([np.full((5, 7, 3), 90, np.uint8), np.zeros((5, 7, 1), np.uint8)])),
-    ("deep.png", np.full((5, 7, 3), 90 * 257, np.uint16)),
-    ("deep_grey.png", np.full((5, 7), 90 * 257, np.uint16))])
+@pytest.mark.parametrize(
+    "name, pixels",
+    [
+        ("grey.png", np.full((5, 7), 90, np.uint8)),
+        ("grey.bmp", np.full((5, 7), 90, np.uint8)),
+        ("colour.jpg", np.full((5, 7, 3), 90, np.uint8)),
+        ("alpha.png", np.dstack([np.full((5, 7, 3), 90, np.uint8), np.zeros((5, 7, 1), np.uint8)])),
+        ("deep.png", np.full((5, 7, 3), 90 * 257, np.uint16)),
+        ("deep_grey.png", np.full((5, 7), 90 * 257, np.uint16)),
+    ],
+)
 def test_every_kind_of_image_becomes_three_channels_of_8_bit(tmp_path, name, pixels):
     path = str(tmp_path / name)
     assert cv2.imwrite(path, pixels)
@@ -60,8 +66,10 @@ def test_every_kind_of_image_becomes_three_channels_of_8_bit(tmp_path, name, pix
 def test_a_palette_image_becomes_colour(tmp_path):
     # 1x1 BMP with a palette of two colours; its pixel has the second: blue 1, green 2, red 3.
     header = b"BM" + (66).to_bytes(4, "little") + bytes(4) + (62).to_bytes(4, "little")
-    info = b"".join(value.to_bytes(size, "little") for value, size in [
-        (40, 4), (1, 4), (1, 4), (1, 2), (1, 2), (0, 4), (4, 4), (0, 4), (0, 4), (2, 4), (0, 4)])
+    info = b"".join(
+        value.to_bytes(size, "little")
+        for value, size in [(40, 4), (1, 4), (1, 4), (1, 2), (1, 2), (0, 4), (4, 4), (0, 4), (0, 4), (2, 4), (0, 4)]
+    )
     (tmp_path / "palette.bmp").write_bytes(header + info + bytes([9, 9, 9, 0, 1, 2, 3, 0]) + bytes([0x80, 0, 0, 0]))
     assert read_image(str(tmp_path / "palette.bmp")).tolist() == [[[1, 2, 3]]]
 
@@ -72,13 +80,13 @@ def test_a_batch(folders):
     assert images.shape == (8, 32, 32, 3) and images.dtype == np.float32
     assert labels.shape == (8, 2) and labels.dtype == np.float32
     for image, label, name, class_name in zip(images, labels, ids, cls):
-        path = "%s/%s/%s" % (config.train_path, class_name, name)
+        path = f"{config.train_path}/{class_name}/{name}"
         assert label.tolist() == [float(class_name == "cat"), float(class_name == "dog")]
         assert np.array_equal(image, normalized(cv2.imread(path), 32, "bgr"))
 
 
 def every_id(batches):
-    return [cls_name + "/" + name for _, _, ids, cls in batches for cls_name, name in zip(cls, ids)]
+    return [f"{cls_name}/{name}" for _, _, ids, cls in batches for cls_name, name in zip(cls, ids)]
 
 
 def test_no_image_twice_in_an_epoch_and_a_new_order_each_epoch(folders):
@@ -111,22 +119,22 @@ def test_batches_are_those_of_a_plain_loader_whatever_is_cached(folders, size, c
     for _ in range(3):
         for images, _, ids, cls in train.epoch(8):
             for image, name, class_name in zip(images, ids, cls):
-                path = "%s/%s/%s" % (config.train_path, class_name, name)
+                path = f"{config.train_path}/{class_name}/{name}"
                 assert np.array_equal(image, normalized_plainly(cv2.imread(path), size))
 
 
-@pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 3)])  # 10,000 bytes hold so many of 3 * side ** 2
+@pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 3)])  # 10,000 bytes hold this many of 3 * side ** 2
 def test_the_cache_keeps_no_more_than_it_is_told(folders, tmp_path, size, kept):
     path = folders({"cat": 20}, size=32)
-    cache = Cache(10000 / 2 ** 20)
-    images = [cache.read("%s/cat/%03d.png" % (path, index), size) for index in range(20)]
+    cache = Cache(10000 / 2**20)
+    images = [cache.read(f"{path}/cat/{index:03d}.png", size) for index in range(20)]
     os.rename(path, str(tmp_path / "gone"))
     for index, image in enumerate(images):
         if index < kept:
-            assert cache.read("%s/cat/%03d.png" % (path, index), size) is image
+            assert cache.read(f"{path}/cat/{index:03d}.png", size) is image
         else:
             with pytest.raises(InputError):
-                cache.read("%s/cat/%03d.png" % (path, index), size)
+                cache.read(f"{path}/cat/{index:03d}.png", size)
 
 
 def test_a_larger_batch_than_is_left_starts_the_next_epoch(folders):
@@ -141,7 +149,7 @@ def test_walking_gives_every_image_once_in_order_the_short_batch_too(folders):
     test = read_test_set(settings(train_path=path, test_path=path))
     batches = list(test.batches(4))
     assert [len(batch[0]) for batch in batches] == [4, 4, 3]
-    assert every_id(batches) == ["cat/%03d.png" % i for i in range(5)] + ["dog/%03d.png" % i for i in range(6)]
+    assert every_id(batches) == [f"cat/{i:03d}.png" for i in range(5)] + [f"dog/{i:03d}.png" for i in range(6)]
     assert test.epochs_completed == 0
 
 
@@ -160,12 +168,20 @@ def test_the_split_is_exact_stratified_disjoint_and_the_same_in_every_run(folder
     assert (train, valid) == split_with()
     # Written down once: the split may not change from one version of numpy, or of this program, to the next.
     assert [name for name in valid if name[0] in "ac"] == [
-        "a/006.png", "a/008.png", "c/005.png", "c/007.png", "c/019.png", "c/025.png", "c/026.png", "c/038.png"]
+        "a/006.png",
+        "a/008.png",
+        "c/005.png",
+        "c/007.png",
+        "c/019.png",
+        "c/025.png",
+        "c/026.png",
+        "c/038.png",
+    ]
     assert valid != split_with(seed=1)[1]
 
 
 def test_many_small_classes_can_be_split(folders):
-    data = read_train_sets(settings(train_path=folders({"class%02d" % i: 3 for i in range(50)})))
+    data = read_train_sets(settings(train_path=folders({f"class{i:02d}": 3 for i in range(50)})))
     assert data.valid.num_examples == 24  # 150 * .16
 
 
@@ -184,25 +200,29 @@ def test_any_class_names_and_only_image_files(folders, tmp_path):
 
 def test_a_file_name_that_is_not_utf8(folders):
     path = folders({"cat": 3, "dog": 3})
-    os.rename(path + "/cat/000.png", os.fsencode(path) + b"/cat/caf\xe9.png")
+    os.rename(f"{path}/cat/000.png", os.fsencode(path) + b"/cat/caf\xe9.png")
     data = read_train_sets(settings(train_path=path))
     assert len(every_id(data.train.batches(2))) + len(every_id(data.valid.batches(2))) == 6
 
 
 def test_a_link_to_nowhere_is_named(folders):
     path = folders({"cat": 3, "dog": 3})
-    os.symlink("nowhere", path + "/cat/link.png")
+    os.symlink("nowhere", f"{path}/cat/link.png")
     with pytest.raises(InputError, match="link.png: cannot be read .No such file"):
         list(read_test_set(settings(train_path=path, test_path=path)).batches(4))
 
 
-@pytest.mark.parametrize("counts, given, expected", [
-    ({"cat": 3}, {}, "train_path: found one class folder, cat"),
-    ({}, {}, "train_path: found no folder"),
-    ({"cat": 3, "dog": 0}, {}, "found no images in class folder"),
-    ({"cat": 2, "dog": 2}, {"validation_size": .01}, "validation_size: found 0.01"),
-    ({"cat": 2, "dog": 2}, {"validation_size": .99}, "validation_size: found 0.99"),
-    ({"cat": 2, "dog": 2}, {"classes": ["cat", "cow"]}, "train_path: found no folder")])
+@pytest.mark.parametrize(
+    "counts, given, expected",
+    [
+        ({"cat": 3}, {}, "train_path: found one class folder, cat"),
+        ({}, {}, "train_path: found no folder"),
+        ({"cat": 3, "dog": 0}, {}, "found no images in class folder"),
+        ({"cat": 2, "dog": 2}, {"validation_size": 0.01}, "validation_size: found 0.01"),
+        ({"cat": 2, "dog": 2}, {"validation_size": 0.99}, "validation_size: found 0.99"),
+        ({"cat": 2, "dog": 2}, {"classes": ["cat", "cow"]}, "train_path: found no folder"),
+    ],
+)
 def test_data_that_cannot_be_used(folders, counts, given, expected):
     with pytest.raises(InputError) as caught:
         read_train_sets(settings(train_path=folders(counts), **given))
@@ -219,7 +239,7 @@ JPEG = cv2.imencode(".jpg", np.random.RandomState(0).randint(0, 256, (32, 32, 3)
 PNG = cv2.imencode(".png", np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8))[1].tobytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", PNG[:20], JPEG[:len(JPEG) // 2]])
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", PNG[:20], JPEG[: len(JPEG) // 2]])
 def test_a_broken_image_is_named_and_no_thread_is_left(folders, tmp_path, content):
     path = folders({"cat": 20, "dog": 20})
     broken = tmp_path / "train" / "dog" / "007.png"
@@ -249,18 +269,24 @@ def test_augmented_images_are_moved_and_mirrored_originals(folders):
     seen = []
     for images, _, ids, cls in data.train.epoch(7):
         for image, name, class_name in zip(images, ids, cls):
-            original = cv2.imread("%s/%s/%s" % (config.train_path, class_name, name))
+            original = cv2.imread(f"{config.train_path}/{class_name}/{name}")
             padded = np.pad(original, ((2, 2), (2, 2), (0, 0)), mode="reflect")  # an eighth of 16
-            windows = {(y, x, mirrored): padded[y:y + 16, x:x + 16][:, ::-1 if mirrored else 1]
-                       for y in range(5) for x in range(5) for mirrored in (False, True)}
-            found, = [key for key, window in windows.items()
-                      if np.array_equal(normalized_plainly(np.ascontiguousarray(window), 16), image)]
+            windows = {
+                (y, x, mirrored): padded[y : y + 16, x : x + 16][:, :: -1 if mirrored else 1]
+                for y in range(5)
+                for x in range(5)
+                for mirrored in (False, True)
+            }
+            (found,) = [
+                key
+                for key, window in windows.items()
+                if np.array_equal(normalized_plainly(np.ascontiguousarray(window), 16), image)
+            ]
             seen.append(found)
     assert len(set(seen)) > 20 and {key[2] for key in seen} == {False, True}
     for images, _, ids, cls in data.valid.batches(4):
         for image, name, class_name in zip(images, ids, cls):
-            assert np.array_equal(image, normalized_plainly(
-                cv2.imread("%s/%s/%s" % (config.train_path, class_name, name)), 16))
+            assert np.array_equal(image, normalized_plainly(cv2.imread(f"{config.train_path}/{class_name}/{name}"), 16))
 
 
 @pytest.mark.parametrize("augment", ["crop", "crop+flip"])
@@ -273,12 +299,18 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch
         for _ in range(2):
             count = 42 // batch_size
             batches = train.epoch(batch_size) if ahead else (train.next_batch(batch_size) for _ in range(count))
-            epochs.append({(name, cls): image for images, _, ids, classes in batches
-                           for image, name, cls in zip(images, ids, classes)})
+            epochs.append(
+                {
+                    (name, cls): image
+                    for images, _, ids, classes in batches
+                    for image, name, cls in zip(images, ids, classes)
+                }
+            )
         return epochs
+
     first, second = two_epochs(batch_size=14)
     assert any(not np.array_equal(first[key], second[key]) for key in set(first) & set(second))
-    monkeypatch.setattr("dataset.THREADS", 5)
+    monkeypatch.setattr("utils.loader.THREADS", 5)
     for again in (two_epochs(batch_size=6), two_epochs(batch_size=7, ahead=False)):
         for expected, found in zip((first, second), again):
             assert len(found) == 42 and all(np.array_equal(expected[key], found[key]) for key in found)

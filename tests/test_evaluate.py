@@ -1,4 +1,5 @@
 """python run.py evaluate, predict and summary, and the pictures."""
+
 import csv
 import json
 import os
@@ -12,10 +13,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from run import main
 from src.errors import InputError
 from src.settings import settings
-from tests.conftest import REPOSITORY, accuracy_in_opencv, ask_opencv, python, run_py
+from tests.conftest import REPOSITORY, accuracy_in_opencv, python, run_opencv, run_py
 from trainer import Trainer
-from utils.pictures import denormalized, draw_confusion, draw_curves, draw_grid
-from utils.predictor import images_in, load
+from utils.images import denormalized, list_images
+from utils.plots import draw_confusion, draw_curves, draw_grid
+from utils.predictor import load
 from utils.summary import layers
 
 
@@ -33,7 +35,7 @@ def report(trained, *arguments):
     done = run_py("evaluate", *arguments, cwd=trained)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    run_folder, = (trained / "graphs" / "lenet5").iterdir()
+    (run_folder,) = (trained / "graphs" / "lenet5").iterdir()
     with open(str(run_folder / "predictions.csv")) as file:
         rows = list(csv.DictReader(file))
     for name in ("confusion.png", "mistakes.png", "train_batch.png", "curves.png"):
@@ -49,19 +51,19 @@ def test_what_evaluate_prints_is_what_scikit_learn_makes_of_its_csv(trained, dig
     assert len({row["image"] for row in rows}) == len(rows) == 360
     assert all(os.path.basename(os.path.dirname(row["image"])) == row["true"] for row in rows)
     accuracy = accuracy_score(true, predicted)
-    assert "accuracy %.4f" % accuracy in printed.splitlines()[1] and accuracy > .9
+    assert f"accuracy {accuracy:.4f}" in printed.splitlines()[1] and accuracy > 0.9
     for digit, f1 in zip(classes, f1_score(true, predicted, average=None)):
-        assert any(line.split()[:1] == [digit] and line.split()[3:4] == ["%.3f" % f1] for line in printed.splitlines())
+        assert any(line.split()[:1] == [digit] and line.split()[3:4] == [f"{f1:.3f}"] for line in printed.splitlines())
     for digit, counts in zip(classes, confusion_matrix(true, predicted)):
         assert " ".join([digit] + [str(count) for count in counts]) in " ".join(printed.split())
-    assert accuracy_in_opencv(str(trained / "weights" / "lenet5" / "lenet5.pb"), digits + "/test") == accuracy
+    assert accuracy_in_opencv(str(trained / "weights" / "lenet5" / "lenet5.pb"), f"{digits}/test") == accuracy
 
 
 def test_loss_is_that_of_opencv_s_logits(trained, digits):
     printed, rows = report(trained)
     images = [cv2.resize(cv2.imread(row["image"]), (32, 32)) for row in rows]
     images = (np.array(images) / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    logits = ask_opencv(str(trained / "weights" / "lenet5" / "lenet5.pb"), images.astype(np.float32)).astype(float)
+    logits = run_opencv(str(trained / "weights" / "lenet5" / "lenet5.pb"), images.astype(np.float32)).astype(float)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     loss = log_loss([int(row["true"]) for row in rows], shares, labels=list(range(10)))
     assert float(printed.split("loss ")[1].split(",")[0]) == pytest.approx(loss, abs=2e-4)
@@ -72,12 +74,12 @@ def test_checkpoint_and_frozen_graph_are_equally_good(trained):
     with open(str(trained / "weights" / "lenet5" / "lenet5.json")) as file:
         val_acc = json.load(file)["val_acc"]
     with open(str(trained / "checkpoints" / "lenet5" / "run.json")) as file:
-        name, = [name for name, entry in json.load(file).items() if entry["val_acc"] == val_acc][-1:]
+        (name,) = [name for name, entry in json.load(file).items() if entry["val_acc"] == val_acc][-1:]
     graph, of_graph = report(trained)
-    checkpoint, of_checkpoint = report(trained, "--checkpoint", "checkpoints/lenet5/" + name)
+    checkpoint, of_checkpoint = report(trained, "--checkpoint", f"checkpoints/lenet5/{name}")
     assert graph.splitlines()[1:] == checkpoint.splitlines()[1:]
     assert graph.splitlines()[0].startswith("weights/lenet5/lenet5.pb on ")
-    assert checkpoint.splitlines()[0].startswith("checkpoints/lenet5/%s on " % name)
+    assert checkpoint.splitlines()[0].startswith(f"checkpoints/lenet5/{name} on ")
     assert [row["predicted"] for row in of_graph] == [row["predicted"] for row in of_checkpoint]
 
 
@@ -92,29 +94,33 @@ def test_a_test_set_given_counts(trained, digits, tmp_path):
     report(trained)  # for the next test, as it was
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    (["--weights", "none.pb"], "graph none.pb: cannot be read"),
-    (["--checkpoint", "checkpoints/lenet5/lenet5-7"], "checkpoint: found checkpoints/lenet5/lenet5-7"),
-    (["--checkpoint", "a", "--weights", "b"], "--checkpoint: found a beside --weights"),
-    (["--test_path", "nowhere"], "setting test_path: found no folder nowhere")])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--weights", "none.pb"], "graph none.pb: cannot be read"),
+        (["--checkpoint", "checkpoints/lenet5/lenet5-7"], "checkpoint: found checkpoints/lenet5/lenet5-7"),
+        (["--checkpoint", "a", "--weights", "b"], "--checkpoint: found a beside --weights"),
+        (["--test_path", "nowhere"], "setting test_path: found no folder nowhere"),
+    ],
+)
 def test_evaluate_says_what_is_wrong(trained, capsys, monkeypatch, arguments, expected):
     monkeypatch.chdir(str(trained))
     assert main(["evaluate"] + arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: " + expected) and error.count("\n") == 1
+    assert error.startswith(f"error: {expected}") and error.count("\n") == 1
 
 
 def test_predict_needs_only_the_files_of_the_export(shipped, digits):
-    done = run_py("predict", "--weights", "lenet5.pb", "--json", "--top", "2", digits + "/test/7", cwd=shipped)
+    done = run_py("predict", "--weights", "lenet5.pb", "--json", "--top", "2", f"{digits}/test/7", cwd=shipped)
     assert (done.returncode, done.stderr) == (0, "")
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    files = sorted(os.listdir(digits + "/test/7"))
+    files = sorted(os.listdir(f"{digits}/test/7"))
     assert [answer["image"] for answer in answers] == [os.path.join(digits, "test", "7", name) for name in files]
-    assert np.mean([answer["predictions"][0]["class"] == "7" for answer in answers]) > .9
+    assert np.mean([answer["predictions"][0]["class"] == "7" for answer in answers]) > 0.9
     for answer in answers:
         image = cv2.resize(cv2.imread(answer["image"]), (32, 32))
         image = (image / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        logits = ask_opencv(str(shipped / "lenet5.pb"), image[np.newaxis].astype(np.float32))[0].astype(float)
+        logits = run_opencv(str(shipped / "lenet5.pb"), image[np.newaxis].astype(np.float32))[0].astype(float)
         shares = np.exp(logits) / np.exp(logits).sum()
         best = np.argsort(-shares)[:2]
         assert [found["class"] for found in answer["predictions"]] == [str(index) for index in best]
@@ -122,7 +128,7 @@ def test_predict_needs_only_the_files_of_the_export(shipped, digits):
 
 
 def test_predict_prints_a_table(shipped, digits):
-    image = sorted(os.path.join(digits, "test", "7", name) for name in os.listdir(digits + "/test/7"))[0]
+    image = sorted(os.path.join(digits, "test", "7", name) for name in os.listdir(f"{digits}/test/7"))[0]
     done = run_py("predict", image, "--weights", "lenet5.pb", cwd=shipped)
     assert done.returncode == 0 and done.stderr == ""
     words = done.stdout.split()
@@ -132,12 +138,14 @@ def test_predict_prints_a_table(shipped, digits):
 
 def test_images_of_any_kind_and_broken_ones(shipped):
     random = np.random.RandomState(0)
-    kinds = {"dot.png": random.randint(0, 256, (1, 1, 3)).astype(np.uint8),
-             "large.jpg": random.randint(0, 256, (3000, 4000, 3)).astype(np.uint8),
-             "grey.png": random.randint(0, 256, (40, 30)).astype(np.uint8),
-             "alpha.png": random.randint(0, 256, (40, 30, 4)).astype(np.uint8),
-             "deep.png": random.randint(0, 65536, (40, 30, 3)).astype(np.uint16),
-             "wide.bmp": random.randint(0, 256, (1, 500, 3)).astype(np.uint8)}
+    kinds = {
+        "dot.png": random.randint(0, 256, (1, 1, 3)).astype(np.uint8),
+        "large.jpg": random.randint(0, 256, (3000, 4000, 3)).astype(np.uint8),
+        "grey.png": random.randint(0, 256, (40, 30)).astype(np.uint8),
+        "alpha.png": random.randint(0, 256, (40, 30, 4)).astype(np.uint8),
+        "deep.png": random.randint(0, 65536, (40, 30, 3)).astype(np.uint16),
+        "wide.bmp": random.randint(0, 256, (1, 500, 3)).astype(np.uint8),
+    }
     (shipped / "images" / "deeper").mkdir(parents=True)
     for name, pixels in kinds.items():
         assert cv2.imwrite(str(shipped / "images" / "deeper" / name), pixels)
@@ -148,8 +156,10 @@ def test_images_of_any_kind_and_broken_ones(shipped):
     (shipped / "images" / "broken.png").write_text("no image")
     done = run_py("predict", "--weights", "lenet5.pb", "--json", "images", "missing.png", cwd=shipped)
     assert done.returncode == 1
-    assert [line.split(":")[1] for line in done.stderr.splitlines()] == [" image images/broken.png",
-                                                                         " image missing.png"]
+    assert [line.split(":")[1] for line in done.stderr.splitlines()] == [
+        " image images/broken.png",
+        " image missing.png",
+    ]
     assert len(done.stdout.splitlines()) == len(kinds)
     done = run_py("predict", "--weights", "lenet5.pb", "images/broken.png", cwd=shipped)
     assert (done.returncode, done.stdout) == (1, "")
@@ -169,42 +179,46 @@ def test_names_that_break_lines_are_printed_on_one(shipped):
 @pytest.mark.parametrize("run", [None, [1], {"run_folder": 5, "test_path": ["a"]}, {"run_folder": "a\0b"}])
 def test_evaluate_without_knowing_the_run(shipped, digits, run):
     with open(str(shipped / "lenet5.json")) as file:
-        description = json.load(file)
-    (shipped / "lenet5.json").write_text(json.dumps(dict(description, run=run)))
-    done = run_py("evaluate", "--weights", "lenet5.pb", "--test_path", digits + "/test", cwd=shipped)
+        metadata = json.load(file)
+    (shipped / "lenet5.json").write_text(json.dumps(dict(metadata, run=run)))
+    done = run_py("evaluate", "--weights", "lenet5.pb", "--test_path", f"{digits}/test", cwd=shipped)
     assert done.returncode == 0, done.stderr
     assert len(list((shipped / "graphs" / "lenet5").iterdir())) == 1
 
 
-def test_predict_asks_in_batches_what_it_asks_alone(shipped, digits):
+def test_a_batch_gives_the_same_probabilities_as_single_images(shipped, digits):
     predictor = load(str(shipped / "lenet5.pb"))
-    paths = images_in(digits + "/test")
+    paths = list_images(f"{digits}/test")
     together = [shares for _, shares in predictor.classify(paths)]
     assert len(together) == 360
     for index in (0, 99, 100, 359):
-        (path, alone), = predictor.classify(paths[index:index + 1])
+        ((path, alone),) = predictor.classify(paths[index : index + 1])
         assert path == paths[index]
         np.testing.assert_allclose(together[index], alone, atol=1e-5)
         assert alone.sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("damage, expected", [
-    (lambda pb, text: (None, text), "graph lenet5.pb: cannot be read"),
-    (lambda pb, text: (pb[:1000], text), "graph lenet5.pb: "),
-    (lambda pb, text: (b"", text), "graph lenet5.pb: found no operation 'Image'"),
-    (lambda pb, text: (b"no graph at all", text), "graph lenet5.pb: found a file that is damaged"),
-    (lambda pb, text: (pb, None), "description lenet5.json: cannot be read"),
-    (lambda pb, text: (pb, "[1]"), "description lenet5.json: found None for classes"),
-    (lambda pb, text: (pb, "{"), "description lenet5.json: found a file that is not JSON"),
-    (lambda pb, text: (pb, text.replace('"Image"', '"Picture"')), "graph lenet5.pb: found no operation 'Picture'"),
-    (lambda pb, text: (pb, text.replace("32", "64")), "graph lenet5.pb: found shape"),
-    (lambda pb, text: (pb, text.replace("32", "0")), "description lenet5.json: found"),
-    (lambda pb, text: (pb, text.replace('"9"', '"9", "10"')), "description lenet5.json: found"),
-    (lambda pb, text: (pb, text.replace('"bgr"', '"gbr"')), "description lenet5.json: found 'gbr' for channel_order"),
-    (lambda pb, text: (pb, text.replace('"output",', '"a:b",')), "graph lenet5.pb: found no operation 'a:b'"),
-    (lambda pb, text: (pb, text.replace('null', '[1], 2')), "description lenet5.json: found"),
-    (lambda pb, text: (pb, text.replace('"9"', '"\\ud800"')), "description lenet5.json: found"),
-    (lambda pb, text: (pb, text.replace('"output": {', '"result": {')), "description lenet5.json: found None for out")])
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda pb, text: (None, text), "graph lenet5.pb: cannot be read"),
+        (lambda pb, text: (pb[:1000], text), "graph lenet5.pb: "),
+        (lambda pb, text: (b"", text), "graph lenet5.pb: found no operation 'Image'"),
+        (lambda pb, text: (b"no graph at all", text), "graph lenet5.pb: found a file that is damaged"),
+        (lambda pb, text: (pb, None), "metadata lenet5.json: cannot be read"),
+        (lambda pb, text: (pb, "[1]"), "metadata lenet5.json: found None for classes"),
+        (lambda pb, text: (pb, "{"), "metadata lenet5.json: found a file that is not JSON"),
+        (lambda pb, text: (pb, text.replace('"Image"', '"Picture"')), "graph lenet5.pb: found no operation 'Picture'"),
+        (lambda pb, text: (pb, text.replace("32", "64")), "graph lenet5.pb: found shape"),
+        (lambda pb, text: (pb, text.replace("32", "0")), "metadata lenet5.json: found"),
+        (lambda pb, text: (pb, text.replace('"9"', '"9", "10"')), "metadata lenet5.json: found"),
+        (lambda pb, text: (pb, text.replace('"bgr"', '"gbr"')), "metadata lenet5.json: found 'gbr' for channel_order"),
+        (lambda pb, text: (pb, text.replace('"output",', '"a:b",')), "graph lenet5.pb: found no operation 'a:b'"),
+        (lambda pb, text: (pb, text.replace("null", "[1], 2")), "metadata lenet5.json: found"),
+        (lambda pb, text: (pb, text.replace('"9"', '"\\ud800"')), "metadata lenet5.json: found"),
+        (lambda pb, text: (pb, text.replace('"output": {', '"result": {')), "metadata lenet5.json: found None for out"),
+    ],
+)
 def test_a_damaged_export_is_said_in_one_line(shipped, monkeypatch, capsys, damage, expected):
     monkeypatch.chdir(str(shipped))
     with open("lenet5.pb", "rb") as pb, open("lenet5.json") as text:
@@ -216,12 +230,18 @@ def test_a_damaged_export_is_said_in_one_line(shipped, monkeypatch, capsys, dama
                 file.write(content if isinstance(content, bytes) else content.encode())
     assert main(["predict", "--weights", "lenet5.pb", "image.png"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: " + expected) and error.count("\n") == 1
+    assert error.startswith(f"error: {expected}") and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    ([], "the following arguments are required"), (["a.png", "--top", "0"], "--top: found 0"),
-    (["a.png", "--top", "x"], "argument --top"), (["."], "folder .: found no images")])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], "the following arguments are required"),
+        (["a.png", "--top", "0"], "--top: found 0"),
+        (["a.png", "--top", "x"], "argument --top"),
+        (["."], "folder .: found no images"),
+    ],
+)
 def test_predict_says_what_is_wrong_with_its_options(shipped, tmp_path, monkeypatch, capsys, arguments, expected):
     monkeypatch.chdir(str(tmp_path))
     assert main(["predict", "--weights", "shipped/lenet5.pb"] + arguments) == 2
@@ -229,16 +249,28 @@ def test_predict_says_what_is_wrong_with_its_options(shipped, tmp_path, monkeypa
 
 
 def test_a_reader_that_stops_ends_predict_quietly(shipped, digits):
-    done = python("-c", "import subprocess, sys; first = subprocess.Popen([sys.executable] + sys.argv[1:], "
-                        "stdout=subprocess.PIPE); print(len(first.stdout.readline())); first.stdout.close(); "
-                        "first.wait()",
-                  os.path.join(REPOSITORY, "run.py"), "predict", "--weights", "lenet5.pb", digits, cwd=shipped)
+    done = python(
+        "-c",
+        "import subprocess, sys; first = subprocess.Popen([sys.executable] + sys.argv[1:], "
+        "stdout=subprocess.PIPE); print(len(first.stdout.readline())); first.stdout.close(); "
+        "first.wait()",
+        os.path.join(REPOSITORY, "run.py"),
+        "predict",
+        "--weights",
+        "lenet5.pb",
+        digits,
+        cwd=shipped,
+    )
     assert int(done.stdout) > 10 and done.stderr == ""
 
 
-@pytest.mark.parametrize("given, parameters, products", [  # LeCun 1998 by hand; Sandler 2018, 300 million multiply-adds
-    (dict(model_arch="lenet5", classes=10), 62006, 651720),
-    (dict(model_arch="mobilenetv2", classes=1000), 3504872, 300774272)])
+@pytest.mark.parametrize(
+    "given, parameters, products",
+    [  # LeCun 1998 by hand; Sandler 2018, 300 million multiply-adds
+        ({"model_arch": "lenet5", "classes": 10}, 62006, 651720),
+        ({"model_arch": "mobilenetv2", "classes": 1000}, 3504872, 300774272),
+    ],
+)
 def test_summary_adds_up(given, parameters, products, capsys):
     found = layers(settings(**dict(given, classes=[str(number) for number in range(given["classes"])])))
     assert (sum(row[2] for row in found), sum(row[3] for row in found)) == (parameters, products)
@@ -251,8 +283,10 @@ def test_summary_of_lenet_by_hand():
     assert layers(settings(model_arch="lenet5", classes=["a", "b"])) == [
         ("conv1", [28, 28, 6], 6 * 5 * 5 * 3 + 6, 28 * 28 * 6 * 5 * 5 * 3),
         ("conv2", [10, 10, 16], 16 * 5 * 5 * 6 + 16, 10 * 10 * 16 * 5 * 5 * 6),
-        ("fc1", [120], 400 * 120 + 120, 400 * 120), ("fc2", [84], 120 * 84 + 84, 120 * 84),
-        ("fc3", [2], 84 * 2 + 2, 84 * 2)]
+        ("fc1", [120], 400 * 120 + 120, 400 * 120),
+        ("fc2", [84], 120 * 84 + 84, 120 * 84),
+        ("fc3", [2], 84 * 2 + 2, 84 * 2),
+    ]
 
 
 @pytest.mark.parametrize("channel_order", ["bgr", "rgb"])
@@ -260,7 +294,7 @@ def test_the_first_batch_is_drawn_as_people_see_it(two_classes, channel_order):
     trainer = Trainer(**dict(vars(two_classes), channel_order=channel_order))
     images, _, ids, cls = trainer.data.train.next_batch(8)
     for image, name, class_name in zip(denormalized(images, trainer.config), ids, cls):
-        path = "%s/%s/%s" % (two_classes.train_path, class_name, name)
+        path = f"{two_classes.train_path}/{class_name}/{name}"
         assert np.array_equal(image, cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB))
     trainer.optimize(1)
     assert os.path.exists(os.path.join(trainer.run_folder, "train_batch.png"))
@@ -273,6 +307,7 @@ def test_curves_are_drawn_after_an_interruption(two_classes, monkeypatch):
     def interrupted():
         save()
         raise KeyboardInterrupt
+
     monkeypatch.setattr(trainer, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(3)
@@ -283,14 +318,15 @@ def test_curves_are_drawn_after_an_interruption(two_classes, monkeypatch):
 @pytest.mark.parametrize("count", [2, 3, 10, 100])
 def test_pictures_for_few_and_many_classes(tmp_path, count):
     random = np.random.RandomState(0)
-    names = ["a $rather$ long name of class %d" % number for number in range(count)]
+    names = [f"a $rather$ long name of class {number}" for number in range(count)]
     path = str(tmp_path / "picture.png")
     draw_confusion(path, random.randint(0, 2000, (count, count)), names)
     height, width = cv2.imread(path).shape[:2]
     assert 400 < height < 2200 and 500 < width < 2200
     draw_grid(path, [random.randint(0, 256, (9, 5, 3)).astype(np.uint8)] * count, names, "some")
     assert cv2.imread(path).shape[1] < 1200
-    draw_curves(path, [dict(epoch=number, loss=1.0, acc=.5, val_loss=1.0, val_acc=.5) for number in range(count)])
+    history = [{"epoch": number, "loss": 1.0, "acc": 0.5, "val_loss": 1.0, "val_acc": 0.5} for number in range(count)]
+    draw_curves(path, history, history[0])
     assert cv2.imread(path).shape[:2] > (300, 700)
 
 
@@ -301,4 +337,4 @@ def test_no_mistakes_are_a_picture_as_well(tmp_path):
 
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(InputError, match="found no images"):
-        images_in(str(tmp_path))
+        list_images(str(tmp_path))

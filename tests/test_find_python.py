@@ -10,27 +10,30 @@ SCRIPT = os.path.join(REPOSITORY, "utils", "find_python.sh")
 
 
 def find(*arguments, **environment):
-    return subprocess.run(["/bin/sh", SCRIPT] + list(arguments), env=environment, stdout=subprocess.PIPE,
-                          universal_newlines=True)
+    return subprocess.run(
+        ["/bin/sh", SCRIPT] + list(arguments), env=environment, stdout=subprocess.PIPE, universal_newlines=True
+    )
 
 
 @pytest.fixture
 def fake(tmp_path):
     """Put a program on PATH that passes for a Python of that version: fake("python3.7", "3.7 1.14.0 ...")."""
+
     def make(name, answer, code=0):
         program = tmp_path / name
         program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text("#!/bin/sh\necho '%s'\nexit %d\n" % (answer, code))
+        program.write_text(f"#!/bin/sh\necho '{answer}'\nexit {code}\n")
         program.chmod(0o755)
         return str(program)
+
     return make
 
 
 def test_this_python_is_found_and_its_tensorflow_is_named():
-    version = "%d.%d" % sys.version_info[:2]
+    version = "{}.{}".format(*sys.version_info)
     found = find(sys.executable, PATH="", HOME="/nowhere")
-    assert found.stdout == "%s %s %s\n" % (version, "1.14.0" if version < "3.8" and version != "3.11" and
-                                           len(version) == 3 else "2.21.0", sys.executable)
+    tensorflow = "1.14.0" if sys.version_info < (3, 8) else "2.21.0"
+    assert found.stdout == f"{version} {tensorflow} {sys.executable}\n"
 
 
 def test_a_python_for_tensorflow_1_is_preferred(fake, tmp_path):
@@ -54,10 +57,14 @@ def test_behind_a_pyenv_shim_that_fails_stands_pyenv_s_own_folder(fake, tmp_path
         assert find(*arguments, PATH=str(tmp_path), HOME=str(tmp_path)).stdout == "3.6 1.14.0 /there/python\n"
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    (["python3.10"], "error: found PYTHON=python3.10, which is Python 3.10; install Python 3.11"),
-    (["/no such/python"], "error: found PYTHON=/no such/python, which does not run; install"),
-    ([], "error: found no Python that fits on PATH or under pyenv; install Python 3.11")])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["python3.10"], "error: found PYTHON=python3.10, which is Python 3.10; install Python 3.11"),
+        (["/no such/python"], "error: found PYTHON=/no such/python, which does not run; install"),
+        ([], "error: found no Python that fits on PATH or under pyenv; install Python 3.11"),
+    ],
+)
 def test_no_python_that_fits(fake, tmp_path, arguments, expected):
     fake("python3.10", "unfit 3.10")
     found = find(*arguments, PATH=str(tmp_path), HOME="/nowhere")

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 
 from convert.freeze import export_checkpoint
 from src.errors import InputError
-from tests.conftest import ask, ask_opencv, load_graph
+from tests.conftest import load_graph, run_graph, run_opencv
 from trainer import Trainer
+from utils.checkpoints import Checkpoints
+from utils.predictor import load
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "fixtures")
 
@@ -26,32 +29,49 @@ def test_the_graph_answers_as_the_session_does(exported, count):
     exported.export(last=True)
     images = exported.data.valid.next_batch(count)[0]
     expected = exported.session.run(exported.model.getOutput(), {exported.x: images})
-    np.testing.assert_allclose(ask("weights/lenet5/lenet5.pb", images), expected, atol=1e-5)
-    np.testing.assert_allclose(ask_opencv("weights/lenet5/lenet5.pb", images), expected, atol=1e-4)
+    np.testing.assert_allclose(run_graph("weights/lenet5/lenet5.pb", images), expected, atol=1e-5)
+    np.testing.assert_allclose(run_opencv("weights/lenet5/lenet5.pb", images), expected, atol=1e-4)
 
 
 def test_the_graph_holds_only_what_leads_from_image_to_output(exported):
     nodes = load_graph("weights/lenet5/lenet5.pb").node
     assert [node.name for node in nodes if node.op == "Placeholder"] == ["Image"]
     assert nodes[-1].name == "output"
-    assert {node.op for node in nodes} == {"Placeholder", "Const", "Conv2D", "BiasAdd", "Relu", "MaxPool", "Reshape",
-                                           "MatMul", "Identity"}
+    assert {node.op for node in nodes} == {
+        "Placeholder",
+        "Const",
+        "Conv2D",
+        "BiasAdd",
+        "Relu",
+        "MaxPool",
+        "Reshape",
+        "MatMul",
+        "Identity",
+    }
 
 
 def test_labels_and_description_say_all_that_a_prediction_needs(exported):
     with open("weights/lenet5/labels.txt") as file:
         assert file.read() == "cat\ndog\n"
     with open("weights/lenet5/lenet5.json") as file:
-        description = json.load(file)
-    assert description == {
+        metadata = json.load(file)
+    assert metadata == {
         "model_arch": "lenet5",
-        "input": {"name": "Image", "shape": [None, 16, 16, 3]}, "output": {"name": "output", "shape": [None, 2]},
-        "image_normalize_mean": [0.485, 0.456, 0.406], "image_normalize_std": [0.229, 0.224, 0.225],
-        "channel_order": "bgr", "classes": ["cat", "dog"],
+        "input": {"name": "Image", "shape": [None, 16, 16, 3]},
+        "output": {"name": "output", "shape": [None, 2]},
+        "image_normalize_mean": [0.485, 0.456, 0.406],
+        "image_normalize_std": [0.229, 0.224, 0.225],
+        "channel_order": "bgr",
+        "classes": ["cat", "dog"],
         "val_acc": max(entry["val_acc"] for entry in exported.history),
-        "run": {"train_path": exported.config.train_path, "test_path": "data/cifar10png/test",
-                "run_folder": exported.run_folder, "checkpoint": description["run"]["checkpoint"]}}
-    assert description["run"]["checkpoint"] in ("checkpoints/lenet5/lenet5-4", "checkpoints/lenet5/lenet5-8")
+        "run": {
+            "train_path": exported.config.train_path,
+            "test_path": "data/cifar10png/test",
+            "run_folder": exported.run_folder,
+            "checkpoint": metadata["run"]["checkpoint"],
+        },
+    }
+    assert metadata["run"]["checkpoint"] in ("checkpoints/lenet5/lenet5-4", "checkpoints/lenet5/lenet5-8")
 
 
 def test_export_of_the_best_checkpoint_is_the_same_graph(exported):
@@ -69,10 +89,13 @@ def test_export_without_a_usable_checkpoint(exported):
         export_checkpoint(checkpoint_dir="empty")
     with open("checkpoints/lenet5/run.json") as file:
         record = file.read()
-    for content, expected in ((record.replace('"img_size": 16', '"img_size": 32'), "fc1/kernel"),
-                              (record.replace('"bgr"', '"gbr"'), "channel_order"),
-                              (record.replace('"val_loss": ', '"val_loss": "x", "other": '), "run.json"),
-                              (record.replace('"lenet5-', '"other-'), "run.json"), ("{", "run.json")):
+    for content, expected in (
+        (record.replace('"img_size": 16', '"img_size": 32'), "fc1/kernel"),
+        (record.replace('"bgr"', '"gbr"'), "channel_order"),
+        (record.replace('"val_loss": ', '"val_loss": "x", "other": '), "run.json"),
+        (record.replace('"lenet5-', '"other-'), "run.json"),
+        ("{", "run.json"),
+    ):
         with open("checkpoints/lenet5/run.json", "w") as file:
             file.write(content)
         with pytest.raises(InputError, match=expected):
@@ -95,6 +118,7 @@ def test_an_export_that_fails_leaves_the_earlier_graph(exported, monkeypatch):
 
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(InputError, match="weights/lenet5/.*No space left"):
         exported.export()
@@ -105,26 +129,67 @@ def test_an_export_that_fails_leaves_the_earlier_graph(exported, monkeypatch):
 @pytest.mark.parametrize("runtime", ["1.14", "2.21"])
 def test_graphs_of_either_runtime_answer_on_this_one(runtime):
     """Fixtures, made by tests/fixtures/make.py: the graph exported on a runtime, and what its session answered."""
-    folder = os.path.join(FIXTURES, "tensorflow-" + runtime)
+    folder = os.path.join(FIXTURES, f"tensorflow-{runtime}")
     path = os.path.join(folder, "lenet5.pb")
     answer = np.load(os.path.join(folder, "answer.npz"))
-    np.testing.assert_allclose(ask(path, answer["images"]), answer["logits"], atol=1e-5)
-    np.testing.assert_allclose(ask_opencv(path, answer["images"]), answer["logits"], atol=1e-4)
+    np.testing.assert_allclose(run_graph(path, answer["images"]), answer["logits"], atol=1e-5)
+    np.testing.assert_allclose(run_opencv(path, answer["images"]), answer["logits"], atol=1e-4)
 
 
 def test_description_is_enough_to_predict(digits, in_tmp_path):
     """From the files of an export and OpenCV alone, with no other part of this project, a digit is recognized."""
-    trainer = Trainer(train_path=digits + "/train", num_epoch=5)
+    trainer = Trainer(train_path=f"{digits}/train", num_epoch=5)
     trainer.optimize()
     trainer.export()
     with open("weights/lenet5/lenet5.json") as file:
-        description = json.load(file)
-    _, height, width, _ = description["input"]["shape"]
+        metadata = json.load(file)
+    _, height, width, _ = metadata["input"]["shape"]
     hits = 0
-    for label in description["classes"]:
+    for label in metadata["classes"]:
         name = sorted(os.listdir(os.path.join(digits, "test", label)))[0]
         image = cv2.resize(cv2.imread(os.path.join(digits, "test", label, name)), (width, height)).astype(np.float32)
-        image = (image / 255 - description["image_normalize_mean"]) / description["image_normalize_std"]
-        logits = ask_opencv("weights/lenet5/lenet5.pb", image[np.newaxis].astype(np.float32))
-        hits += description["classes"][logits.argmax()] == label
+        image = (image / 255 - metadata["image_normalize_mean"]) / metadata["image_normalize_std"]
+        logits = run_opencv("weights/lenet5/lenet5.pb", image[np.newaxis].astype(np.float32))
+        hits += metadata["classes"][logits.argmax()] == label
     assert hits >= 8
+
+
+def fixture_checkpoints(runtime):
+    """A copy, in the working directory, of the checkpoints in a fixture; returns what its session gave as well."""
+    folder = os.path.join(FIXTURES, f"tensorflow-{runtime}")
+    shutil.copytree(os.path.join(folder, "checkpoints"), "checkpoints/lenet5")
+    return np.load(os.path.join(folder, "answer.npz"))
+
+
+@pytest.mark.parametrize("runtime", ["1.14", "2.21"])
+def test_a_checkpoint_of_either_runtime_and_of_an_earlier_version_is_exported(in_tmp_path, runtime):
+    answer = fixture_checkpoints(runtime)
+    path, origin = export_checkpoint()
+    np.testing.assert_allclose(run_graph(path, answer["images"]), answer["logits"], atol=1e-5)
+    assert origin["checkpoint"] == "checkpoints/lenet5/lenet5-3"
+    np.testing.assert_allclose(load(path).logits(answer["images"]), answer["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["1.14", "2.21"])
+def test_graph_and_metadata_of_either_runtime_and_of_an_earlier_version_are_read(runtime):
+    folder = os.path.join(FIXTURES, f"tensorflow-{runtime}")
+    answer = np.load(os.path.join(folder, "answer.npz"))
+    predictor = load(os.path.join(folder, "lenet5.pb"))
+    assert predictor.classes == ["cat", "dog", "owl"]
+    np.testing.assert_allclose(predictor.logits(answer["images"]), answer["logits"], atol=1e-5)
+
+
+def test_settings_of_a_later_version_are_passed_over_and_missing_ones_take_their_default(in_tmp_path, capsys):
+    answer = fixture_checkpoints("2.21")
+    with open("checkpoints/lenet5/run.json") as file:
+        record = json.load(file)
+    del record["lenet5-3"]["settings"]["augment"], record["lenet5-3"]["settings"]["step_rate"]
+    record["lenet5-3"]["settings"].update(dropout=0.5, teacher="none")
+    with open("checkpoints/lenet5/run.json", "w") as file:
+        json.dump(record, file)
+    config, _, _ = Checkpoints("checkpoints/lenet5").load("checkpoints/lenet5/lenet5-3")
+    assert (config.augment, config.step_rate, config.img_size) == ("none", 1000, 16)
+    expected = "note: checkpoint checkpoints/lenet5/lenet5-3: ignoring unknown settings: dropout, teacher\n"
+    assert capsys.readouterr().err == expected
+    path, _ = export_checkpoint()
+    np.testing.assert_allclose(run_graph(path, answer["images"]), answer["logits"], atol=1e-5)

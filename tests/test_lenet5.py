@@ -16,14 +16,26 @@ def build(size, total_class):
 
 def test_shapes_and_parameters_are_those_worked_out_by_hand():
     graph, model, shapes = build(32, 10)
-    assert shapes == {"conv1/kernel": [5, 5, 3, 6], "conv1/bias": [6],
-                      "conv2/kernel": [5, 5, 6, 16], "conv2/bias": [16],
-                      "fc1/kernel": [400, 120], "fc1/bias": [120], "fc2/kernel": [120, 84], "fc2/bias": [84],
-                      "fc3/kernel": [84, 10], "fc3/bias": [10]}
+    assert shapes == {
+        "conv1/kernel": [5, 5, 3, 6],
+        "conv1/bias": [6],
+        "conv2/kernel": [5, 5, 6, 16],
+        "conv2/bias": [16],
+        "fc1/kernel": [400, 120],
+        "fc1/bias": [120],
+        "fc2/kernel": [120, 84],
+        "fc2/bias": [84],
+        "fc3/kernel": [84, 10],
+        "fc3/bias": [10],
+    }
     # 456 + 2,416 + 48,120 + 10,164 + 850
     assert sum(np.prod(shape) for shape in shapes.values()) == 62006
     assert [op.outputs[0].shape.as_list() for op in graph.get_operations() if op.type in ("Conv2D", "MaxPool")] == [
-        [None, 28, 28, 6], [None, 14, 14, 6], [None, 10, 10, 16], [None, 5, 5, 16]]
+        [None, 28, 28, 6],
+        [None, 14, 14, 6],
+        [None, 10, 10, 16],
+        [None, 5, 5, 16],
+    ]
     assert model.getInput().name == "Image:0" and model.getInput() is model.inputImage
     assert model.getOutput().name == "output:0" and model.getOutput() is model.output
     assert model.getOutput().shape.as_list() == [None, 10]
@@ -37,7 +49,7 @@ def test_other_sizes_and_class_counts(size, flat):
 
 
 def test_class_count_comes_from_the_config_if_not_given(monkeypatch):
-    monkeypatch.setattr(config, "total_class", 7)
+    monkeypatch.setitem(vars(config), "total_class", 7)
     assert build(32, None)[1].getOutput().shape.as_list() == [None, 7]
 
 
@@ -71,10 +83,14 @@ def test_forward_pass_equals_one_in_numpy():
     x = image[0].astype(np.float64)
     for name in ("conv1", "conv2"):
         side = x.shape[0] - 4
-        x = np.array([[np.tensordot(x[i:i + 5, j:j + 5], w[name + "/kernel"], 3) + w[name + "/bias"]
-                       for j in range(side)] for i in range(side)])
+        x = np.array(
+            [
+                [np.tensordot(x[i : i + 5, j : j + 5], w[f"{name}/kernel"], 3) + w[f"{name}/bias"] for j in range(side)]
+                for i in range(side)
+            ]
+        )
         x = np.maximum(x, 0).reshape(side // 2, 2, side // 2, 2, -1).max(axis=(1, 3))
     x = x.ravel()
     for name in ("fc1", "fc2"):
-        x = np.maximum(x.dot(w[name + "/kernel"]) + w[name + "/bias"], 0)
+        x = np.maximum(x.dot(w[f"{name}/kernel"]) + w[f"{name}/bias"], 0)
     np.testing.assert_allclose(found[0], x.dot(w["fc3/kernel"]) + w["fc3/bias"], rtol=1e-4, atol=1e-5)

@@ -4,17 +4,17 @@ import cv2
 import numpy as np
 import pytest
 import sklearn.datasets
-
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dataset import normalization_table, preprocess, read_test_set
+from dataset import read_test_set
 from models.mobilenetv2 import MobileNetv2
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from tests.conftest import ask, ask_opencv, load_graph, python, run_py
+from tests.conftest import load_graph, python, run_graph, run_opencv, run_py
 from trainer import Trainer
 from utils.checkpoints import assign
+from utils.images import normalization_table, preprocess
 
 KERAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keras_mobilenetv2.py")
 
@@ -25,7 +25,7 @@ def photos(count, size):
     images = []
     for index in range(count):
         photo = cv2.imread(os.path.join(folder, ("china.jpg", "flower.jpg")[index % 2]))
-        images.append(photo[20 * index:20 * index + 300, 40 * index:40 * index + 300])
+        images.append(photo[20 * index : 20 * index + 300, 40 * index : 40 * index + 300])
     return preprocess(images, size, "bgr", normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
 
@@ -92,30 +92,35 @@ def test_a_training_step_equals_keras_s(keras):
     # Keras 3 follows the variance of the batch, fused batch norm that of the population: N / (N - 1) times as much.
     side, corrected = size, tf.__version__.startswith("1.")
     for name, before, theirs in zip(names, expected["weights"], expected["after"]):
-        if name == "first/kernel" or name in ["block%d/depthwise/kernel" % block for block in (2, 4, 7, 14)]:
+        if name == "first/kernel" or name in [f"block{block}/depthwise/kernel" for block in (2, 4, 7, 14)]:
             side = -(-side // 2)  # stride 2
         count = len(images) * side * side
         if name.endswith("moving_mean"):
-            np.testing.assert_allclose((after[name] - 0.999 * before) / 0.001, (theirs - 0.999 * before) / 0.001,
-                                       rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(
+                (after[name] - 0.999 * before) / 0.001, (theirs - 0.999 * before) / 0.001, rtol=1e-3, atol=1e-3
+            )
         if name.endswith("moving_variance"):
             variance = (theirs - 0.999 * before) / 0.001 * (1 if corrected else count / (count - 1.0))
             np.testing.assert_allclose((after[name] - 0.999 * before) / 0.001, variance, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("width, depths", [(0.35, [16, 8, 8, 16, 24, 32, 56, 112, 1280]),
-                                           (1.4, [48, 24, 32, 48, 88, 136, 224, 448, 1792])])
+@pytest.mark.parametrize(
+    "width, depths", [(0.35, [16, 8, 8, 16, 24, 32, 56, 112, 1280]), (1.4, [48, 24, 32, 48, 88, 136, 224, 448, 1792])]
+)
 def test_other_widths_are_rounded_to_multiples_of_8(width, depths):
     """The depths of the networks that TF-slim publishes for these widths."""
     graph, _ = build(96, width, is4Train=True)
-    names = ["first"] + ["block%d/project" % block for block in (1, 2, 4, 7, 11, 14, 17)] + ["last"]
-    assert [graph.get_tensor_by_name(name + "/kernel:0").shape.as_list()[-1] for name in names] == depths
+    names = ["first"] + [f"block{block}/project" for block in (1, 2, 4, 7, 11, 14, 17)] + ["last"]
+    assert [graph.get_tensor_by_name(f"{name}/kernel:0").shape.as_list()[-1] for name in names] == depths
 
 
 def normalized(graph, name):
     """The shape of what batch norm leaves in that variable scope, without the batch."""
-    return [operation.outputs[0].shape.as_list()[1:] for operation in graph.get_operations()
-            if operation.name.startswith(name + "/FusedBatchNorm") and len(operation.outputs) > 1][0]
+    return [
+        operation.outputs[0].shape.as_list()[1:]
+        for operation in graph.get_operations()
+        if operation.name.startswith(f"{name}/FusedBatchNorm") and len(operation.outputs) > 1
+    ][0]
 
 
 def test_parameters_and_shapes_of_the_paper():
@@ -124,10 +129,18 @@ def test_parameters_and_shapes_of_the_paper():
         # Keras's count for 1,000 classes, 3,504,872, less 990 * 1,281 for the classes that are missing.
         assert sum(np.prod(variable.shape.as_list()) for variable in tf.trainable_variables()) == 2236682
     assert model.getOutput().name == "output:0" and model.getInput().name == "Image:0"
-    names = ["first"] + ["block%d/project" % block for block in (1, 3, 6, 10, 13, 16, 17)] + ["last"]
+    names = ["first"] + [f"block{block}/project" for block in (1, 3, 6, 10, 13, 16, 17)] + ["last"]
     assert [normalized(graph, name) for name in names] == [
-        [112, 112, 32], [112, 112, 16], [56, 56, 24], [28, 28, 32], [14, 14, 64], [14, 14, 96], [7, 7, 160],
-        [7, 7, 320], [7, 7, 1280]]
+        [112, 112, 32],
+        [112, 112, 16],
+        [56, 56, 24],
+        [28, 28, 32],
+        [14, 14, 64],
+        [14, 14, 96],
+        [7, 7, 160],
+        [7, 7, 320],
+        [7, 7, 1280],
+    ]
     assert "block1/expand/kernel" not in [operation.name for operation in graph.get_operations()]  # t = 1
 
 
@@ -136,8 +149,15 @@ def trained(digits, tmp_path_factory):
     """A small network after 111 steps, exported; 40 px, because OpenCV 4.14 gets depthwise convolutions of 1x1 pixels
     wrong, as there are at 32 px."""
     folder = str(tmp_path_factory.mktemp("trained"))
-    trainer = Trainer(model_arch="mobilenetv2", train_path=digits + "/train", img_size=40, width=0.35,
-                      checkpoint_dir=folder, weight_dir=folder, tensorboard_dir=folder)
+    trainer = Trainer(
+        model_arch="mobilenetv2",
+        train_path=f"{digits}/train",
+        img_size=40,
+        width=0.35,
+        checkpoint_dir=folder,
+        weight_dir=folder,
+        tensorboard_dir=folder,
+    )
     trainer.optimize(num_epoch=3)
     trainer.path = trainer.export()
     return trainer
@@ -151,18 +171,31 @@ def test_an_image_alone_is_answered_as_within_a_batch(trained):
     assert len(set(expected.argmax(axis=1))) > 3  # not one class for every image
     scale = np.abs(expected).max()
     for index in range(8):
-        alone = images[index:index + 1]
-        for answer in (trained.session.run(logits, {trained.x: alone}), ask(trained.path, alone),
-                       ask_opencv(trained.path, alone)):
+        alone = images[index : index + 1]
+        for answer in (
+            trained.session.run(logits, {trained.x: alone}),
+            run_graph(trained.path, alone),
+            run_opencv(trained.path, alone),
+        ):
             assert np.abs(answer[0] - expected[index]).max() <= 1e-4 * scale
-    assert np.abs(ask(trained.path, images) - expected).max() <= 1e-4 * scale
-    assert np.abs(ask_opencv(trained.path, images) - expected).max() <= 1e-4 * scale
+    assert np.abs(run_graph(trained.path, images) - expected).max() <= 1e-4 * scale
+    assert np.abs(run_opencv(trained.path, images) - expected).max() <= 1e-4 * scale
 
 
 def test_batch_norm_is_folded_into_the_convolutions(trained):
     nodes = load_graph(trained.path).node
-    assert {node.op for node in nodes} == {"Placeholder", "Const", "Conv2D", "DepthwiseConv2dNative", "BiasAdd",
-                                           "Relu6", "AddN", "Mean", "MatMul", "Identity"}
+    assert {node.op for node in nodes} == {
+        "Placeholder",
+        "Const",
+        "Conv2D",
+        "DepthwiseConv2dNative",
+        "BiasAdd",
+        "Relu6",
+        "AddN",
+        "Mean",
+        "MatMul",
+        "Identity",
+    }
     assert sum(node.op == "Conv2D" for node in nodes) == 35 and sum(node.op == "BiasAdd" for node in nodes) == 53
 
 
@@ -175,13 +208,13 @@ def test_folded_answers_equal_batch_norm_s(trained):
     for node in norms:
         scope = node.name.rsplit("/", 1)[0]
         node.attr["is_training"].b = False
-        node.input[3], node.input[4] = scope + "/moving_mean/read", scope + "/moving_variance/read"
+        node.input[3], node.input[4] = f"{scope}/moving_mean/read", f"{scope}/moving_variance/read"
     with trained.graph.as_default():
-        expected, = tf.import_graph_def(unfolded, return_elements=["output:0"], name="unfolded")
+        (expected,) = tf.import_graph_def(unfolded, return_elements=["output:0"], name="unfolded")
         values = trained.session.run({variable.op.name: variable for variable in trained.variables})
-        reads = {"unfolded/%s:0" % name: value for name, value in values.items()}
+        reads = {f"unfolded/{name}:0": value for name, value in values.items()}
         expected = trained.session.run(expected, dict(reads, **{"unfolded/Image:0": images}))
-    found = ask(trained.path, images)
+    found = run_graph(trained.path, images)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
@@ -193,8 +226,13 @@ def test_validation_is_usable_after_100_steps(trained):
 def test_momentum_of_the_moving_statistics_is_a_setting(digits, in_tmp_path):
     means = []
     for momentum in (0, 0.75):
-        trainer = Trainer(model_arch="mobilenetv2", train_path=digits + "/train", img_size=32, width=0.35,
-                          batch_norm_momentum=momentum)
+        trainer = Trainer(
+            model_arch="mobilenetv2",
+            train_path=f"{digits}/train",
+            img_size=32,
+            width=0.35,
+            batch_norm_momentum=momentum,
+        )
         images, labels, _, _ = trainer.data.train.next_batch(32)
         trainer.session.run(trainer.optimizer, {trainer.x: images, trainer.y_true: labels})
         means.append(trainer.session.run(trainer.graph.get_tensor_by_name("first/moving_mean:0")))
@@ -205,10 +243,11 @@ def test_momentum_of_the_moving_statistics_is_a_setting(digits, in_tmp_path):
 def test_weight_decay_is_part_of_the_cost_and_logged(trained):
     images, labels, _, _ = trained.data.train.next_batch(32)
     cross_entropy, cost, weight_loss = trained.session.run(
-        [trained.cross_entropy, trained.cost, trained.weight_loss], {trained.x: images, trained.y_true: labels})
+        [trained.cross_entropy, trained.cost, trained.weight_loss], {trained.x: images, trained.y_true: labels}
+    )
     kernels = trained.session.run([variable for variable in trained.variables if "kernel" in variable.op.name])
     assert len(kernels) == 53
-    assert weight_loss == pytest.approx(4e-5 / 2 * sum((kernel ** 2).sum() for kernel in kernels), rel=1e-4)
+    assert weight_loss == pytest.approx(4e-5 / 2 * sum((kernel**2).sum() for kernel in kernels), rel=1e-4)
     assert cost == pytest.approx(cross_entropy.mean() + weight_loss, rel=1e-5)
     events = EventAccumulator(trained.run_folder)
     events.Reload()
@@ -216,7 +255,7 @@ def test_weight_decay_is_part_of_the_cost_and_logged(trained):
 
 
 def test_the_reported_cost_is_that_of_the_weights_before_the_step(digits, in_tmp_path):
-    trainer = Trainer(model_arch="mobilenetv2", train_path=digits + "/train", img_size=32, width=0.35, weight_decay=1.0)
+    trainer = Trainer(model_arch="mobilenetv2", train_path=f"{digits}/train", img_size=32, width=0.35, weight_decay=1.0)
     images, labels, _, _ = trainer.data.train.next_batch(32)
     feed = {trainer.x: images, trainer.y_true: labels}
     for _ in range(5):
@@ -228,36 +267,60 @@ def test_model_arch_alone_switches_size_weight_decay_and_folders():
     chosen = settings(model_arch="mobilenetv2")
     assert (chosen.img_size, chosen.weight_decay, chosen.width) == (224, 4e-5, 1.0)
     assert (chosen.checkpoint_dir, chosen.weight_dir, chosen.tensorboard_dir) == (
-        "checkpoints/mobilenetv2", "weights/mobilenetv2", "graphs/mobilenetv2")
+        "checkpoints/mobilenetv2",
+        "weights/mobilenetv2",
+        "graphs/mobilenetv2",
+    )
     assert settings().weight_decay == 0
 
 
 def test_fine_tuning_to_other_classes(trained, digits, in_tmp_path, capsys):
     weights = trained.session.run({variable.op.name: variable for variable in trained.variables})
     capsys.readouterr()
-    given = dict(model_arch="mobilenetv2", train_path=digits + "/train", img_size=40, width=0.35,
-                 classes=["3", "5", "8"])
+    given = {
+        "model_arch": "mobilenetv2",
+        "train_path": f"{digits}/train",
+        "img_size": 40,
+        "width": 0.35,
+        "classes": ["3", "5", "8"],
+    }
     folder = trained.config.checkpoint_dir
-    for source in (folder, folder + "/mobilenetv2-111"):
+    for source in (folder, f"{folder}/mobilenetv2-111"):
         tuned = Trainer(pretrained=source, **given)
         assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in capsys.readouterr().out
         for name, value in tuned.session.run({v.op.name: v for v in tuned.variables}).items():
             assert np.array_equal(value, weights[name]) == (not name.startswith("logits"))
         assert tuned.session.run(tuned.global_step) == 0
-    for source in ("nowhere", str(in_tmp_path), folder + "/mobilenetv2-9"):
-        with pytest.raises(InputError, match="setting pretrained: found " + source):
+    for source in ("nowhere", str(in_tmp_path), f"{folder}/mobilenetv2-9"):
+        with pytest.raises(InputError, match=f"setting pretrained: found {source}"):
             Trainer(pretrained=source, **given)
     with pytest.raises(InputError, match="setting pretrained: found nothing in .* that fits"):
-        Trainer(pretrained=folder, train_path=digits + "/train")
+        Trainer(pretrained=folder, train_path=f"{digits}/train")
 
 
 def test_the_digits_are_learned(digits, tmp_path):
-    done = run_py("--model_arch", "mobilenetv2", "--width", "0.35", "--img_size", "32", "--num_epoch", "20",
-                  "--step_rate", "100", "--decay", "0.7", "--train_path", digits + "/train", cwd=tmp_path)
+    done = run_py(
+        "--model_arch",
+        "mobilenetv2",
+        "--width",
+        "0.35",
+        "--img_size",
+        "32",
+        "--num_epoch",
+        "20",
+        "--step_rate",
+        "100",
+        "--decay",
+        "0.7",
+        "--train_path",
+        f"{digits}/train",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     path = str(tmp_path / "weights" / "mobilenetv2" / "mobilenetv2.pb")
     hits = []
-    for images, labels, _, _ in read_test_set(settings(train_path=digits + "/train", test_path=digits + "/test")
-                                              ).batches(360):
-        hits.extend(ask(path, images).argmax(axis=1) == labels.argmax(axis=1))
-    assert len(hits) == 360 and np.mean(hits) > .95
+    for images, labels, _, _ in read_test_set(
+        settings(train_path=f"{digits}/train", test_path=f"{digits}/test")
+    ).batches(360):
+        hits.extend(run_graph(path, images).argmax(axis=1) == labels.argmax(axis=1))
+    assert len(hits) == 360 and np.mean(hits) > 0.95

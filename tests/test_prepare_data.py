@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from dataset import read_train_sets
 from src.errors import InputError
 from src.settings import settings
-from dataset import read_train_sets
 from utils import prepare_data
 from utils.prepare_data import CIFAR10_CLASSES, prepare, prepare_cifar10
 
@@ -42,12 +42,14 @@ def archive(tmp_path):
     random = np.random.RandomState(0)
     path = tmp_path / "official.tar.gz"
     with tarfile.open(str(path), "w:gz") as members:
+
         def add(name, content):
-            member = tarfile.TarInfo("cifar-10-batches-bin/" + name)
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             member.size = len(content)
             members.addfile(member, io.BytesIO(content))
+
         add("batches.meta.txt", "\n".join(CIFAR10_CLASSES).encode())
-        for name in ["data_batch_%d.bin" % i for i in range(1, 6)] + ["test_batch.bin"]:
+        for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
             records = random.randint(0, 256, (RECORDS, 3073)).astype(np.uint8)
             records[:, 0] = np.arange(RECORDS) % 10
             # A cat of one colour: red 200, green 100, blue 50, ...
@@ -87,6 +89,7 @@ def test_cifar10_from_an_archive(archive, tmp_path):
 @pytest.fixture
 def server(tmp_path):
     """Serves tmp_path on loopback; `cut` is how many bytes of an answer it sends, None for all."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             file = tmp_path / self.path[1:]
@@ -96,7 +99,7 @@ def server(tmp_path):
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[:self.server.cut])
+            self.wfile.write(content[: self.server.cut])
 
         def log_message(self, *arguments):
             pass
@@ -113,25 +116,27 @@ def server(tmp_path):
 
 def test_cifar10_downloaded(archive, tmp_path, server):
     path = str(tmp_path / "cifar10png")
-    prepare_cifar10(path, url="http://127.0.0.1:%d/official.tar.gz" % server.server_port, md5=md5(archive))
+    prepare_cifar10(path, url=f"http://127.0.0.1:{server.server_port}/official.tar.gz", md5=md5(archive))
     assert sorted(os.listdir(path)) == ["test", "train"]
     assert leftovers(tmp_path) == ["cifar10png"]
 
 
 def test_a_download_that_fails(archive, tmp_path, server):
-    path, url = str(tmp_path / "cifar10png"), "http://127.0.0.1:%d/" % server.server_port
+    path, url = str(tmp_path / "cifar10png"), f"http://127.0.0.1:{server.server_port}/"
     with pytest.raises(InputError, match="Not Found.*--archive"):
-        prepare_cifar10(path, url=url + "elsewhere")
+        prepare_cifar10(path, url=f"{url}elsewhere")
     server.cut = 1000
     with pytest.raises(InputError, match="broke off after 1000 of"):
-        prepare_cifar10(path, url=url + "official.tar.gz", md5=md5(archive))
+        prepare_cifar10(path, url=f"{url}official.tar.gz", md5=md5(archive))
     with pytest.raises(InputError, match="--archive"):
         prepare_cifar10(path, url="http://127.0.0.1:9/nobody-listens", md5=md5(archive))
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("change", [lambda content: content[:-100], lambda content: b"",
-                                    lambda content: content[:500] + b"x" + content[501:]])
+@pytest.mark.parametrize(
+    "change",
+    [lambda content: content[:-100], lambda content: b"", lambda content: content[:500] + b"x" + content[501:]],
+)
 def test_an_archive_cut_short_or_altered(archive, tmp_path, change):
     expected = md5(archive)
     archive.write_bytes(change(archive.read_bytes()))
@@ -142,11 +147,14 @@ def test_an_archive_cut_short_or_altered(archive, tmp_path, change):
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, OSError(28, "No space left on device")])
 def test_an_interruption_leaves_nothing_that_passes_for_a_data_set(archive, tmp_path, monkeypatch, stop):
-    def write_some(*arguments, written=[]):
+    written = []
+
+    def write_some(*arguments):
         written.append(arguments)
         if len(written) > 30:
             raise stop
         write_image(*arguments)
+
     write_image = prepare_data.write_image
     monkeypatch.setattr(prepare_data, "write_image", write_some)
     with pytest.raises(type(stop) if isinstance(stop, OSError) else stop):
@@ -159,8 +167,9 @@ def test_another_process_was_faster(archive, tmp_path, monkeypatch):
 
     def be_slow(*arguments):
         if not os.path.exists(path):
-            os.makedirs(path + "/train")
+            os.makedirs(f"{path}/train")
         write_image(*arguments)
+
     write_image = prepare_data.write_image
     monkeypatch.setattr(prepare_data, "write_image", be_slow)
     with pytest.raises(InputError, match="cifar10png: found one that was not there"):

@@ -1,15 +1,18 @@
+import os
+
 import pytest
 
 from src import config
 from src.errors import InputError
-from src.settings import RULES, comments, settings
+from src.settings import RULES, settings
+from tests.conftest import python
 
 
-def test_defaults_are_those_of_the_document():
+def test_defaults():
     assert config.model_arch == "lenet5"
     assert config.img_size == 32
     assert config.batch_size == 32
-    assert config.validation_size == .16
+    assert config.validation_size == 0.16
     assert config.train_path == "data/cifar10png/train"
     assert config.test_path == "data/cifar10png/test"
     assert config.image_normalize_mean == [0.485, 0.456, 0.406]
@@ -21,7 +24,7 @@ def test_defaults_are_those_of_the_document():
 
 def test_given_wins_over_assigned_wins_over_default(monkeypatch):
     assert settings().batch_size == 32
-    monkeypatch.setattr(config, "batch_size", 64)
+    monkeypatch.setitem(vars(config), "batch_size", 64)
     assert settings().batch_size == 64
     assert settings(batch_size=16).batch_size == 16
 
@@ -29,7 +32,7 @@ def test_given_wins_over_assigned_wins_over_default(monkeypatch):
 def test_a_setting_that_follows_from_another_can_be_given_or_assigned(monkeypatch):
     assert settings().checkpoint_dir == "checkpoints/lenet5"
     assert settings(checkpoint_dir="elsewhere").checkpoint_dir == "elsewhere"
-    monkeypatch.setattr(config, "img_size", 48)
+    monkeypatch.setitem(vars(config), "img_size", 48)
     assert settings().img_size == 48
 
 
@@ -43,18 +46,47 @@ def test_classes_follow_train_path_in_plain_string_order(folders):
 
 def test_settings_are_a_copy(monkeypatch):
     chosen = settings()
-    monkeypatch.setattr(config, "lr", 0.5)
+    monkeypatch.setitem(vars(config), "lr", 0.5)
     assert chosen.lr == 0.01
 
 
-@pytest.mark.parametrize("name, value", [
-    ("model_arch", "resnet"), ("model_arch", None), ("img_size", 0), ("img_size", 15), ("img_size", 32.0),
-    ("batch_size", -1), ("batch_size", True), ("batch_size", "many"), ("validation_size", 0), ("validation_size", 1),
-    ("validation_size", 16), ("lr", -0.1), ("lr", float("nan")), ("lr", float("inf")), ("decay", "0.9"),
-    ("step_rate", 0), ("num_epoch", 0), ("channel_order", "gbr"), ("image_normalize_mean", [0.5, 0.5]),
-    ("image_normalize_std", [1, 1, 0]), ("train_path", ""), ("train_path", 3), ("seed", -1), ("device", "tpu"),
-    ("classes", ["cat", "cat"]), ("total_class", 7), ("numchannels", 1), ("early_stoping", 3),
-    ("img_size", 10 ** 20), ("lr", 10 ** 400), ("checkpoint_dir", "run[1]"), ("train_path", "a\0b")])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("model_arch", "resnet"),
+        ("model_arch", None),
+        ("img_size", 0),
+        ("img_size", 15),
+        ("img_size", 32.0),
+        ("batch_size", -1),
+        ("batch_size", True),
+        ("batch_size", "many"),
+        ("validation_size", 0),
+        ("validation_size", 1),
+        ("validation_size", 16),
+        ("lr", -0.1),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("decay", "0.9"),
+        ("step_rate", 0),
+        ("num_epoch", 0),
+        ("channel_order", "gbr"),
+        ("image_normalize_mean", [0.5, 0.5]),
+        ("image_normalize_std", [1, 1, 0]),
+        ("train_path", ""),
+        ("train_path", 3),
+        ("seed", -1),
+        ("device", "tpu"),
+        ("classes", ["cat", "cat"]),
+        ("total_class", 7),
+        ("numchannels", 1),
+        ("early_stoping", 3),
+        ("img_size", 10**20),
+        ("lr", 10**400),
+        ("checkpoint_dir", "run[1]"),
+        ("train_path", "a\0b"),
+    ],
+)
 def test_wrong_settings_are_named_in_one_line(name, value):
     with pytest.raises(InputError) as caught:
         settings(**{name: value})
@@ -63,6 +95,79 @@ def test_wrong_settings_are_named_in_one_line(name, value):
 
 
 def test_every_setting_is_explained():
-    explained = comments()
-    for name in RULES:
-        assert len(explained[name]) > 5
+    for rule in RULES.values():
+        assert len(rule.help) > 10
+
+
+def test_what_follows_from_others_has_its_value_in_config(folders, monkeypatch):
+    assert (config.img_size, config.weight_decay) == (32, 0.0)
+    assert (config.checkpoint_dir, config.weight_dir, config.tensorboard_dir) == (
+        "checkpoints/lenet5",
+        "weights/lenet5",
+        "graphs/lenet5",
+    )
+    monkeypatch.setitem(vars(config), "train_path", folders({"cat": 1, "dog": 1}))
+    assert (config.classes, config.total_class) == (["cat", "dog"], 2)
+    monkeypatch.setitem(vars(config), "model_arch", "mobilenetv2")
+    assert (config.img_size, config.weight_decay, config.weight_dir) == (224, 4e-5, "weights/mobilenetv2")
+
+
+def test_importing_the_config_lists_no_folder(tmp_path):
+    code = (
+        "import os; listed = []; scandir = os.scandir; os.scandir = lambda path: listed.append(path) or scandir(path); "
+        "from src import config; assert config.img_size == 32 and not listed; "
+        "assert config.classes == ['cat'] and listed == [config.train_path]"
+    )
+    (tmp_path / "data" / "cifar10png" / "train" / "cat").mkdir(parents=True)
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("img_size", [32, 40])
+def test_a_value_set_by_hand_stays_when_the_network_is_another(monkeypatch, img_size):
+    monkeypatch.setitem(vars(config), "img_size", img_size)  # 32 is what follows for lenet5 anyway
+    assert settings(model_arch="mobilenetv2").img_size == img_size
+    monkeypatch.setitem(vars(config), "weight_dir", "weights/lenet5")
+    assert settings(model_arch="mobilenetv2").weight_dir == "weights/lenet5"
+
+
+def test_a_name_in_the_config_that_is_no_setting_is_named_with_the_nearest(monkeypatch):
+    monkeypatch.setitem(vars(config), "bacth_size", 64)
+    with pytest.raises(
+        InputError, match=r"^src/config.py: bacth_size is an unknown setting; did you mean batch_size\?$"
+    ):
+        settings()
+
+
+def test_helpers_in_the_config_are_no_settings(monkeypatch):
+    for name, value in {"_base": "/data", "os": os, "half": lambda value: value / 2, "Path": type(os)}.items():
+        monkeypatch.setitem(vars(config), name, value)
+    assert not {"_base", "os", "half", "Path"} & set(vars(settings()))
+
+
+def test_a_setting_missing_from_the_config_is_named(monkeypatch):
+    monkeypatch.delitem(vars(config), "lr")
+    with pytest.raises(InputError, match=r"^src/config.py: found no lr, expected a value for it$"):
+        settings()
+
+
+def test_a_network_without_its_lines_in_the_config_is_told(monkeypatch):
+    monkeypatch.setitem(config.MODEL_ARCHS, "resnet", 32)
+    monkeypatch.setitem(RULES, "model_arch", RULES["model_arch"]._replace(ok=lambda value: value == "resnet"))
+    with pytest.raises(InputError, match="^src/config.py: found no img_size for resnet in model_defaults"):
+        settings(model_arch="resnet")
+    assert settings(model_arch="resnet", img_size=64, weight_decay=0).img_size == 64
+
+
+@pytest.mark.parametrize("text, names", [
+    ("cat,dog", ["cat", "dog"]), ('["cat, black","dog"]', ["cat, black", "dog"]), ("[cat],dog", ["[cat]", "dog"]),
+    ("1", ["1"]),
+])  # fmt: skip
+def test_class_names_on_the_command_line(text, names):
+    assert RULES["classes"].read(text) == names
+
+
+@pytest.mark.parametrize("name, nearest", [("epochs", "num_epoch"), ("bacth_size", "batch_size")])
+def test_an_unknown_setting_is_told_the_nearest(name, nearest):
+    with pytest.raises(InputError, match=rf"^setting {name}: unknown setting; did you mean {nearest}\?$"):
+        settings(**{name: 3})

@@ -12,7 +12,7 @@ from src.errors import InputError
 from src.tf1 import tf
 from tests.conftest import load_graph
 from trainer import Trainer
-from utils.checkpoints import described, newest
+from utils.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def trainer(two_classes):
     return Trainer(**vars(two_classes))
 
 
-def test_the_names_of_the_document_are_there(trainer):
+def test_the_public_attributes_are_there(trainer):
     assert trainer.x.name == "Image:0" and trainer.x is trainer.model.getInput()
     assert trainer.y_true.shape.as_list() == [None, 2]
     assert (trainer.lr, trainer.step_rate, trainer.decay, trainer.train_batch_size) == (0.01, 1000, 0.95, 8)
@@ -36,8 +36,9 @@ def test_learning_rate_falls_in_steps(trainer):
 
 def test_cost_and_accuracy_of_a_batch_worked_out_in_numpy(trainer):
     images, labels, _, _ = trainer.data.train.next_batch(8)
-    logits, cost, accuracy = trainer.session.run([trainer.model.getOutput(), trainer.cost, trainer.accuracy],
-                                                 {trainer.x: images, trainer.y_true: labels})
+    logits, cost, accuracy = trainer.session.run(
+        [trainer.model.getOutput(), trainer.cost, trainer.accuracy], {trainer.x: images, trainer.y_true: labels}
+    )
     probabilities = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
     assert cost == pytest.approx(-np.log(probabilities[labels == 1]).mean(), rel=1e-5)
     assert accuracy == pytest.approx((logits.argmax(1) == labels.argmax(1)).mean())
@@ -53,13 +54,13 @@ def test_a_step_is_adam_s(trainer):
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     gradient = (probabilities - labels).mean(axis=0)
     trainer.session.run(trainer.optimizer, feed)
-    m, v = 0.1 * gradient, 0.001 * gradient ** 2
+    m, v = 0.1 * gradient, 0.001 * gradient**2
     expected = before - 0.01 * np.sqrt(1 - 0.999) / (1 - 0.9) * m / (np.sqrt(v) + 0.01)
     np.testing.assert_allclose(trainer.session.run(bias), expected, rtol=1e-4, atol=1e-7)
     assert trainer.session.run(trainer.global_step) == 1
 
 
-def test_the_document_s_three_steps_and_what_they_leave(trainer):
+def test_optimize_and_export_leave_graph_checkpoint_and_record(trainer):
     trainer.optimize(num_epoch=1)
     path = trainer.export()
     assert path == "weights/lenet5/lenet5.pb"
@@ -76,11 +77,12 @@ def test_the_document_s_three_steps_and_what_they_leave(trainer):
 def test_a_full_disk_leaves_the_earlier_checkpoint_to_export(trainer, monkeypatch, error):
     def full_disk(*arguments, **options):
         raise error
+
     trainer.optimize(num_epoch=1)
     monkeypatch.setattr(trainer.saver, "save", full_disk)
     with pytest.raises(InputError, match="checkpoint_dir: found checkpoints/lenet5, which can no longer be written to"):
         trainer.optimize(num_epoch=1)
-    assert newest("checkpoints/lenet5") == "checkpoints/lenet5/lenet5-4"
+    assert Checkpoints("checkpoints/lenet5").newest() == "checkpoints/lenet5/lenet5-4"
 
 
 def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
@@ -91,9 +93,9 @@ def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
 
 
 def test_numpy_numbers_are_numbers(two_classes):
-    trainer = Trainer(**dict(vars(two_classes), seed=np.int64(3), lr=np.float64(.02), batch_size=np.int32(8)))
+    trainer = Trainer(**dict(vars(two_classes), seed=np.int64(3), lr=np.float64(0.02), batch_size=np.int32(8)))
     trainer.optimize(num_epoch=1)
-    assert described("checkpoints/lenet5/lenet5-4")["settings"]["lr"] == .02
+    assert Checkpoints("checkpoints/lenet5").settings_of("checkpoints/lenet5/lenet5-4").lr == 0.02
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "lenet5-4.index", "lenet5-4.data-00000-of-00001"])
@@ -101,9 +103,9 @@ def test_numpy_numbers_are_numbers(two_classes):
 def test_damaged_checkpoints(trainer, two_classes, name, content):
     trainer.optimize(num_epoch=1)
     if content is None:
-        os.remove("checkpoints/lenet5/" + name)
+        os.remove(f"checkpoints/lenet5/{name}")
     else:
-        with open("checkpoints/lenet5/" + name, "wb") as file:
+        with open(f"checkpoints/lenet5/{name}", "wb") as file:
             file.write(content)
     if name == "checkpoint" and content is None:  # run.json knows them too
         assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
@@ -123,8 +125,12 @@ def test_a_wrong_number_of_epochs(trainer, num_epoch):
 
 def test_validation_sees_every_image_once(trainer):
     images, labels = zip(*[batch[:2] for batch in trainer.data.valid.batches(1)])
-    losses, hits = zip(*[trainer.session.run([trainer.cost, trainer.accuracy], {trainer.x: x, trainer.y_true: y})
-                         for x, y in zip(images, labels)])
+    losses, hits = zip(
+        *[
+            trainer.session.run([trainer.cost, trainer.accuracy], {trainer.x: x, trainer.y_true: y})
+            for x, y in zip(images, labels)
+        ]
+    )
     assert len(losses) == 6
     assert trainer.evaluate(trainer.data.valid) == pytest.approx((np.mean(losses), np.mean(hits)), rel=1e-5)
 
@@ -133,8 +139,14 @@ def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(tra
     trainer.optimize(num_epoch=30)  # 120 steps
     events = EventAccumulator(trainer.run_folder)
     events.Reload()
-    assert sorted(events.Tags()["scalars"]) == ["images_per_second", "learning_rate", "train_acc", "train_loss",
-                                                "val_acc", "val_loss"]
+    assert sorted(events.Tags()["scalars"]) == [
+        "images_per_second",
+        "learning_rate",
+        "train_acc",
+        "train_loss",
+        "val_acc",
+        "val_loss",
+    ]
     assert events.Tags()["graph"] is True
     assert [event.step for event in events.Scalars("train_loss")] == [100, 120]  # each 100 steps, and the rest
     assert [event.step for event in events.Scalars("val_acc")] == list(range(4, 121, 4))
@@ -147,7 +159,7 @@ def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(tra
     assert last.step == 120
     assert last.histogram_value.num == kernel.size
     assert (last.histogram_value.min, last.histogram_value.max) == pytest.approx((kernel.min(), kernel.max()))
-    settings_event, = events.Tensors("settings")
+    (settings_event,) = events.Tensors("settings")
     text = tf.make_ndarray(settings_event.tensor_proto).item().decode()
     assert "| batch_size | 8 |" in text and "| lr | 0.01 |" in text
 
@@ -168,7 +180,7 @@ def test_the_last_ten_checkpoints_are_kept_also_over_two_runs(two_classes, monke
     trainer.optimize(num_epoch=12)
     assert steps_kept() == list(range(8, 49, 4))
     trainer = Trainer(**dict(vars(two_classes), batch_size=5))
-    script(monkeypatch, trainer, [(1.0, .1), (1.0, .2)])
+    script(monkeypatch, trainer, [(1.0, 0.1), (1.0, 0.2)])
     trainer.optimize(num_epoch=2)  # 6 steps an epoch
     assert steps_kept() == [6, 12] + list(range(16, 49, 4))  # 12 is new, 6 the best before it
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")
@@ -181,16 +193,20 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classe
     def noting_save():
         save()
         at_step[trainer.step] = trainer.session.run("fc3/kernel:0")
+
     monkeypatch.setattr(trainer, "save", noting_save)
-    accuracies = [.5, .7, .6, .7] + 10 * [.4]
-    script(monkeypatch, trainer, zip([1.0, .9, 1.0, .8] + 10 * [1.0], accuracies))
+    accuracies = [0.5, 0.7, 0.6, 0.7] + 10 * [0.4]
+    script(monkeypatch, trainer, zip([1.0, 0.9, 1.0, 0.8] + 10 * [1.0], accuracies))
     trainer.optimize(num_epoch=14)
     assert steps_kept() == [16] + list(range(20, 57, 4))  # 16: .7 as at step 8, but with less loss
     assert export_checkpoint()[0] == trainer.export() == "weights/lenet5/lenet5.pb"
     assert export_checkpoint()[1]["checkpoint"] == "checkpoints/lenet5/lenet5-16"
-    for export, step, val_acc in ((trainer.export, 16, .7), (export_checkpoint, 16, .7),
-                                  (lambda: trainer.export(last=True), 56, .4),
-                                  (lambda: export_checkpoint(last=True), 56, .4)):
+    for export, step, val_acc in (
+        (trainer.export, 16, 0.7),
+        (export_checkpoint, 16, 0.7),
+        (lambda: trainer.export(last=True), 56, 0.4),
+        (lambda: export_checkpoint(last=True), 56, 0.4),
+    ):
         export()
         exported = constants("weights/lenet5/lenet5.pb")["fc3/kernel/read"]
         assert np.array_equal(exported, at_step[step]) and not np.array_equal(exported, at_step[72 - step])
@@ -200,19 +216,19 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classe
 
 def test_of_equally_good_epochs_the_first_is_the_best(two_classes, monkeypatch):
     trainer = Trainer(**vars(two_classes))
-    script(monkeypatch, trainer, 3 * [(1.0, .5)])
+    script(monkeypatch, trainer, 3 * [(1.0, 0.5)])
     trainer.optimize(num_epoch=3)
     assert export_checkpoint()[1]["checkpoint"] == "checkpoints/lenet5/lenet5-4"
 
 
 def test_export_takes_the_best_of_the_newest_run_only(two_classes, monkeypatch):
-    for accuracies in ((.9, .8), (.3, .4)):
-        trainer = Trainer(**dict(vars(two_classes), batch_size=8 if accuracies[0] == .9 else 5))
+    for accuracies in ((0.9, 0.8), (0.3, 0.4)):
+        trainer = Trainer(**dict(vars(two_classes), batch_size=8 if accuracies[0] == 0.9 else 5))
         script(monkeypatch, trainer, [(1.0, accuracy) for accuracy in accuracies])
         trainer.optimize(num_epoch=2)
     export_checkpoint()
     with open("weights/lenet5/lenet5.json") as file:
-        assert json.load(file)["val_acc"] == .4
+        assert json.load(file)["val_acc"] == 0.4
 
 
 def constants(path):
@@ -237,6 +253,7 @@ def test_the_same_seed_gives_the_same_start(two_classes):
     def start(**given):
         trainer = Trainer(**dict(vars(two_classes), **given))
         return trainer.evaluate(trainer.data.train)[0]
+
     assert start() == start()
     assert start(seed=1) != start()
 
@@ -294,14 +311,22 @@ def test_curves_are_on_disk_before_the_checkpoint(trainer, monkeypatch):
         events.Reload()
         assert [event.step for event in events.Scalars("val_acc")] == [4]
         raise KeyboardInterrupt
+
     monkeypatch.setattr(trainer.saver, "save", look)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(num_epoch=1)
 
 
-@pytest.mark.parametrize("losses, patience, epochs", [
-    ([5, 4, 3, 2, 1], 1, 5), ([5, 4, 4, 3, 2], 1, 3), ([5, 4, 6, 7, 3], 2, 4), ([5, 4, 6, 3, 4], 2, 5),
-    ([1, 2, 3, 4, 5], None, 5)])
+@pytest.mark.parametrize(
+    "losses, patience, epochs",
+    [
+        ([5, 4, 3, 2, 1], 1, 5),
+        ([5, 4, 4, 3, 2], 1, 3),
+        ([5, 4, 6, 7, 3], 2, 4),
+        ([5, 4, 6, 3, 4], 2, 5),
+        ([1, 2, 3, 4, 5], None, 5),
+    ],
+)
 def test_early_stopping(two_classes, monkeypatch, losses, patience, epochs):
     trainer = Trainer(**dict(vars(two_classes), early_stopping=patience))
     monkeypatch.setattr(trainer, "evaluate", lambda data: (losses[trainer.epoch], 0.5))
@@ -312,17 +337,22 @@ def test_early_stopping(two_classes, monkeypatch, losses, patience, epochs):
 def test_nothing_is_saved_when_nothing_was_learned(trainer, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(trainer.data.train, "_read_augmented", interrupt)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(num_epoch=1)
     assert tf.train.latest_checkpoint("checkpoints/lenet5") is None
 
 
-@pytest.mark.parametrize("given, expected", [
-    ({"batch_size": 35}, "batch_size: found 35, expected at most 34"),
-    ({"checkpoint_dir": "/dev/null/here"}, "checkpoint_dir"),
-    ({"weight_dir": "/dev/null/here"}, "weight_dir"),
-    ({"tensorboard_dir": "/dev/null/here"}, "tensorboard_dir")])
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"batch_size": 35}, "batch_size: found 35, expected at most 34"),
+        ({"checkpoint_dir": "/dev/null/here"}, "checkpoint_dir"),
+        ({"weight_dir": "/dev/null/here"}, "weight_dir"),
+        ({"tensorboard_dir": "/dev/null/here"}, "tensorboard_dir"),
+    ],
+)
 def test_what_cannot_work_is_said_before_training(two_classes, given, expected):
     with pytest.raises(InputError, match=expected):
         Trainer(**dict(vars(two_classes), **given))

@@ -1,4 +1,5 @@
-"""Files and folders that are whole or not there."""
+"""Writing files and folders so that they are complete or not there."""
+
 import contextlib
 import os
 import shutil
@@ -7,13 +8,13 @@ import tempfile
 from src.errors import InputError
 
 
-def write_whole(contents):
-    """Write files, {path: text or bytes}, so that all of them take their places only when all are complete.
+def write_atomically(contents):
+    """Write files, {path: text or bytes}; none of them takes its place before all are complete.
 
     Raises:
         InputError: they cannot be written; what was there before is then still there.
     """
-    partial = {path: "%s.partial-%d" % (path, os.getpid()) for path in contents}
+    partial = {path: f"{path}.partial-{os.getpid()}" for path in contents}
     try:
         for path, content in contents.items():
             with open(partial[path], "wb") as file:
@@ -21,7 +22,7 @@ def write_whole(contents):
         for path in contents:
             os.replace(partial[path], path)
     except OSError as error:
-        raise InputError("file %s: cannot be written (%s)" % (path, error.strerror))
+        raise InputError(f"file {path}: cannot be written ({error.strerror})") from error
     finally:
         for path in partial.values():
             if os.path.exists(path):
@@ -29,21 +30,21 @@ def write_whole(contents):
 
 
 @contextlib.contextmanager
-def whole_folder(path):
+def atomic_folder(path):
     """Fill a folder that takes the name `path` only when it is complete; `path` must be free or empty.
 
     Raises:
         InputError: another process made `path` in the meantime.
     """
-    partial = "%s.partial-%d" % (path, os.getpid())
+    partial = f"{path}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
     try:
         yield partial
         try:
             os.rename(partial, path)
-        except OSError:
-            raise InputError("folder %s: found one that was not there at the start, expected none" % path)
+        except OSError as error:
+            raise InputError(f"folder {path}: found one that was not there at the start, expected none") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -54,5 +55,7 @@ def make_writable(setting, folder):
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
-        raise InputError("setting %s: found %s, expected a folder that can be written to (%s)"
-                         % (setting, folder, getattr(error, "strerror", error)))
+        reason = getattr(error, "strerror", error)
+        raise InputError(
+            f"setting {setting}: found {folder}, expected a folder that can be written to ({reason})"
+        ) from error

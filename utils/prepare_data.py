@@ -2,6 +2,7 @@
 
 A data set appears under its name only when it is whole: it is written under another name and renamed at the end.
 """
+
 import hashlib
 import http.client
 import os
@@ -13,15 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from src.errors import InputError
-from utils.files import whole_folder
+from utils.files import atomic_folder
 
 DIGITS_PATH = os.path.join("data", "digitspng")
 CIFAR10_PATH = os.path.join("data", "cifar10png")
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10_PARTS = {"data_batch_1.bin": "train", "data_batch_2.bin": "train", "data_batch_3.bin": "train",
-                 "data_batch_4.bin": "train", "data_batch_5.bin": "train", "test_batch.bin": "test"}
+CIFAR10_PARTS = dict({f"data_batch_{number}.bin": "train" for number in range(1, 6)}, **{"test_batch.bin": "test"})
 SIDE = 32
 BLOCK = 1 << 20  # bytes read at a time
 RECORD_BYTES = 1 + 3 * SIDE * SIDE  # the class, then the red, the green and the blue plane
@@ -31,10 +31,11 @@ def prepare_digits(path=DIGITS_PATH):
     """Write the 1,797 handwritten digits, 8x8 pixels, that come with scikit-learn; four fifths of them to train."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16.0)).astype(np.uint8)  # 0..16 -> 0..255
-    train, test = train_test_split(np.arange(len(pixels)), test_size=.2, stratify=digits.target, random_state=0)
-    with whole_folder(path) as folder:
+    train, test = train_test_split(np.arange(len(pixels)), test_size=0.2, stratify=digits.target, random_state=0)
+    with atomic_folder(path) as folder:
         for part, chosen in (("train", train), ("test", test)):
             for index in tqdm(np.sort(chosen), desc=part, unit="images", disable=None, leave=False):
                 write_image(folder, part, str(digits.target[index]), index, pixels[index])
@@ -50,7 +51,7 @@ def prepare_cifar10(path=CIFAR10_PATH, archive=None, url=CIFAR10_URL, md5=CIFAR1
     Raises:
         InputError: no connection, or an archive that is not the official one, byte for byte.
     """
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         if archive is None:
             archive = os.path.join(folder, "archive.tar.gz")
             download(url, archive)
@@ -64,8 +65,7 @@ def prepare_cifar10(path=CIFAR10_PATH, archive=None, url=CIFAR10_URL, md5=CIFAR1
 def cifar10_images(archive):
     """Yield (train or test, number in that part, label, uint8 [32, 32, 3] in OpenCV's channel order)."""
     numbers = {"train": 0, "test": 0}
-    with tarfile.open(archive, "r:gz") as members, \
-            tqdm(total=60000, unit="images", disable=None, leave=False) as bar:
+    with tarfile.open(archive, "r:gz") as members, tqdm(total=60000, unit="images", disable=None, leave=False) as bar:
         for member in members:
             part = CIFAR10_PARTS.get(os.path.basename(member.name))
             if part is None:
@@ -85,8 +85,10 @@ def check_md5(archive, expected):
         for block in iter(lambda: file.read(BLOCK), b""):
             found.update(block)
     if found.hexdigest() != expected:
-        raise InputError("archive %s: found MD5 %s, expected %s, that of CIFAR-10's binary archive: it is another "
-                         "file, or broken or cut short" % (archive, found.hexdigest(), expected))
+        raise InputError(
+            f"archive {archive}: found MD5 {found.hexdigest()}, expected {expected}, that of CIFAR-10's binary "
+            "archive: it is another file, or broken or cut short"
+        )
 
 
 def download(url, path):
@@ -104,19 +106,19 @@ def download(url, path):
     else:
         if received == size or not size:
             return
-        problem = "it broke off after %d of %d bytes" % (received, size)
-    raise InputError("download of %s: %s; a copy you already have can be given with --archive FILE" % (url, problem))
+        problem = f"it broke off after {received} of {size} bytes"
+    raise InputError(f"download of {url}: {problem}; a copy you already have can be given with --archive FILE")
 
 
 def write_image(folder, part, class_name, number, image):
     """Write one PNG. Raises InputError if it cannot be written in full; cv2.imwrite would only return False."""
-    path = os.path.join(folder, part, class_name, "%05d.png" % number)
+    path = os.path.join(folder, part, class_name, f"{number:05d}.png")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(cv2.imencode(".png", image)[1].tobytes())
     except OSError as error:
-        raise InputError("file %s: cannot be written (%s)" % (path, error.strerror))
+        raise InputError(f"file {path}: cannot be written ({error.strerror})") from error
 
 
 PREPARE = {"digits": (prepare_digits, DIGITS_PATH), "cifar10": (prepare_cifar10, CIFAR10_PATH)}
@@ -126,10 +128,11 @@ def prepare(dataset, **options):
     """Make the data set of that name unless it is there, and say where it is."""
     make, path = PREPARE[dataset]
     if all(os.path.isdir(os.path.join(path, part)) for part in ("train", "test")):
-        print("data set: %s (already there; delete it to have it made anew)" % path)
+        print(f"data set: {path} (already there; delete it to make it again)")
         return
     if os.path.exists(path) and os.listdir(path):
-        raise InputError("data set %s: found a folder without train and test in it, expected none; "
-                         "move it away or delete it" % path)
+        raise InputError(
+            f"data set {path}: found a folder without train and test in it, expected none; move it away or delete it"
+        )
     make(path, **options)
-    print("data set: %s" % path)
+    print(f"data set: {path}")

@@ -1,4 +1,5 @@
-"""What a network makes of the test images, in numbers, words and pictures."""
+"""The evaluation of a network on the test images, in numbers, words and pictures."""
+
 import csv
 import io
 import os
@@ -8,22 +9,22 @@ import numpy as np
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from tqdm import tqdm
 
-from dataset import read_image
-from utils.files import write_whole
-from utils.pictures import draw_confusion, draw_grid, plain
+from utils.files import write_atomically
+from utils.images import read_image
+from utils.plots import draw_confusion, draw_grid, escape_label
 from utils.predictor import BATCH, softmax
 
 MISTAKES = 24  # in the picture
 
 
-def ask_all(predictor, data):
+def predict_dataset(predictor, data):
     """Probabilities, float64 [n, classes], for every image of a DataSet, in order."""
-    answers = []
+    probabilities = []
     with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
-        for images, _, _, _ in data.batches(BATCH):
-            answers.append(softmax(predictor.logits(images)))
-            bar.update(len(images))
-    return np.concatenate(answers)
+        for batch in data.batches(BATCH):
+            probabilities.append(softmax(predictor.logits(batch.images)))
+            bar.update(len(batch.images))
+    return np.concatenate(probabilities)
 
 
 def write_report(folder, heading, paths, labels, probabilities, classes):
@@ -45,12 +46,13 @@ def write_report(folder, heading, paths, labels, probabilities, classes):
     every = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=every)
-    text = "%s\n%d images: loss %.4f, accuracy %.4f\n\n%s\n%s" % (
-        heading, len(labels), log_loss(labels, probabilities, labels=every), accuracy_score(labels, predicted),
-        classification_report(labels, predicted, labels=every, target_names=classes, digits=3, zero_division=0),
-        matrix_text(matrix, classes))
-    write_whole({os.path.join(folder, "evaluation.txt"): text,
-                 os.path.join(folder, "predictions.csv"): table(paths, labels, probabilities, classes)})
+    loss, accuracy = log_loss(labels, probabilities, labels=every), accuracy_score(labels, predicted)
+    text = f"{heading}\n{len(labels)} images: loss {loss:.4f}, accuracy {accuracy:.4f}\n\n"
+    text += classification_report(labels, predicted, labels=every, target_names=classes, digits=3, zero_division=0)
+    text += "\n" + matrix_text(matrix, classes)
+    csv_path = os.path.join(folder, "predictions.csv")
+    rows = predictions_csv(paths, labels, probabilities, classes)
+    write_atomically({os.path.join(folder, "evaluation.txt"): text, csv_path: rows})
     draw_confusion(os.path.join(folder, "confusion.png"), matrix, classes)
     draw_mistakes(os.path.join(folder, "mistakes.png"), paths, labels, probabilities, classes)
     return text
@@ -61,26 +63,28 @@ def matrix_text(matrix, classes):
     names = max(map(len, classes))
     width = len(str(matrix.max())) + 1
     rows = [name.ljust(names) + "".join(str(count).rjust(width) for count in row) for name, row in zip(classes, matrix)]
-    return "rows: true class, columns: predicted class, in the same order\n%s\n" % "\n".join(rows)
+    return "\n".join(["rows: true class, columns: predicted class, in the same order"] + rows) + "\n"
 
 
-def table(paths, labels, probabilities, classes):
+def predictions_csv(paths, labels, probabilities, classes):
     """CSV with a line for each image: its file, true and predicted class, and the probability of the predicted one."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(["image", "true", "predicted", "probability"])
     for path, label, row in zip(paths, labels, probabilities):
-        writer.writerow([path, classes[label], classes[row.argmax()], "%.6f" % row.max()])
+        writer.writerow([path, classes[label], classes[row.argmax()], f"{row.max():.6f}"])
     return content.getvalue().encode("utf-8", "surrogateescape")
 
 
 def draw_mistakes(path, paths, labels, probabilities, classes):
-    """The mistakes that the network was surest of, the surest first."""
-    sure = probabilities.max(axis=1)
+    """The most confident mistakes, the most confident first."""
+    confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    chosen = wrong[np.argsort(-sure[wrong], kind="mergesort")][:MISTAKES]
-    titles = ["%s? (%.0f %%)\nis %s" % (plain(classes[probabilities[i].argmax()], 12), 100 * sure[i],
-                                       plain(classes[labels[i]], 16)) for i in chosen]
+    chosen = wrong[np.argsort(-confidence[wrong], kind="mergesort")][:MISTAKES]
+    titles = []
+    for i in chosen:
+        predicted, true = escape_label(classes[probabilities[i].argmax()], 12), escape_label(classes[labels[i]], 16)
+        titles.append(f"{predicted}? ({100 * confidence[i]:.0f} %)\nis {true}")
     images = [cv2.cvtColor(read_image(paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
-    draw_grid(path, images, titles, "the %d surest of %d mistakes in %d images" % (
-        len(chosen), len(wrong), len(labels)) if len(wrong) else "no mistakes in %d images" % len(labels))
+    heading = f"{len(wrong) or 'no'} mistakes in {len(labels)} images"
+    draw_grid(path, images, titles, heading + (f"; the {len(chosen)} most confident" if len(wrong) else ""))

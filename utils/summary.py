@@ -1,4 +1,5 @@
 """The layers of a network, with their shapes, parameters and multiply-adds."""
+
 import numpy as np
 
 from models import build
@@ -21,9 +22,9 @@ def layers(config):
                 name = operation.name.rsplit("/", 1)[0]
                 shape = operation.outputs[0].shape.as_list()[1:]
                 kernel = operation.inputs[1].shape.as_list()
-                variables = tf.trainable_variables(name + "/")
+                variables = tf.trainable_variables(f"{name}/")
                 parameters = sum(int(np.prod(variable.shape.as_list())) for variable in variables)
-                products = int(np.prod(shape) * np.prod(kernel[:PRODUCTS[operation.type]]))
+                products = int(np.prod(shape) * np.prod(kernel[: PRODUCTS[operation.type]]))
                 found.append((name, shape, parameters, products))
     return found
 
@@ -31,11 +32,14 @@ def layers(config):
 def summary(config):
     """The same as a table to print."""
     rows = layers(config)
-    lines = ["%s, %dx%dx%d, %d classes" % (config.model_arch, config.img_size, config.img_size, config.numchannels,
-                                           config.total_class), "",
-             "%-20s %14s %12s %14s" % ("layer", "output", "parameters", "multiply-adds")]
-    lines += ["%-20s %14s %12s %14s" % (name, "x".join(map(str, shape)), format(parameters, ","), format(products, ","))
-              for name, shape, parameters, products in rows]
-    lines.append("%-20s %14s %12s %14s" % ("total", "", format(sum(row[2] for row in rows), ","),
-                                           format(sum(row[3] for row in rows), ",")))
+    size = f"{config.img_size}x{config.img_size}x{config.numchannels}"
+    lines = [f"{config.model_arch}, {size}, {config.total_class} classes", ""]
+    lines.append(line("layer", "output", "parameters", "multiply-adds"))
+    for name, shape, parameters, products in rows:
+        lines.append(line(name, "x".join(map(str, shape)), f"{parameters:,}", f"{products:,}"))
+    lines.append(line("total", "", f"{sum(row[2] for row in rows):,}", f"{sum(row[3] for row in rows):,}"))
     return "\n".join(lines)
+
+
+def line(name, shape, parameters, products):
+    return f"{name:20} {shape:>14} {parameters:>12} {products:>14}"

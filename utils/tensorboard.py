@@ -1,4 +1,5 @@
-"""What a run writes for TensorBoard."""
+"""The TensorBoard log of a run."""
+
 import os
 import time
 
@@ -10,22 +11,26 @@ from utils.checkpoints import writable
 WINDOW = 100  # a point of a training curve is the mean over this many steps
 
 
-class Board(object):
+class TensorBoardLogger:
     """Writes events to a run's folder.
 
-    Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point for each 100 steps),
-    val_loss, val_acc, images_per_second and histograms of the weights (a point for each epoch). A point's x is the
+    Args:
+        folder: of the run.
+        graph: tf.Graph to show.
+        step: at which writing begins; it makes the name of the file differ from that of an earlier one.
+
+    Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point per 100 steps),
+    val_loss, val_acc, images_per_second and histograms of the weights (a point per epoch). A point's x is the
     number of steps done.
     """
 
     def __init__(self, folder, graph, step):
-        """step: at which writing begins; it makes the name of the file differ from that of an earlier one."""
         self._folder = folder
-        self._writer = tf.summary.FileWriter(folder, graph, filename_suffix=".step%d" % step)
+        self._writer = tf.summary.FileWriter(folder, graph, filename_suffix=f".step{step}")
         self._window = []
         self._step = 0
 
-    def training(self, step, **scalars):
+    def step(self, step, **scalars):
         """One step: its loss and accuracy, before its update, and its learning rate."""
         self._step = step
         self._window.append(scalars)
@@ -34,32 +39,29 @@ class Board(object):
 
     def settings(self, step, settings):
         """The run's settings, as a table."""
-        rows = ["| %s | %s |" % (name, str(value).replace("|", "\\|")) for name, value in settings.items()]
-        text = tf.make_tensor_proto("\n".join(["| setting | value |", "|---|---|"] + rows), tf.string)
+        rows = ["| setting | value |", "|---|---|"]
+        for name, value in settings.items():
+            rows.append("| {} | {} |".format(name, str(value).replace("|", "\\|")))
+        text = tf.make_tensor_proto("\n".join(rows), tf.string)
         kind = tf.SummaryMetadata(plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text"))
         self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag="settings", metadata=kind, tensor=text)]), step)
 
-    def histograms(self, step, summary):
-        """What a tf.summary.histogram gave."""
-        self._writer.add_summary(summary, step)
-
-    def validation(self, step, **scalars):
+    def epoch(self, step, histograms, **scalars):
+        """The end of an epoch: a summary of histograms, and the scalars of validation."""
+        self._writer.add_summary(histograms, step)
         self._write(step, scalars)
         with writable("tensorboard_dir", self._folder):
             self._writer.flush()  # so that curves and checkpoint agree if the run is killed
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
+    def close(self):
         self._write_window()
         with writable("tensorboard_dir", self._folder):
             self._writer.close()
 
     def _write_window(self):
         if self._window:
-            self._write(self._step, {tag: np.mean([scalars[tag] for scalars in self._window])
-                                     for tag in self._window[0]})
+            means = {tag: np.mean([scalars[tag] for scalars in self._window]) for tag in self._window[0]}
+            self._write(self._step, means)
         self._window = []
 
     def _write(self, step, scalars):

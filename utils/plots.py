@@ -1,4 +1,5 @@
 """Pictures for people to look at, as PNG files."""
+
 import io
 import warnings
 
@@ -6,7 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utils.files import write_whole
+from utils.files import write_atomically
 
 COLUMNS = 8  # of a grid of images
 
@@ -23,19 +24,12 @@ def save(figure, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font has not
         figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
-    write_whole({path: content.getvalue()})
+    write_atomically({path: content.getvalue()})
 
 
-def plain(text, length):
-    """The text, not too long, and with its dollar signs as they are: to matplotlib they mean mathematics."""
-    return (text if len(text) <= length else text[:length - 1] + "…").replace("$", r"\$")
-
-
-def denormalized(images, config):
-    """What preprocess made, back as people see it: uint8 [n, size, size, 3], channels red, green, blue."""
-    images = images * np.array(config.image_normalize_std) + np.array(config.image_normalize_mean)
-    images = np.clip(np.round(images * 255), 0, 255).astype(np.uint8)
-    return images if config.channel_order == "rgb" else images[..., ::-1]
+def escape_label(text, length):
+    """The text, cut to `length`, and with its dollar signs escaped: to matplotlib they mean mathematics."""
+    return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
 
 
 def draw_grid(path, images, titles, heading):
@@ -65,7 +59,7 @@ def draw_confusion(path, matrix, classes):
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the true class")
     fontsize = 10 if count <= 25 else 5.5
-    names = [plain(name, 20) for name in classes]
+    names = [escape_label(name, 20) for name in classes]
     axes.set_xticks(range(count))
     axes.set_yticks(range(count))
     axes.set_xticklabels(names, fontsize=fontsize, rotation=90 if count > 3 else 0)
@@ -75,26 +69,26 @@ def draw_confusion(path, matrix, classes):
     if count <= 25:
         for row in range(count):
             for column in range(count):
-                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8,
-                          color="white" if shares[row, column] > 0.5 else "black")
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=color)
     save(figure, path)
 
 
-def draw_curves(path, history):
+def draw_curves(path, history, best):
     """Loss and accuracy of each epoch, in training and in validation, and a mark at the best.
 
     Args:
         history: a dict for each epoch: epoch, loss, acc, val_loss, val_acc.
+        best: one of them.
     """
     figure = new_figure(10, 4)
     epochs = [entry["epoch"] for entry in history]
-    best = max(history, key=lambda entry: (entry["val_acc"], -entry["val_loss"]))
     for place, (name, label) in enumerate((("loss", "loss"), ("acc", "accuracy"))):
         axes = figure.add_subplot(1, 2, place + 1)
         axes.plot(epochs, [entry[name] for entry in history], ".-", label="training")
-        axes.plot(epochs, [entry["val_" + name] for entry in history], ".-", label="validation")
-        axes.plot(best["epoch"], best["val_" + name], "o", markersize=11, fillstyle="none", color="black",
-                  label="best epoch, %d: %.4f" % (best["epoch"], best["val_" + name]))
+        axes.plot(epochs, [entry[f"val_{name}"] for entry in history], ".-", label="validation")
+        x, y = best["epoch"], best[f"val_{name}"]
+        axes.plot(x, y, "ko", markersize=11, fillstyle="none", label=f"best epoch, {x}: {y:.4f}")
         axes.set_xlabel("epoch")
         axes.set_title(label)
         axes.xaxis.get_major_locator().set_params(integer=True)

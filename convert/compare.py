@@ -1,0 +1,233 @@
+"""Proof that a converted model gives the same logits as the frozen graph it was made from."""
+
+import glob
+import itertools
+import os
+import tempfile
+import time
+from collections import namedtuple
+
+import numpy as np
+
+from convert.freeze import graph_path, make_metadata
+from dataset import read_sample
+from src.errors import InputError, escape_control_characters, print_error, print_note
+from src.settings import settings
+from src.tf1 import quiet, tf
+from utils.predictor import Predictor, image_settings, metadata_path, read_graph, read_metadata
+
+IMAGES = 1000  # test images that both models classify
+TURN = 50  # images that one classifies before it is the other's turn: so a busy moment of the machine slows both
+
+# What is converted: its path, its Predictor, the settings that say where images are and how they are preprocessed, and
+# the DataSet of test images on which logits are compared.
+ReferenceModel = namedtuple("ReferenceModel", "path predictor config data")
+
+# How much a converted model may differ; None: any amount.
+#   difference: of two logits, as a part of the largest logit there is. Within it, the class can differ only where the
+#       graph's two best logits are closer than twice that.
+#   same_class: part of the images that must get the same class, if the graph is GOOD.
+#   accuracy_lost: part of the images, how many fewer may be classified correctly.
+Tolerance = namedtuple("Tolerance", "difference same_class accuracy_lost")
+FLOAT32 = Tolerance(difference=1e-3, same_class=None, accuracy_lost=None)
+FLOAT16 = Tolerance(difference=1e-2, same_class=None, accuracy_lost=None)
+INT8 = Tolerance(difference=None, same_class=0.95, accuracy_lost=0.015)
+GOOD = 0.60  # accuracy above which same_class is required: a poor network wavers at every touch
+
+# One line of the table. Of accuracy, sizes and seconds there are two: the converted model's and the frozen graph's.
+Comparison = namedtuple("Comparison", "path runtime images difference same_class accuracy sizes seconds failure")
+ROW = "%-30s  %-19s %6s %10s %8s  %-15s  %-11s  %-13s %s"
+
+
+def open_reference(graph=None, input=None, output=None, **given):
+    """The ReferenceModel in a .pb file.
+
+    Args:
+        graph: its path; None: where training writes it.
+        input, output: names in the graph. Given both, it needs no JSON beside it: src/config.py then says the rest.
+        given: settings, among them train_path and test_path where not those of the run that made the graph.
+
+    Raises:
+        InputError: graph or metadata missing, damaged, or not in agreement; no test images.
+    """
+    if graph and "weight_dir" in given:
+        raise InputError(f"--weight_dir: found {given['weight_dir']} beside {graph}, expected one of them")
+    now = settings(**given)
+    path = graph or graph_path(now)
+    graph_def = read_graph(path)
+    metadata = find_metadata(path, now, input, output)
+    predictor = Predictor(graph_def, metadata, path)
+    config = image_settings(metadata, given, now)
+    return ReferenceModel(path, predictor, config, read_sample("test_path", config, IMAGES))
+
+
+def find_metadata(graph, config, input, output):
+    """The metadata in the JSON file beside a graph, but for names that are given; without one, as `config` says."""
+    path = metadata_path(graph)
+    if os.path.exists(path):
+        metadata = read_metadata(path)
+    elif not (input and output):
+        expected = "expected the JSON file that export writes beside the graph, or names by --input and --output"
+        raise InputError(f"metadata {path}: found none, {expected}")
+    elif not config.classes:
+        expected = "expected those of the graph's classes, as it has no JSON that names them"
+        raise InputError(f"setting train_path: found no class folders in {config.train_path}, {expected}")
+    else:
+        metadata = make_metadata(config, {"val_acc": None, "run_folder": None, "checkpoint": None})
+    for role, name in (("input", input), ("output", output)):
+        metadata[role]["name"] = name or metadata[role]["name"]
+    return metadata
+
+
+def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=FLOAT32, count=IMAGES):
+    """Convert, compare, and only then give the result its name: `path`, or one with "-failed" in it.
+
+    Args:
+        reference: the ReferenceModel.
+        path: of the file or folder to write.
+        convert: convert(where) writes it there.
+        open_model: open_model(where) gives a function: [1, img_size, img_size, 3] -> logits [1, classes].
+        runtime: its name.
+        tolerance: how much may differ.
+        count: of test images to compare on; all if there are fewer.
+
+    Returns:
+        The Comparison.
+
+    Raises:
+        InputError: it cannot be converted. Nothing is then written.
+    """
+    folder, name = os.path.split(path)
+    with tempfile.TemporaryDirectory(prefix="partial-", dir=os.path.dirname(reference.path) or ".") as scratch:
+        partial = os.path.join(scratch, name)
+        try:
+            with quiet():  # converters are talkative
+                convert(partial)
+                model = open_model(partial)
+            comparison = compare(reference, model, partial, runtime, tolerance, count)
+        except (InputError, OSError):
+            raise
+        except Exception as error:  # converters raise all kinds of errors
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"graph {reference.path}: cannot be converted to {path} ({reason})") from error
+        kept, failed = path, "-failed".join(os.path.splitext(path))
+        os.makedirs(folder or ".", exist_ok=True)
+        if comparison.failure:
+            kept = failed
+        else:
+            set_aside(failed, scratch)
+        if os.path.isdir(kept):
+            set_aside(kept, scratch)
+        os.replace(partial, kept)
+    return comparison._replace(path=kept)
+
+
+def set_aside(path, folder):
+    """Move what has that name, if anything, into a folder."""
+    if os.path.exists(path):
+        os.rename(path, os.path.join(folder, f"previous-{os.path.basename(path)}"))
+
+
+def compare(reference, model, path, runtime, tolerance=FLOAT32, count=IMAGES):
+    """The Comparison of a model, which is in a file or folder, with the graph. Both get one image at a time."""
+    logits, seconds = ([], []), ([], [])
+    for batch in itertools.islice(reference.data.batches(TURN), count // TURN):
+        for run, results, taken in zip((model, reference.predictor.logits), logits, seconds):
+            for image in batch.images:
+                start = time.perf_counter()
+                results.append(run(image[np.newaxis]))
+                taken.append(time.perf_counter() - start)
+    found, expected = map(np.concatenate, logits)
+    labels = reference.data.labels[:count]
+    largest = np.abs(expected).max() or 1.0  # all zero: then any difference is large
+    comparison = Comparison(
+        path,
+        runtime,
+        len(labels),
+        np.abs(found - expected).max() / largest,
+        np.mean(found.argmax(axis=1) == expected.argmax(axis=1)),
+        [np.mean(rows.argmax(axis=1) == labels) for rows in (found, expected)],
+        [size_of(path), size_of(reference.path)],
+        [np.median(taken) for taken in seconds],
+        None,
+    )
+    return comparison._replace(failure=exceeded_tolerance(comparison, tolerance))
+
+
+def exceeded_tolerance(comparison, tolerance):
+    """What exceeds the tolerance, in words, or None."""
+    accuracy, reference_accuracy = comparison.accuracy
+    if not np.isfinite(comparison.difference):
+        return "logits are not all finite numbers"
+    if tolerance.difference is not None and comparison.difference > tolerance.difference:
+        return f"logits differ by {comparison.difference:.2g} of the largest, allowed are {tolerance.difference:g}"
+    if tolerance.same_class is not None and reference_accuracy > GOOD and comparison.same_class < tolerance.same_class:
+        same, expected = 100 * comparison.same_class, 100 * tolerance.same_class
+        return f"{same:.1f} % of the images get the same class, expected {expected:g} %"
+    if tolerance.accuracy_lost is not None and reference_accuracy - accuracy > tolerance.accuracy_lost + 1e-9:
+        allowed = 100 * tolerance.accuracy_lost
+        return f"accuracy falls from {reference_accuracy:.4f} to {accuracy:.4f}, allowed are {allowed:g} points"
+    return None
+
+
+def size_of(path):
+    """Bytes of a file, or of all files in a folder."""
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
+    return sum(map(os.path.getsize, files))
+
+
+def report(reference, conversions):
+    """Do the conversions, functions that return a Comparison each, and print the table of them.
+
+    Returns:
+        The exit code: 0 if all agree with the graph, 1 if one does not, 2 if one could not be done; the others are done
+        all the same.
+    """
+    code = 0
+    folder = os.path.dirname(reference.path) or "."
+    heading = [
+        f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on images of "
+        + reference.config.test_path,
+        ROW % (f"in {folder}", "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "verdict"),
+    ]
+    for conversion in conversions:
+        try:
+            comparison = conversion()
+        except InputError as error:
+            print_error(error)
+            code = 2
+            continue
+        for line in heading + [row(comparison, folder)]:
+            print(escape_control_characters(line), flush=True)
+        heading = []
+        if comparison.failure:
+            print_error(f"{comparison.path} in {comparison.runtime}: {comparison.failure}")
+            code = max(code, 1)
+    for path in outdated(reference):
+        print_note(f"{path} is older than the graph, so it was made from another")
+    return code
+
+
+def outdated(reference):
+    """Conversions beside the graph that are older than it."""
+    stem = glob.escape(os.path.splitext(reference.path)[0])
+    made = [
+        path
+        for end in (".tflite", "-*.tflite", ".onnx", "-*.onnx", "-savedmodel/*")
+        for path in sorted(glob.glob(stem + end))
+    ]
+    return [path for path in made if os.path.getmtime(path) < os.path.getmtime(reference.path)]
+
+
+def row(comparison, folder):
+    return ROW % (
+        os.path.relpath(comparison.path, folder),
+        comparison.runtime,
+        comparison.images,
+        f"{comparison.difference:.1e}",
+        f"{100 * comparison.same_class:.1f} %",
+        "{:.4f} ({:.4f})".format(*comparison.accuracy),
+        "{:.2f} ({:.2f})".format(*(size / 1e6 for size in comparison.sizes)),
+        "{:.2f} ({:.2f})".format(*(1e3 * seconds for seconds in comparison.seconds)),
+        "FAILED" if comparison.failure else "ok",
+    )
