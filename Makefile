@@ -1,20 +1,32 @@
 # make run       train and export a network, from nothing
-# make test      run all tests
 # make evaluate  evaluate the exported network on the test images
 # make predict   classify IMAGES=data/digitspng/test/7, a file or a folder
 # make convert   convert the exported network to TensorFlow Lite, SavedModel and ONNX, and compare each with the graph
-# make bench     measure how fast it is
-# make lint      check the code's style; make format: mend what can be mended
+# make test      run all tests
+# make bench     measure how fast it is; with QUICK=1 the most important figures, in a minute
+# make lint      check the code's style; make format corrects what can be corrected
+# make venv      make the environment alone; make clean removes all environments
 #
-# PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow
+# PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow; else the one used last
 # DATASET=digits | cifar10 | PATH                   what to learn (PATH: a folder with train and test in it)
 # MODEL=lenet5   EPOCHS=30                          what to train, and how long
 
-.DEFAULT_GOAL := venv
-.PHONY: venv run evaluate predict convert test lint format bench python constraints clean
+.DEFAULT_GOAL := start
+.PHONY: start help venv run evaluate predict convert test lint format bench python constraints clean
 SHELL := /bin/sh
 
-ifneq ($(MAKECMDGOALS),clean)
+start:
+	@echo "make run    trains a network on handwritten digits, from nothing"
+	@echo "make test   runs all tests"
+	@echo "make help   lists the other commands"
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+ifneq ($(filter-out start help clean,$(MAKECMDGOALS)),)
+# Without PYTHON, the environment that was used last.
+LAST := $(wildcard .venv/$(shell cat .venv/last 2>/dev/null)/bin/python)
+PYTHON ?= $(LAST)
 # ruff is installed beside today's TensorFlow only.
 FOUND := $(shell sh utils/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)),\
 	python3.11 python3.12 python3.13,"$(PYTHON)"))
@@ -47,6 +59,8 @@ venv: $(INSTALLED)
 
 run: python $(INSTALLED)
 	@$(PREPARE)
+	@[ -d "$(DATA)" ] || { echo "error: DATASET=$(DATASET): found no such folder, expected digits, cifar10 or a folder \
+	with train and test in it"; exit 2; }
 	@train="$(DATA)"; [ ! -d "$$train/train" ] || train="$$train/train"; set -x; \
 	$(VENV)/bin/python run.py --train_path "$$train" --test_path "$(DATA)/test" \
 		$(if $(MODEL),--model_arch "$(MODEL)") $(if $(EPOCHS),--num_epoch "$(EPOCHS)")
@@ -65,6 +79,7 @@ lint: $(INSTALLED)
 	else echo "not parsed by Python 3.6: there is none"; fi
 
 format: $(INSTALLED)
+	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
@@ -78,24 +93,31 @@ convert: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python -m convert $(if $(MODEL),--model_arch "$(MODEL)")
 
 bench: python $(INSTALLED)
-	@$(VENV)/bin/python tests/benchmark.py
+	@$(VENV)/bin/python tests/benchmark.py $(if $(QUICK),--quick)
 
 python:
+	@mkdir -p .venv; echo $(VERSION) > .venv/last
 	@echo "Python $(VERSION) with TensorFlow $(TENSORFLOW): $(BASE_PYTHON)"
 
-# `installed` is written last, so an installation that was broken off is taken up again.
+# pip, with a line for each package, so that something moves. $(1): what to install.
+define install
+	@{ $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-color \
+		$(1) --constraint constraints/$(VERSION).txt; echo $$? > $(VENV)/pip-status; } \
+		| sed -n 's/^Collecting \([^ ;]*\).*/  \1/p; s/^Installing.*/  installing them .../p'; \
+	exit $$(cat $(VENV)/pip-status)
+endef
+
+# `installed` is written last, so that an interrupted installation is taken up again.
 $(INSTALLED): requirements.txt constraints/$(VERSION).txt
-	@echo "Installing into $(VENV), once ..."
+	@echo "Installing TensorFlow $(TENSORFLOW) and what it needs into $(VENV), once; this takes one to four minutes:"
 	@$(BASE_PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(PIP)"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--requirement requirements.txt --constraint constraints/$(VERSION).txt
+	$(call install,--requirement requirements.txt)
 	@touch $@
 
 $(CONVERTERS): $(INSTALLED) convert/requirements.txt
-	@echo "Installing the converters into $(VENV), once ..."
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--requirement convert/requirements.txt --constraint constraints/$(VERSION).txt
+	@echo "Installing the converters into $(VENV), once:"
+	$(call install,--requirement convert/requirements.txt)
 	@touch $@
 
 # Pin anew everything that both requirements.txt pull in, for one Python.

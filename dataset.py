@@ -10,8 +10,8 @@ from typing import Iterator
 import numpy as np
 
 from src.errors import InputError
-from utils.images import EXTENSIONS, MARGIN, augmented, normalization_table, preprocess, resized
-from utils.loader import Cache, read_ahead
+from utils.images import EXTENSIONS, MARGIN, augmented, normalization_table, normalize
+from utils.loader import Cache, ImageFiles, image_bytes, read_ahead
 
 CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, for handing them over takes time as well
 
@@ -36,7 +36,7 @@ class DataSet:
         self._ids = [os.path.basename(path) for path in paths]
         self.labels = labels
         self._config = config
-        self._cache = cache
+        self._files = ImageFiles(paths, config.img_size, cache)
         self._one_hot = np.eye(len(config.classes), dtype=np.float32)
         self._table = normalization_table(config.image_normalize_mean, config.image_normalize_std)
         self.num_examples = len(paths)
@@ -100,37 +100,33 @@ class DataSet:
 
     def _read_ahead(self, read, chosen, batch_size):
         """Batches of the images with those indices."""
-        batch_bytes = batch_size * self._config.img_size**2 * 3 * 4
-        chunk = batch_size * max(1, CHUNK_BYTES // batch_bytes)
+        batch_bytes = batch_size * image_bytes(self._config.img_size)
+        times = max(1, CHUNK_BYTES // batch_bytes)
+        chunk = batch_size * times
         chunks = (chosen[start : start + chunk] for start in range(0, len(chosen), chunk))
-        for batches in read_ahead(read, chunks):
+        for batches in read_ahead(read, chunks, times * batch_bytes):
             for start in range(0, len(batches.images), batch_size):
                 yield Batch(*(values[start : start + batch_size] for values in batches))
 
     def _read(self, chosen):
         """The batch of those images, as they are."""
-        return self._batch(chosen, self._images(chosen))
+        return self._batch(chosen, self._files.read(chosen))
 
     def _read_augmented(self, chosen):
         """The batch of those images as this epoch shows them."""
-        images = self._images(chosen)
+        images = self._files.read(chosen)
         if self._augment != "none":
-            images = [
-                augmented(resized(image, self._config.img_size), self._shifts[index], self._mirrored[index])
-                for index, image in zip(chosen, images)
-            ]
+            for image, index in zip(images, chosen):
+                image[:] = augmented(image, self._shifts[index], self._mirrored[index])
         return self._batch(chosen, images)
-
-    def _images(self, chosen):
-        return [self._cache.read(self.paths[index], self._config.img_size) for index in chosen]
 
     def _batch(self, chosen, images):
         config, labels = self._config, self.labels[chosen]
         return Batch(
-            preprocess(images, config.img_size, config.channel_order, self._table),
+            normalize(images, config.channel_order, self._table),
             self._one_hot[labels],
-            [self._ids[index] for index in chosen],
-            [config.classes[label] for label in labels],
+            [self._ids[index] for index in chosen.tolist()],
+            [config.classes[label] for label in labels.tolist()],
         )
 
 
@@ -187,7 +183,7 @@ def find_images(setting, path, classes):
         expected = "expected one with a folder of images per class, such as python run.py prepare makes"
         raise InputError(f"setting {setting}: found no folder {path}, {expected}")
     if len(classes) < 2:
-        found = f"one class folder, {classes[0]}," if classes else "no class folder"
+        found = f"one class, {classes[0]}," if classes else "no class folder"
         expected = "expected a folder of images for each of two or more classes"
         raise InputError(f"setting {setting}: found {found} in {path}, {expected}")
     paths, labels = [], []

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train an image classifier and export it as a frozen graph.
 
-  python run.py                      train model_arch on the images under train_path, then export it
+  python run.py, or run.py train     train model_arch on the images under train_path, then export it
   python run.py evaluate             evaluate the exported graph on the test images, with pictures
   python run.py predict IMAGE ...    classify images, or all those in a folder, with the exported graph
   python run.py export               export the best checkpoint, without training; --last: the newest
@@ -22,7 +22,7 @@ from collections import namedtuple
 
 from src.errors import InputError, did_you_mean, escape_control_characters
 from src.settings import RULES, settings
-from utils.command_line import Parser, end_with_the_reader, exit_code
+from utils.command_line import Parser, end_with_the_reader, exit_code, program
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
 # run of the weights had them; settings that a verb does not take belong to the weights, which bring theirs.
@@ -77,7 +77,7 @@ EXPORT_SETTINGS = ("model_arch", "checkpoint_dir", "weight_dir")
 
 @verb(settings=RULES, usage="[--SETTING VALUE ...]")
 def train(**given):
-    """Train for config.num_epoch epochs, export, and say where everything is."""
+    """Train for num_epoch epochs, then export the best of them."""
     settings(**given)  # what is wrong with them is said before TensorFlow is imported, which takes seconds
     from trainer import Trainer
 
@@ -93,15 +93,13 @@ def train(**given):
     print(f"graph            {graph}")
     print(f"checkpoints      {trainer.config.checkpoint_dir}")
     print(f"TensorBoard logs {trainer.run_folder}")
-    tensorboard = os.path.join(os.path.dirname(sys.executable), "tensorboard")
-    tensorboard = os.path.relpath(tensorboard) if os.path.exists(tensorboard) else "tensorboard"
     default = trainer.config.tensorboard_dir == f"graphs/{trainer.config.model_arch}"
     logdir = "graphs" if default else trainer.config.tensorboard_dir
-    print(f"to see the curves: {shlex.quote(tensorboard)} --logdir {shlex.quote(logdir)}")
+    print(f"to see the curves: {program('tensorboard')} --logdir {shlex.quote(logdir)}")
 
 
 def print_stopped(trainer, given):
-    """What is left of a training that was stopped, and how to go on."""
+    """What is left of a training that was stopped, and how to export it."""
     if not trainer.saved_step:
         print("stopped; nothing was learned yet, so nothing is saved")
         return
@@ -110,14 +108,14 @@ def print_stopped(trainer, given):
     )
     print(
         f"stopped; checkpoint of step {trainer.saved_step} saved in {trainer.config.checkpoint_dir}; "
-        f"to export it: python run.py export --last{options}"
+        f"to export it: {program('python')} run.py export --last{options}"
     )
 
 
 @verb(
     [WEIGHTS, option("--checkpoint", "a checkpoint instead, such as checkpoints/lenet5/lenet5-1312", metavar="PREFIX")],
     settings=["model_arch", "weight_dir", "test_path", "tensorboard_dir"],
-    of_the_run=["test_path"],
+    of_the_run=["test_path", "tensorboard_dir"],
 )
 def evaluate(weights=None, checkpoint=None, **given):
     """Evaluate the exported graph on the test images of the run that made it."""
@@ -140,12 +138,12 @@ def evaluate(weights=None, checkpoint=None, **given):
         predictor = load(graph_path(now) if weights is None else weights)
     config = image_settings(predictor.metadata, given, now)
     data = read_test_set(config)
+    probabilities = predict_dataset(predictor, data)
     folder = predictor.metadata["run"].get("run_folder")
     if folder is None or "tensorboard_dir" in given:
         folder = new_run_folder(now.tensorboard_dir)
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
-    probabilities = predict_dataset(predictor, data)
     print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes))
     print(f"written to {folder}: evaluation.txt, predictions.csv, confusion.png, mistakes.png")
 
@@ -194,10 +192,11 @@ def export(last=False, **given):
 def summary(total_class=None, **given):
     """List the layers of a network: output shape, parameters, and multiply-adds for one image."""
     end_with_the_reader()
-    if total_class is not None and total_class < 1:
-        raise InputError(f"--total_class: found {total_class}, expected 1 or more")
+    if total_class is not None and total_class < 2:
+        raise InputError(f"--total_class: found {total_class}, expected 2 or more")
     total_class = total_class or settings(**given).total_class or 10
-    config = settings(**dict(given, classes=[str(number) for number in range(total_class)]))
+    classes = [str(number) for number in range(total_class)]
+    config = settings(**dict(given, classes=classes, total_class=total_class))
     from utils.summary import summary as table
 
     print(table(config))
@@ -205,10 +204,10 @@ def summary(total_class=None, **given):
 
 @verb(
     [
-        option("dataset", "the data set to make", choices=["digits", "cifar10"]),
+        option("dataset", "digits or cifar10", choices=["digits", "cifar10"], metavar="DATASET"),
         option("--archive", "cifar10: a copy of the archive, instead of downloading it", metavar="FILE"),
     ],
-    usage="digits | cifar10 [--archive FILE]",
+    usage="DATASET [--archive FILE]",
 )
 def prepare(dataset, **options):
     """Make a data set: digits (no download) or cifar10 (downloads 170 MB)."""

@@ -19,10 +19,9 @@ from src.settings import check, settings
 from src.tf1 import open_session, tf
 from utils.checkpoints import KEPT, Checkpoints, assign, read_weights
 from utils.files import make_writable
+from utils.loader import inference_batch
 from utils.reporter import Reporter
 from utils.tensorboard import new_run_folder
-
-EVALUATION_BATCH = 100
 
 
 class Trainer:
@@ -84,7 +83,7 @@ class Trainer:
 
     def _build_optimizer(self):
         config = self.config
-        self.lr, self.step_rate, self.decay = config.lr, config.step_rate, config.decay
+        self.lr, self.step_rate, self.decay = float(config.lr), config.step_rate, float(config.decay)
         self.global_step = tf.train.get_or_create_global_step()
         self.learning_rate = tf.train.exponential_decay(
             self.lr, self.global_step, self.step_rate, self.decay, staircase=True
@@ -112,8 +111,7 @@ class Trainer:
         """
         if num_epoch is None:
             num_epoch = self.config.num_epoch
-        check("num_epoch", num_epoch)
-        last_epoch = self.epoch + num_epoch
+        last_epoch = self.epoch + check("num_epoch", num_epoch)
         self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir)
         reporter = Reporter(self.run_folder, self.config, self.graph, self.step)
         try:
@@ -170,7 +168,7 @@ class Trainer:
     def evaluate(self, data: DataSet) -> Tuple[float, float]:
         """Mean cross entropy and accuracy of the inference network over every image of a DataSet, each once."""
         results, sizes = [], []
-        for batch in data.batches(EVALUATION_BATCH):
+        for batch in data.batches(inference_batch(self.config.img_size)):
             results.append(self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels}))
             sizes.append(len(batch.images))
         loss, accuracy = np.average(results, axis=0, weights=sizes)
@@ -192,6 +190,7 @@ class Trainer:
         Args:
             last: freeze the weights as they are now instead, as if no epoch was validated.
         """
+        self.checkpoints.refresh()
         prefix = None if last else self.checkpoints.best(self.run_folder)
         if prefix and self.history:
             return freeze(*self.checkpoints.load(prefix))

@@ -2,6 +2,7 @@
 
 import sys
 
+from src.settings import settings
 from utils.command_line import Parser, exit_code
 
 SETTINGS = ["model_arch", "weight_dir", "train_path", "test_path"]
@@ -42,6 +43,7 @@ def parser(name, about, choices):
 def run(parser, conversions, choices):
     options = parser.parse(sys.argv[1:])
     chosen = {option: options.pop(option) for option in choices}
+    settings(**{name: options[name] for name in SETTINGS if name in options})  # wrong ones are told at once
     from convert.compare import open_reference, report
 
     reference = open_reference(**options)

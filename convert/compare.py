@@ -50,10 +50,10 @@ def open_reference(graph=None, input=None, output=None, **given):
     Raises:
         InputError: graph or metadata missing, damaged, or not in agreement; no test images.
     """
-    if graph and "weight_dir" in given:
+    if graph is not None and "weight_dir" in given:
         raise InputError(f"--weight_dir: found {given['weight_dir']} beside {graph}, expected one of them")
     now = settings(**given)
-    path = graph or graph_path(now)
+    path = graph_path(now) if graph is None else graph
     graph_def = read_graph(path)
     metadata = find_metadata(path, now, input, output)
     predictor = Predictor(graph_def, metadata, path)

@@ -18,18 +18,19 @@ LARGEST = 2**31 - 1
 
 def _literal(text):
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(text) if len(text) < 200 else text
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def _class_names(text):
     """Names between commas, or a JSON list of names, which may hold commas themselves."""
+    if not text.startswith("["):
+        return None if text == "None" else text.split(",")
     try:
-        names = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        names = None
-    return names if isinstance(names, list) else text.split(",")
+        return text
 
 
 def _is_number(value):
@@ -44,11 +45,16 @@ def _is_name(value):
     return isinstance(value, str) and value.strip() != "" and "\0" not in value
 
 
+def _is_utf8(text):
+    """Names of files and folders need not be."""
+    return text == text.encode("utf-8", "ignore").decode("utf-8")
+
+
 def _are_class_names(value):
-    """Different names that can be written to a file: names of folders need not be UTF-8."""
     return (
         isinstance(value, (list, tuple))
-        and all(_is_name(name) and name == name.encode("utf-8", "ignore").decode("utf-8") for name in value)
+        and len(value) > 0
+        and all(_is_name(name) and _is_utf8(name) for name in value)
         and len(set(value)) == len(value)
     )
 
@@ -63,31 +69,33 @@ def number(ok, expected):
     return _literal, lambda value: _is_number(value) and ok(value), expected
 
 
-def three_numbers(above_0=False):
+def three_numbers(at_least, limits=""):
     def ok(value):
         return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(part_ok, value))
 
     def part_ok(part):
-        return _is_number(part) and (part > 0 or not above_0)
+        return _is_number(part) and part >= at_least
 
-    return _literal, ok, "three numbers" + (" above 0" if above_0 else "") + ", such as 0.485,0.456,0.406"
+    return _literal, ok, f"three numbers{limits}, such as 0.485,0.456,0.406"
 
 
 def one_of(*names):
-    return str, lambda value: value in names, " or ".join(names)
+    return str, lambda value: isinstance(value, str) and value in names, " or ".join(names)
 
 
 POSITIVE = number(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = number(lambda value: value >= 0, "a number, 0 or more")
 SHARE = number(lambda value: 0 <= value < 1, "a number from 0 to below 1")
+WIDTH = number(lambda value: 0 < value <= 10, "a number above 0, at most 10")
 FRACTION = number(lambda value: 0 < value < 1, "a fraction above 0 and below 1")
 EPOCHS = (_literal, lambda value: value is None or _is_integer(value, 1), "a whole number, 1 or more, or None")
 AUGMENT = one_of("none", "crop", "crop+flip")
-CLASS_NAMES = (_class_names, _are_class_names, 'different names in UTF-8, such as cat,dog or ["cat","dog"]')
+CLASS_NAMES = (_class_names, _are_class_names, 'a list of different names, such as ["cat", "dog"], in UTF-8')
 FOLDER = (str, _is_name, "the path of a folder")
+OUTPUT_FOLDER = (str, lambda value: _is_name(value) and _is_utf8(value), "the path of a folder, in UTF-8")
 CHECKPOINT_FOLDER = (
     str,
-    lambda value: _is_name(value) and not set(value) & set("*?[]\\"),
+    lambda value: _is_name(value) and _is_utf8(value) and not set(value) & set("*?[]\\"),
     "the path of a folder, with no * ? [ ] or \\ in it (wildcards to TensorFlow)",
 )
 CHECKPOINT = (
@@ -97,10 +105,12 @@ CHECKPOINT = (
 )
 
 RULES = {
-    "model_arch": Rule("network to train", *one_of(*config.MODEL_ARCHS)),
+    "model_arch": Rule("architecture of the network", *one_of(*config.MODEL_ARCHS)),
     "img_size": Rule("width and height in pixels that images are resized to", *integer(at_least=1, at_most=4096)),
-    "numchannels": Rule("colour channels of the network's input", _literal, lambda value: value == 3, "3"),
-    "width": Rule("mobilenetv2: factor on the depth of every layer", *POSITIVE),
+    "numchannels": Rule(
+        "colour channels of the network's input", _literal, lambda value: _is_integer(value, 3, 3), "3"
+    ),
+    "width": Rule("mobilenetv2: factor on the depth of every layer", *WIDTH),
     "batch_norm_momentum": Rule("mobilenetv2: share of the moving mean and variance that is kept at each step", *SHARE),
     "pretrained": Rule("weights to start from, where name and shape agree", *CHECKPOINT),
     "train_path": Rule("training images, one folder per class", *FOLDER),
@@ -109,8 +119,8 @@ RULES = {
     "total_class": Rule("number of classes", *integer(at_least=0)),
     "validation_size": Rule("fraction of the training images held out for validation", *FRACTION),
     "batch_size": Rule("images per training step", *integer(at_least=1)),
-    "image_normalize_mean": Rule("subtracted from each channel after scaling it to 0..1", *three_numbers()),
-    "image_normalize_std": Rule("each channel is then divided by this", *three_numbers(above_0=True)),
+    "image_normalize_mean": Rule("subtracted from each channel after scaling it to 0..1", *three_numbers(-1e30)),
+    "image_normalize_std": Rule("each channel is then divided by this", *three_numbers(1e-6, " above 0.000001")),
     "channel_order": Rule("bgr: as OpenCV reads images; rgb: swapped before normalization", *one_of("bgr", "rgb")),
     "augment": Rule("crop: shift training images; crop+flip: also mirror half of them", *AUGMENT),
     "cache_mb": Rule("megabytes of decoded images to keep in memory", *NOT_NEGATIVE),
@@ -124,8 +134,8 @@ RULES = {
     "early_stopping": Rule("stop when the validation loss has not fallen for this many epochs; None: never", *EPOCHS),
     "device": Rule("gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU", *one_of("gpu", "cpu")),
     "checkpoint_dir": Rule("folder for checkpoints", *CHECKPOINT_FOLDER),
-    "weight_dir": Rule("folder for the exported graph", *FOLDER),
-    "tensorboard_dir": Rule("folder for TensorBoard logs, one folder per run", *FOLDER),
+    "weight_dir": Rule("folder for the exported graph", *OUTPUT_FOLDER),
+    "tensorboard_dir": Rule("folder for TensorBoard logs, one folder per run", *OUTPUT_FOLDER),
 }
 FOLDERS = {"checkpoint_dir": "checkpoints", "weight_dir": "weights", "tensorboard_dir": "graphs"}
 # None for one of these means that it follows from other settings.
@@ -133,11 +143,14 @@ FOLLOWING = ["img_size", "weight_decay", "classes", "total_class"] + list(FOLDER
 
 
 def check(name, value):
-    """Raise InputError unless `value` is one that the setting `name` can have."""
+    """The value, a numpy number as a plain one. Raises InputError unless the setting `name` can have it."""
     if name not in RULES:
         raise InputError(f"setting {name}: unknown setting{did_you_mean(name, RULES)}")
+    value = value.item() if getattr(value, "shape", None) == () else value
     if not RULES[name].ok(value):
-        raise InputError(f"setting {name}: found {value!r}, expected {RULES[name].expected}")
+        found = " ".join(repr(value).split())
+        raise InputError(f"setting {name}: found {found}, expected {RULES[name].expected}")
+    return value
 
 
 def settings(**given):
@@ -148,14 +161,9 @@ def settings(**given):
     Raises:
         InputError: a setting that does not exist, or of the wrong type or range.
     """
-    values = dict(_configured(), **given)
-    values = {name: value.item() if getattr(value, "shape", None) == () else value for name, value in values.items()}
-    values = {name: value for name, value in values.items() if value is not None or name not in FOLLOWING}
-    for name, value in values.items():
-        check(name, value)
-    values = {**_following_model(values), **_following_data(values), **values}
-    check("classes", values["classes"])
-    run = argparse.Namespace(**values)
+    values = _chosen({**_configured(), **given})
+    following = {**_following_model(values), **_following_data(values)}
+    run = argparse.Namespace(**{**following, **values})
     smallest, count = config.MODEL_ARCHS[run.model_arch], len(run.classes)
     if run.img_size < smallest:
         raise InputError(f"setting img_size: found {run.img_size}, expected {smallest} or more for {run.model_arch}")
@@ -166,37 +174,44 @@ def settings(**given):
 
 def _configured():
     """What src/config.py says. Raises InputError if it has a name too many or lacks one."""
-    found = {
-        name: value
-        for name, value in vars(config).items()
-        if not (name.startswith("_") or name == "MODEL_ARCHS" or callable(value) or isinstance(value, types.ModuleType))
-    }
-    for name in found:
-        if name not in RULES:
-            raise InputError(f"src/config.py: {name} is an unknown setting{did_you_mean(name, RULES)}")
+    found = {}
+    for name, value in vars(config).items():
+        helper = name.startswith("_") or name == "MODEL_ARCHS" or callable(value) or isinstance(value, types.ModuleType)
+        if name in RULES:
+            found[name] = value
+        elif not helper:
+            hint = did_you_mean(name.lower(), RULES) or "; names of your own must begin with an underscore"
+            raise InputError(f"src/config.py: unknown setting {name}{hint}")
     for name in RULES:
         if name not in found and name not in FOLLOWING:
             raise InputError(f"src/config.py: found no {name}, expected a value for it")
     return found
 
 
+def _chosen(values):
+    """Those that are not to follow from others, checked."""
+    return {name: check(name, value) for name, value in values.items() if value is not None or name not in FOLLOWING}
+
+
 def _following_model(values):
     """The settings that follow from model_arch."""
-    model_arch = values["model_arch"]
-    following = dict(config.model_defaults(model_arch))
+    model_arch = check("model_arch", values.get("model_arch"))
+    defaults = config.model_defaults(model_arch)
+    following = {name: f"{folder}/{model_arch}" for name, folder in FOLDERS.items()}
     for name in ("img_size", "weight_decay"):
-        if name not in following and name not in values:
+        if name in defaults:
+            following[name] = check(name, defaults[name])
+        elif name not in values:
             raise InputError(
                 f"src/config.py: found no {name} for {model_arch} in model_defaults, expected lines for it"
             )
-    following.update((name, f"{folder}/{model_arch}") for name, folder in FOLDERS.items())
     return following
 
 
 def _following_data(values):
     """The settings that follow from train_path."""
-    classes = values.get("classes") or class_folders(values["train_path"])
-    return {"classes": classes, "total_class": len(classes)}
+    classes = values.get("classes") or class_folders(values.get("train_path"))
+    return {"classes": check("classes", classes) if classes else [], "total_class": len(classes)}
 
 
 def class_folders(path):
@@ -212,7 +227,7 @@ class Config(types.ModuleType):
     def __getattribute__(self, name):
         value = super().__getattribute__(name)
         if value is None and name in FOLLOWING:
-            values = {key: found for key, found in vars(self).items() if found is not None}
+            values = _chosen({key: found for key, found in vars(self).items() if key in RULES})
             return (_following_data if name in ("classes", "total_class") else _following_model)(values)[name]
         return value
 

@@ -2,6 +2,9 @@
 
 The one place that knows there are two: TensorFlow 1.14 and TensorFlow 2.x both carry the TensorFlow 1 API as
 tensorflow.compat.v1. TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all that TensorFlow has to say.
+
+TensorFlow 2.x has two sets of kernels for the CPU, and by default takes the fast one, oneDNN, on some processors only.
+Here it is on everywhere, unless TF_ENABLE_ONEDNN_OPTS says otherwise.
 """
 
 import contextlib
@@ -44,6 +47,7 @@ def signals_held():
             os.kill(os.getpid(), number)
 
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read when TensorFlow is imported; 1.14 knows no such thing
 quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
 with signals_held(), contextlib.ExitStack() as stack:
     if quietly:
@@ -53,6 +57,12 @@ with signals_held(), contextlib.ExitStack() as stack:
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
 IS_1_14 = tf.__version__.startswith("1.")  # for the few things that only one of them can do
+
+
+def kernels():
+    """The name of the kernels that run on the CPU."""
+    onednn = not IS_1_14 and os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true")
+    return "oneDNN" if onednn else "Eigen"
 
 
 def open_session(device):

@@ -1,15 +1,16 @@
-"""How fast it is: make bench
+"""How fast the program is: make bench, or make bench QUICK=1 for the most important lines in a minute.
 
-Each line of the table is a speed in images/s beside that of something to compare with, measured in turn in this same
-process; their ratio is what counts, for it hardly depends on the machine, and above 1 means that ours is the faster.
-The images are made up, as large and as quick to decode as CIFAR-10's. If PyTorch is installed it is measured as well.
+Each speed stands beside one to compare it with, measured in turn, so that a busy moment of the machine slows both: what
+counts is their ratio, the median of the rounds, with the smallest and the largest. "Bare loops" are session.run over
+the same graph with all images of an epoch in memory, for training and validation; a training program cannot be faster.
+The images are made here: 32x32 PNG files as large as CIFAR-10's. If PyTorch is installed it is measured as well.
 """
 
-import contextlib
-import io
+import importlib.util
+import json
 import os
 import platform
-import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,368 +18,276 @@ import time
 import cv2
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
 
-from dataset import DataSet, find_images
-from src.settings import settings
-from src.tf1 import tf
-from trainer import EVALUATION_BATCH, Trainer
-from utils.images import list_images, normalization_table, preprocess, read_image
-from utils.loader import THREADS, Cache
-from utils.predictor import BATCH as PREDICTOR_BATCH
-from utils.predictor import load
+from src.tf1 import IS_1_14, kernels, tf  # noqa: E402
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
-LEGACY = tf.__version__.startswith("1.")
-BATCH = 32
 CLASSES = 10
-CACHE_MB = 64  # for the memory line; all images together are 146
-TABLE = sys.stdout
-LINE = "%-47s %9s   %-37s %9s   %5s   %s"
+CACHE_MB = 64  # for the line on memory
+ONEDNN_OFF = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+LINE = "%-45s %9s   %-34s %9s   %-18s  %s"
 
 
-def main():
-    # The lines of the Trainer are not to come between those of the table.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        say(f"TensorFlow {tf.__version__}, OpenCV {cv2.__version__}, Python {platform.python_version()}")
-        say(f"{os.cpu_count()} cores, {platform.machine()}")
-        path, few = os.path.join(folder, "many"), os.path.join(folder, "few")
-        write_images(path, 50000)
-        write_images(few, 120)
-        os.chdir(folder)
-        say(f"\n{LINE % ('what', 'images/s', 'against', 'images/s', 'ratio', 'target')}")
-        memory(path)
-        loads = [loader(path, 32, 8000, 1.3, 100000), loader(path, 224, 2000, 3)]
-        trains = [lenet5(path), mobilenetv2(few)]
-        for size, load, name, train in zip((32, 224), loads, ("lenet5", "mobilenetv2"), trains):
-            slower = "graph" if load > train else "loader"
-            say(f"bottleneck of {name} at {size} px here: the {slower}")
-            say(f"  (it could train {train:.0f} images/s; the loader reads {load:.0f})")
+class Contender:
+    """A function of tests/contenders.py in a process of its own, ready to measure when it is made.
+
+    Args:
+        name: of the function.
+        environment: variables to set.
+        given: its arguments.
+    """
+
+    def __init__(self, name, environment=None, **given):
+        command = [sys.executable, os.path.join(HERE, "contenders.py"), name, json.dumps(given)]
+        self._process = subprocess.Popen(
+            command,
+            env=dict(os.environ, **(environment or {})),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
+        self._read()
+
+    def _read(self):
+        return json.loads(self._process.stdout.readline())
+
+    def round(self):
+        """Let it measure once."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
 
 
-def write_images(path, count):
-    """Class folders of smooth 32x32 images with some noise: PNG files of about 2.3 kB, like CIFAR-10's."""
+def take_turns(contenders, rounds):
+    """[the results of its rounds, as {what: array}] of each contender, but for a first round to warm up."""
+    for contender in contenders:
+        contender.round()
+    results = [[contender.round() for contender in contenders] for _ in range(rounds)]
+    for contender in contenders:
+        contender.close()
+    return [{key: np.array([row[i][key] for row in results]) for key in results[0][i]} for i in range(len(contenders))]
+
+
+def row(what, ours, against, theirs, at_least=None):
+    """Print one line; `ours` and `theirs` are speeds of rounds in turn."""
+    ratios = np.divide(ours, theirs)
+    ratio = f"{np.median(ratios):.2f} ({ratios.min():.2f}-{ratios.max():.2f})"
+    print(
+        (LINE % (what, f"{np.median(ours):.1f}", against, f"{np.median(theirs):.1f}", ratio, verdict(ratios, at_least)))
+        .rstrip(),
+        flush=True,
+    )  # fmt: skip
+
+
+def verdict(values, at_least=None, at_most=None):
+    if at_least is None and at_most is None:
+        return ""
+    value = np.median(values)
+    met = value >= at_least if at_most is None else value <= at_most
+    limit = f"{at_least:.3g} or more" if at_most is None else f"{at_most:.3g} or less"
+    return f"{limit}: {'met' if met else 'MISSED'}"
+
+
+def write_images(path, count, size=32, extension="png"):
+    """Class folders of smooth images with some noise; of 32 px they are PNG files of about 2.3 kB, like CIFAR-10's."""
     random = np.random.RandomState(0)
     for number in range(count):
         folder = os.path.join(path, str(number % CLASSES))
         os.makedirs(folder, exist_ok=True)
-        image = cv2.resize(random.randint(0, 256, (6, 6, 3)).astype(np.uint8), (32, 32)) / 2
+        image = cv2.resize(random.randint(0, 256, (6, 6, 3)).astype(np.uint8), (size, size)) / 2
         image += random.randint(0, 32, image.shape)
-        cv2.imwrite(os.path.join(folder, f"{number:05d}.png"), image.astype(np.uint8))
+        cv2.imwrite(os.path.join(folder, f"{number:05d}.{extension}"), image.astype(np.uint8))
+    return path
 
 
-def say(line):
-    print(line.rstrip(), file=TABLE, flush=True)
-
-
-def row(what, ours, against, theirs, least=None):
-    """Print one line; `ours` and `theirs` are speeds, of one round or of several."""
-    ratio = np.median(np.divide(ours, theirs))
-    verdict = "" if least is None else f"{least:.3g} or more: {'met' if ratio >= least else 'MISSED'}"
-    say(LINE % (what, f"{np.median(ours):.1f}", against, f"{np.median(theirs):.1f}", f"{ratio:.2f}", verdict))
-
-
-def speed(step, images, seconds=2.0, least=3):
-    """images/s of a step that handles so many, called with 0, 1, 2, ..."""
-    start, steps = time.time(), 0
-    while time.time() - start < seconds or steps < least:
-        step(steps)
-        steps += 1
-    return steps * images / (time.time() - start)
-
-
-def in_turn(rounds, *measurements):
-    """Call each, one after another, so many rounds: an array of speeds for each."""
-    for measure in measurements:
-        measure()  # what is slow only once
-    return np.array([[measure() for measure in measurements] for _ in range(rounds)]).T
-
-
-def memory(path):
-    """Resident memory while training goes through more images than the cache holds."""
-    trainer = Trainer(train_path=path, cache_mb=0)
-    images, labels, _, _ = trainer.data.train.next_batch(BATCH)
-    trainer.session.run(trainer.optimizer, {trainer.x: images, trainer.y_true: labels})
-    with open("/proc/self/statm") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize() / 2.0**20
-    trainer.close()
-    trainer = Trainer(train_path=path, cache_mb=CACHE_MB)
-    trainer.optimize(1)
-    trainer.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-    met = "met" if peak - before <= CACHE_MB + 200 else "MISSED"
-    say(
-        f"memory: {before:.0f} MB after one step; at most {peak - before:.0f} MB more in an epoch with "
-        f"cache_mb = {CACHE_MB}; target {CACHE_MB + 200} or less: {met}"
-    )
-
-
-def loader(path, size, count, least, least_cached=None):
-    """From files and from memory to batches; returns the speed from files."""
-    config = settings(train_path=path, img_size=size, total_class=CLASSES)
-    paths, labels = find_images("train_path", path, config.classes)
-    chosen = np.random.RandomState(0).permutation(len(paths))[:count]
-    paths, labels = [paths[index] for index in chosen], labels[chosen]
-
-    streamed, cached = (DataSet(paths, labels, config, Cache(megabytes)) for megabytes in (0, 1024))
-    rivals = [(f"tf.data, {THREADS} threads", tf_data(paths, labels, size))]
-    if torch:
-        rivals.append((f"PyTorch DataLoader, {THREADS} workers", data_loader(paths, labels, config)))
-    files, kept, *others = in_turn(
-        3,
-        *[
-            lambda batches=batches: through(batches())
-            for batches in [lambda: streamed.batches(BATCH), lambda: cached.batches(BATCH)]
-            + [rival for _, rival in rivals]
-        ],
-    )
-    for (name, _), other in zip(rivals, others):
-        row(f"loader from PNG files, {size} px", files, name, other, least if "tf.data" in name else None)
-    row(f"loader from memory, {size} px", kept, "from PNG files", files)
-    if least_cached:
-        row(f"loader from memory, {size} px", kept, "100,000 images/s", [least_cached], 1)
-    return np.median(files)
-
-
-def through(batches):
-    """images/s of going through batches."""
-    start = time.time()
-    images = sum(len(batch[0]) for batch in batches)
-    return images / (time.time() - start)
-
-
-def tf_data(paths, labels, size):
-    """The same work by TensorFlow's own pipeline, as a function that returns its batches."""
-
-    def read(path, label):
-        image = tf.image.resize_bilinear(tf.image.decode_png(tf.read_file(path), 3)[tf.newaxis], [size, size])[0]
-        return (image / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], tf.one_hot(label, CLASSES)
-
-    def batches():
-        with tf.Graph().as_default(), tf.Session() as session:
-            data = tf.data.Dataset.from_tensor_slices((paths, labels)).map(read, THREADS).batch(BATCH).prefetch(2)
-            batch = tf.data.make_one_shot_iterator(data).get_next()
-            try:
-                while True:
-                    yield session.run(batch)
-            except tf.errors.OutOfRangeError:
-                pass
-
-    return batches
-
-
-def data_loader(paths, labels, config):
-    """The same work by PyTorch's DataLoader, which reads in processes, as a function that returns its batches."""
-    table = normalization_table(config.image_normalize_mean, config.image_normalize_std)
-
-    class Images(torch.utils.data.Dataset):
-        def __len__(self):
-            return len(paths)
-
-        def __getitem__(self, index):
-            return preprocess([read_image(paths[index])], config.img_size, "bgr", table)[0], labels[index]
-
-    return lambda: torch.utils.data.DataLoader(Images(), BATCH, num_workers=THREADS)
-
-
-class TimedTrainer(Trainer):
-    """Notes the seconds of each epoch, of its training and in all; its clock stands while `between` is called."""
-
-    def time_epochs(self, num_epoch, between):
-        self.seconds, self.between = [], between
-        between()
-        self.start = time.time()
-        self.optimize(num_epoch)
-        return np.array(self.seconds).T
-
-    def evaluate(self, data):
-        self.trained = time.time() - self.start
-        return Trainer.evaluate(self, data)
-
-    def save(self):
-        Trainer.save(self)
-        self.seconds.append((self.trained, time.time() - self.start))
-        self.between()
-        self.start = time.time()
-
-
-class Bare:
-    """session.run in a loop over the same graph with arrays in memory: what no training program can be faster than."""
-
-    def __init__(self, **given):
-        self.trainer = trainer = Trainer(**given)
-        trainer.data.train.epochs_completed = 1
-        self.batches = [batch[:2] for _, batch in zip(range(64), trainer.data.train.epoch(BATCH))]
-        images, labels = (np.concatenate(part) for part in zip(*self.batches))
-        self.large_batches = [
-            (images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH])
-            for start in range(0, max(1, len(images) - EVALUATION_BATCH), EVALUATION_BATCH)
+def describe_machine():
+    processor = platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            facts = dict(
+                line.rstrip().split("\t: ", 1) for line in file.read().split("\n\n")[0].splitlines() if ": " in line
+            )
+        facts = {name.strip(): value for name, value in facts.items()}
+        wide = [
+            flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_tile") if flag in facts.get("flags", "").split()
         ]
-
-    def train(self):
-        return self._speed([self.trainer.optimizer, self.trainer.cost, self.trainer.accuracy], self.batches)
-
-    def forward(self):
-        return self._speed(self.trainer.inference, self.large_batches)
-
-    def _speed(self, fetches, batches):
-        def step(index):
-            images, labels = batches[index % len(batches)]
-            self.trainer.session.run(fetches, {self.trainer.x: images, self.trainer.y_true: labels})
-
-        return speed(step, len(batches[0][0]))
+        processor = f"{facts.get('model name', processor)} ({' '.join(wide)})"
+    versions = f"TensorFlow {tf.__version__}, OpenCV {cv2.__version__}, Python {platform.python_version()}"
+    print(f"{versions}\n{processor}, {os.cpu_count()} cores; kernels: {kernels()}", flush=True)
 
 
-def lenet5(path):
-    """Epochs of the Trainer and bare loops in turn, then epochs and PyTorch; returns the bare loop's speed."""
-    bare, rivals = Bare(train_path=path), []
-    trainer = TimedTrainer(train_path=path)
-    trained = trainer.data.train.num_examples // BATCH * BATCH
-    validated = trainer.data.valid.num_examples
-    seconds = trainer.time_epochs(5, lambda: rivals.append((bare.train(), bare.forward())))
-    train, forward = before_and_after(rivals)
-    floor = trained / train + validated / forward
-    images = trained + validated
-    row(
-        "lenet5: first epoch, from PNG files",
-        images / seconds[1, :1],
-        "bare loops",
-        images / floor[:1],
-        1 / 1.2 if LEGACY else 1 / 1.6,
-    )
-    row("lenet5: later epochs", images / seconds[1, 1:], "bare loops", images / floor[1:], 1 / 1.1)
-    row("lenet5: later epochs, training alone", trained / seconds[0, 1:], "bare loop", train[1:])
-    row(
-        "lenet5: later epochs, validation and saving",
-        validated / (seconds[1, 1:] - seconds[0, 1:]),
-        "bare loop",
-        forward[1:],
-    )
-    predictor, paths = load(trainer.export()), list_images(path)[:8000]
-    files = DataSet(paths, np.zeros(len(paths), int), trainer.config, Cache(0))
-    asked, read, frozen = in_turn(
-        3, lambda: answers(predictor, paths), lambda: through(files.batches(BATCH)), bare.forward
-    )
-    row("lenet5: predict, files to answers", asked, "loader alone", read)
-    row("lenet5: predict, files to answers", asked, "bare loop alone", frozen)
-    if torch:
-        eager, rivals = torch_lenet5(bare.batches), []
-        seconds = trainer.time_epochs(3, lambda: rivals.append(eager()))
-        row(
-            "lenet5: later epochs, training alone",
-            trained / seconds[0],
-            "PyTorch eager, arrays in memory",
-            before_and_after(rivals),
-            1 / 0.85,
+def train_lenet5(folder, rounds):
+    """The Trainer against bare loops and PyTorch."""
+    given = {"train_path": folder}
+    contenders = [Contender("trainer", **given), Contender("bare", cache_mb=0, **given)]
+    if HAS_TORCH:
+        contenders.append(Contender("eager", model_arch="lenet5", **given))
+    ours, bare, *eager = take_turns(contenders, rounds)
+    row("lenet5, 32 px: epochs", ours["epoch"], "bare loops", bare["epoch"], 0.95)
+    row("lenet5, 32 px: training alone", ours["train"], "bare loop", bare["train"])
+    for other in eager:
+        row("lenet5, 32 px: training alone", ours["train"], "PyTorch eager", other["train"], 1.2)
+
+
+def train_mobilenetv2(folder, img_size, rounds):
+    given = {"model_arch": "mobilenetv2", "train_path": folder, "img_size": img_size, "validation_size": 0.1}
+    contenders = [Contender("trainer", **given), Contender("bare", cache_mb=0, **given)]
+    if HAS_TORCH and img_size == 96:
+        contenders.append(Contender("eager", **given))
+    ours, bare, *eager = take_turns(contenders, rounds)
+    name = f"mobilenetv2, {img_size} px: training alone"
+    row(name, ours["train"], "bare loop", bare["train"], 0.97 if img_size == 224 else None)
+    for other in eager:
+        row(name, ours["train"], "PyTorch eager, channels_last", other["train"])
+
+
+def kernels_of_training(what, at_least, rounds, **given):
+    """The kernels that src/tf1.py chooses against those without oneDNN."""
+    if not IS_1_14:
+        contenders = [Contender("bare", environment, cache_mb=0, **given) for environment in (None, ONEDNN_OFF)]
+        ours, off = take_turns(contenders, rounds)
+        row(f"{what}: training", ours["train"], "without oneDNN", off["train"], at_least)
+
+
+def export(model_arch, folder, work):
+    """A frozen graph of the network, after a step or two."""
+    from trainer import Trainer
+
+    trainer = Trainer(model_arch=model_arch, train_path=folder, batch_size=16)
+    trainer.session.run(trainer.optimizer, dict(zip([trainer.x, trainer.y_true], trainer.data.train.next_batch(16))))
+    path = trainer.export(last=True)
+    trainer.close()
+    return os.path.join(work, path)
+
+
+def run_frozen(model_arch, graph, rounds):
+    """Latency and throughput of a frozen graph, with oneDNN and without."""
+    environments = [None] if IS_1_14 else [None, ONEDNN_OFF]
+    ours, *off = take_turns([Contender("frozen", env, graph=graph, batches=[1, 32]) for env in environments], rounds)
+    row(f"{model_arch} frozen: batches of 32", ours["32"], "one image at a time", ours["1"])
+    for other in off:
+        for size in ("1", "32"):
+            milliseconds = 1000 * int(size) / np.median(ours[size])
+            row(
+                f"{model_arch} frozen: batch of {size} ({milliseconds:.1f} ms)",
+                ours[size],
+                "without oneDNN",
+                other[size],
+            )
+
+
+def predict(model_arch, graph, folder, batch, rounds, at_least=None):
+    contenders = [Contender("predict", graph=graph, folder=folder)]
+    contenders.append(Contender("frozen", graph=graph, batches=[batch]))
+    ours, frozen = take_turns(contenders, rounds)
+    row(f"{model_arch}: predict, from files", ours["images"], "frozen graph", frozen[str(batch)], at_least)
+
+
+def load(folder, img_size, rounds):
+    given = {"folder": folder, "img_size": img_size}
+    rivals = {"tf_data": f"tf.data, {os.cpu_count()} threads"}
+    if HAS_TORCH:
+        rivals["data_loader"] = f"PyTorch DataLoader, {os.cpu_count()} workers"
+    contenders = [Contender("loader", cache_mb=cache_mb, **given) for cache_mb in (0, 1024)]
+    contenders += [Contender(name, **given) for name in rivals]
+    files, memory, *others = take_turns(contenders, rounds)
+    for name, other in zip(rivals.values(), others):
+        row(f"loader, {img_size} px: from PNG files", files["images"], name, other["images"])
+    row(f"loader, {img_size} px: from memory", memory["images"], "from PNG files", files["images"])
+
+
+def fixed_cost(folder, rounds):
+    (ours,) = take_turns([Contender("fixed_cost", train_path=folder)], rounds)
+    seconds = ours["seconds"]
+    print(f"optimize() less its epochs: {np.median(seconds):.2f} s; {verdict(seconds, at_most=0.5)}", flush=True)
+
+
+def memory(few, photos):
+    """Resident memory of a Trainer, its cache full, beyond that of a bare loop."""
+    given = {"model_arch": "mobilenetv2", "validation_size": 0.3}
+    ours, bare = [
+        contender.round()["rss_mb"]
+        for contender in (
+            Contender("trainer", train_path=photos, cache_mb=CACHE_MB, **given),
+            Contender("bare", train_path=few, cache_mb=0, **given),
         )
-    return np.median(train)
-
-
-def answers(predictor, paths):
-    """images/s of predict, but for the printing."""
-    start = time.time()
-    return len(list(predictor.classify(paths))) / (time.time() - start)
-
-
-def before_and_after(speeds):
-    """For each epoch, the mean of what was measured before it and after it."""
-    return (np.array(speeds[1:]) + np.array(speeds[:-1])).T / 2
-
-
-def torch_lenet5(batches):
-    """The same network and optimizer in PyTorch, as a function that measures its speed."""
-    nn = torch.nn
-    torch.set_num_threads(os.cpu_count())
-    batches = [
-        (torch.tensor(images.transpose(0, 3, 1, 2).copy()), torch.tensor(labels.argmax(1)))
-        for images, labels in batches
     ]
-    net = nn.Sequential(
-        nn.Conv2d(3, 6, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(400, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, CLASSES),
+    print(
+        f"memory, mobilenetv2, 224 px, cache_mb = {CACHE_MB}: {ours:.0f} MB, bare loop {bare:.0f} MB; "
+        f"{verdict(ours - bare, at_most=300)}",
+        flush=True,
     )
-    adam = torch.optim.Adam(net.parameters(), lr=0.01, eps=0.01)
-
-    def step(index):
-        images, labels = batches[index % len(batches)]
-        adam.zero_grad()
-        logits = net(images)
-        loss = nn.functional.cross_entropy(logits, labels)
-        loss.backward()
-        adam.step()
-        return loss.item(), (logits.argmax(1) == labels).float().mean().item()
-
-    return lambda: speed(step, BATCH)
 
 
-def mobilenetv2(path):
-    """Three epochs in turn with the bare loop, then the frozen graph; returns the bare loop's speed."""
-    given = {"model_arch": "mobilenetv2", "train_path": path}
-    bare, rivals = Bare(**given), []
-    trainer = TimedTrainer(**given)
-    trained = trainer.data.train.num_examples // BATCH * BATCH
-    seconds = trainer.time_epochs(4, lambda: rivals.append(bare.train()))
-    train = before_and_after(rivals)
-    row("mobilenetv2, 224 px: training alone", trained / seconds[0, 1:], "bare loop", train[1:], 0.97)
-
-    with open(trainer.export(), "rb") as file:
-        folded = Frozen(tf.GraphDef.FromString(file.read()))
-    with_batch_norms = Frozen(unfolded(trainer))
-    images = bare.batches[0][0]
-    alone, theirs = in_turn(5, lambda: folded.speed(images[:1]), lambda: with_batch_norms.speed(images[:1]))
-    row(
-        f"mobilenetv2 frozen, one image ({1000 / np.median(alone):.1f} ms)",
-        alone,
-        f"batch norms not folded ({1000 / np.median(theirs):.1f} ms)",
-        theirs,
-        None if LEGACY else 1 / 0.75,
-    )
-    predictor, paths = load(trainer.export()), 10 * list_images(path)
-    large = np.concatenate(4 * [images])[:PREDICTOR_BATCH]
-    asked, batches = in_turn(3, lambda: answers(predictor, paths), lambda: folded.speed(large))
-    row("mobilenetv2: predict, files to answers", asked, f"frozen graph, batches of {len(large)}", batches, 0.9)
-    many, alone = in_turn(3, lambda: folded.speed(images), lambda: folded.speed(images[:1]))
-    row(f"mobilenetv2 frozen, batches of {BATCH}", many, "one image at a time", alone)
-    return np.median(train)
+def start_up(folder, rounds):
+    """Seconds from start to end of commands, beside those of importing TensorFlow."""
+    image = os.path.join(folder, "0", "00000.png")
+    run = os.path.join(os.path.dirname(HERE), "run.py")
+    commands = [["-c", "import tensorflow"]] + [
+        [run, *words.split(), *paths]
+        for words, *paths in (
+            ["--help"], ["--lr x"], ["predict --help"], ["predict", image], ["summary"], ["export"],
+            ["evaluate --test_path", folder], ["--train_path", folder],
+        )
+    ]  # fmt: skip
+    seconds = np.array([[seconds_of(command) for command in commands] for _ in range(rounds)])
+    print("\nstart-up: seconds from start to end", flush=True)
+    for command, column in zip(commands, seconds.T):
+        words = " ".join(os.path.basename(word) for word in command)
+        ratio = np.median(column / seconds[:, 0])
+        at_most = 1.3 if words.startswith("run.py predict 0") else None
+        note = verdict([ratio], at_most=at_most) if at_most else ""
+        print(f"  {words:45} {np.median(column):6.2f}   {ratio:.2f} of import tensorflow  {note}".rstrip(), flush=True)
 
 
-class Frozen:
-    """A frozen graph in a session."""
-
-    def __init__(self, graph_def):
-        graph = tf.Graph()
-        with graph.as_default():
-            tf.import_graph_def(graph_def, name="")
-        self.session = tf.Session(graph=graph)
-
-    def speed(self, images):
-        return speed(lambda _: self.session.run("output:0", {"Image:0": images}), len(images))
+def seconds_of(command):
+    start = time.time()
+    subprocess.run([sys.executable] + command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.time() - start
 
 
-def unfolded(trainer):
-    """The frozen learning network, its batch norms in place and told to use the moving statistics."""
-    graph_def = trainer.graph.as_graph_def()
-    for node in graph_def.node:
-        if node.op.startswith("FusedBatchNorm") and "gradients" not in node.name:
-            scope = node.name.rsplit("/", 1)[0]
-            node.attr["is_training"].b = False
-            node.input[3], node.input[4] = f"{scope}/moving_mean/read", f"{scope}/moving_variance/read"
-    return tf.graph_util.convert_variables_to_constants(trainer.session, graph_def, ["output"])
+def main(quick):
+    with tempfile.TemporaryDirectory() as work:
+        describe_machine()
+        rounds = 5
+        many = write_images(os.path.join(work, "many"), 5000 if quick else 50000)
+        some = write_images(os.path.join(work, "some"), 160 if quick else 640)
+        os.chdir(work)
+        print("\n" + LINE % ("what", "images/s", "against", "images/s", "ratio (range)", "target"), flush=True)
+        train_lenet5(many, rounds)
+        kernels_of_training("lenet5, 32 px", 2.5, rounds, train_path=write_images(os.path.join(work, "fewer"), 3000))
+        train_mobilenetv2(some, 96, rounds)
+        if not quick:
+            everything(work, some, rounds)
+        fixed_cost(os.path.join(work, "fewer"), rounds)
+
+
+def everything(work, some, rounds):
+    """What takes longer than a minute."""
+    mobilenetv2 = {"model_arch": "mobilenetv2", "validation_size": 0.1}
+    kernels_of_training("mobilenetv2, 96 px", 1.3, rounds, train_path=some, img_size=96, **mobilenetv2)
+    few = write_images(os.path.join(work, "few"), 180)
+    train_mobilenetv2(few, 224, rounds)
+    kernels_of_training("mobilenetv2, 224 px", None, rounds, train_path=few, img_size=224, **mobilenetv2)
+    pictures = write_images(os.path.join(work, "pictures"), 1200)
+    for model_arch, folder, batch, at_least in (
+        ("lenet5", os.path.join(work, "many"), 100, None),
+        ("mobilenetv2", pictures, 32, 0.95),
+    ):
+        graph = export(model_arch, few, work)
+        run_frozen(model_arch, graph, rounds)
+        predict(model_arch, graph, folder, batch, rounds, at_least)
+    load(os.path.join(work, "many"), 32, rounds)
+    load(os.path.join(work, "many"), 224, rounds)
+    memory(few, write_images(os.path.join(work, "photos"), 900, 256, "jpg"))
+    start_up(some, 3)
 
 
 if __name__ == "__main__":
-    main()
+    main("--quick" in sys.argv[1:])

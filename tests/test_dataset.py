@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from dataset import DataSet, read_test_set, read_train_sets
 from src.errors import InputError
 from src.settings import settings
-from utils.images import normalization_table, preprocess, read_image
-from utils.loader import Cache
+from utils.images import normalization_table, normalize, read_image, resized
+from utils.loader import Cache, ImageFiles, read_ahead
 
 # A pixel of blue 255, green 0, red 51, worked out by hand: (255/255 - .485) / .229, (0 - .456) / .224, ...
 BGR_NORMALIZED = [2.248908, -2.035714, -0.915556]
@@ -19,7 +20,7 @@ RGB_NORMALIZED = [-1.244541, -2.035714, 2.640000]
 
 def normalized(image, size, channel_order):
     table = normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    return preprocess([image], size, channel_order, table)[0]
+    return normalize(resized(image, size)[np.newaxis], channel_order, table)[0]
 
 
 def normalized_plainly(image, size):
@@ -123,18 +124,23 @@ def test_batches_are_those_of_a_plain_loader_whatever_is_cached(folders, size, c
                 assert np.array_equal(image, normalized_plainly(cv2.imread(path), size))
 
 
-@pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 3)])  # 10,000 bytes hold this many of 3 * side ** 2
+@pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 0)])  # 10,000 bytes hold this many of 3 * size ** 2
 def test_the_cache_keeps_no_more_than_it_is_told(folders, tmp_path, size, kept):
     path = folders({"cat": 20}, size=32)
-    cache = Cache(10000 / 2**20)
-    images = [cache.read(f"{path}/cat/{index:03d}.png", size) for index in range(20)]
+    files = ImageFiles([f"{path}/cat/{index:03d}.png" for index in range(20)], size, Cache(10000 / 2**20))
+    images = files.read(np.arange(20))
     os.rename(path, str(tmp_path / "gone"))
     for index, image in enumerate(images):
         if index < kept:
-            assert cache.read(f"{path}/cat/{index:03d}.png", size) is image
+            assert np.array_equal(files.read(np.array([index])), image[np.newaxis])
         else:
             with pytest.raises(InputError):
-                cache.read(f"{path}/cat/{index:03d}.png", size)
+                files.read(np.array([index]))
+
+
+def test_two_sets_share_the_room_of_a_cache():
+    cache = Cache(10000 / 2**20)
+    assert [cache.take(count, 3000) for count in (2, 5, 5)] == [2, 1, 0]
 
 
 def test_a_larger_batch_than_is_left_starts_the_next_epoch(folders):
@@ -215,7 +221,7 @@ def test_a_link_to_nowhere_is_named(folders):
 @pytest.mark.parametrize(
     "counts, given, expected",
     [
-        ({"cat": 3}, {}, "train_path: found one class folder, cat"),
+        ({"cat": 3}, {}, "train_path: found one class, cat"),
         ({}, {}, "train_path: found no folder"),
         ({"cat": 3, "dog": 0}, {}, "found no images in class folder"),
         ({"cat": 2, "dog": 2}, {"validation_size": 0.01}, "validation_size: found 0.01"),
@@ -314,3 +320,14 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch
     for again in (two_epochs(batch_size=6), two_epochs(batch_size=7, ahead=False)):
         for expected, found in zip((first, second), again):
             assert len(found) == 42 and all(np.array_equal(expected[key], found[key]) for key in found)
+
+
+@pytest.mark.parametrize("choice_bytes, most", [(2**20, 4), (20 * 2**20, 3), (2**30, 2)])  # 64 MB, but one a thread
+def test_reading_ahead_is_bounded_by_bytes(monkeypatch, choice_bytes, most):
+    monkeypatch.setattr("utils.loader.THREADS", 2)
+    started = []
+    results = read_ahead(lambda choice: started.append(choice) or choice, range(20), choice_bytes)
+    for taken, result in enumerate(results):
+        assert result == taken
+        time.sleep(0.002)  # for the threads to read what they may
+        assert len(started) == min(20, taken + 1 + most)

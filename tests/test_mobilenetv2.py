@@ -14,7 +14,7 @@ from src.tf1 import tf
 from tests.conftest import load_graph, python, run_graph, run_opencv, run_py
 from trainer import Trainer
 from utils.checkpoints import assign
-from utils.images import normalization_table, preprocess
+from utils.images import normalization_table, normalize, resized
 
 KERAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keras_mobilenetv2.py")
 
@@ -26,7 +26,8 @@ def photos(count, size):
     for index in range(count):
         photo = cv2.imread(os.path.join(folder, ("china.jpg", "flower.jpg")[index % 2]))
         images.append(photo[20 * index : 20 * index + 300, 40 * index : 40 * index + 300])
-    return preprocess(images, size, "bgr", normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    images = np.stack([resized(image, size) for image in images])
+    return normalize(images, "bgr", normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
 
 def build(size, width, is4Train, total_class=10, momentum=0.999):

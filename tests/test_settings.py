@@ -1,7 +1,9 @@
 import os
 
+import numpy as np
 import pytest
 
+import run
 from src import config
 from src.errors import InputError
 from src.settings import RULES, settings
@@ -83,6 +85,12 @@ def test_settings_are_a_copy(monkeypatch):
         ("early_stoping", 3),
         ("img_size", 10**20),
         ("lr", 10**400),
+        ("width", 1e20),
+        ("classes", []),
+        ("image_normalize_std", [1e-60, 1, 1]),
+        ("weight_dir", "w\udcff"),
+        ("model_arch", np.array(["lenet5", "mobilenetv2"])),
+        ("lr", np.zeros((40, 40))),
         ("checkpoint_dir", "run[1]"),
         ("train_path", "a\0b"),
     ],
@@ -133,9 +141,7 @@ def test_a_value_set_by_hand_stays_when_the_network_is_another(monkeypatch, img_
 
 def test_a_name_in_the_config_that_is_no_setting_is_named_with_the_nearest(monkeypatch):
     monkeypatch.setitem(vars(config), "bacth_size", 64)
-    with pytest.raises(
-        InputError, match=r"^src/config.py: bacth_size is an unknown setting; did you mean batch_size\?$"
-    ):
+    with pytest.raises(InputError, match=r"^src/config.py: unknown setting bacth_size; did you mean batch_size\?$"):
         settings()
 
 
@@ -159,9 +165,43 @@ def test_a_network_without_its_lines_in_the_config_is_told(monkeypatch):
     assert settings(model_arch="resnet", img_size=64, weight_decay=0).img_size == 64
 
 
+@pytest.mark.parametrize("defaults, expected", [
+    ({"img_size": np.int64(48), "weight_decay": 0}, None),
+    ({"img_size": 32, "weight_decay": -1.0}, "setting weight_decay: found -1.0, expected a number, 0 or more"),
+    ({"img_size": 32.5, "weight_decay": 0.0}, "setting img_size: found 32.5"),
+    ({"img_size": None, "weight_decay": 0.0}, "setting img_size: found None"),
+])  # fmt: skip
+def test_what_model_defaults_gives_is_checked(monkeypatch, defaults, expected):
+    monkeypatch.setattr(config, "model_defaults", lambda model_arch: defaults)
+    if expected is None:
+        assert type(settings().img_size) is int and settings().img_size == 48
+    else:
+        with pytest.raises(InputError, match=expected):
+            settings()
+
+
+@pytest.mark.parametrize("name, value, expected", [
+    ("model_arch", "lenet", "setting model_arch: found 'lenet', expected lenet5 or mobilenetv2"),
+    ("model_arch", None, "setting model_arch: found None"), ("classes", 5, "setting classes: found 5"),
+    ("img_size", int, "setting img_size: found <class 'int'>"), ("train_path", None, "setting train_path: found None"),
+])  # fmt: skip
+def test_a_wrong_value_in_the_config_is_named_but_help_and_a_given_value_work(
+    monkeypatch, capsys, folders, name, value, expected
+):
+    monkeypatch.setitem(vars(config), name, value)
+    with pytest.raises(InputError, match=f"^{expected}"):
+        settings()
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--help"])
+    assert ended.value.code == 0 and "--img_size" in capsys.readouterr().out
+    path = folders({"cat": 1, "dog": 1})
+    given = {"model_arch": "lenet5", "classes": ["cat", "dog"], "img_size": 32, "train_path": path}
+    assert settings(**given).classes == ["cat", "dog"]
+
+
 @pytest.mark.parametrize("text, names", [
-    ("cat,dog", ["cat", "dog"]), ('["cat, black","dog"]', ["cat, black", "dog"]), ("[cat],dog", ["[cat]", "dog"]),
-    ("1", ["1"]),
+    ("cat,dog", ["cat", "dog"]), ("1", ["1"]), ('["cat, black","dog"]', ["cat, black", "dog"]),
+    ("['cat']", "['cat']"), ("None", None),
 ])  # fmt: skip
 def test_class_names_on_the_command_line(text, names):
     assert RULES["classes"].read(text) == names
@@ -171,3 +211,9 @@ def test_class_names_on_the_command_line(text, names):
 def test_an_unknown_setting_is_told_the_nearest(name, nearest):
     with pytest.raises(InputError, match=rf"^setting {name}: unknown setting; did you mean {nearest}\?$"):
         settings(**{name: 3})
+
+
+@pytest.mark.parametrize("text", ["0x" + 5000 * "f", 150 * "(" + "1" + 150 * ")", "{[]}", 3000 * "-"])
+def test_odd_text_for_a_number_is_no_number(text, capfd):
+    assert not RULES["lr"].ok(RULES["lr"].read(text))
+    assert capfd.readouterr() == ("", "")

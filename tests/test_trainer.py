@@ -34,6 +34,12 @@ def test_learning_rate_falls_in_steps(trainer):
         assert trainer.session.run(trainer.learning_rate, {trainer.global_step: step}) == pytest.approx(expected)
 
 
+def test_whole_numbers_are_numbers(two_classes):
+    trainer = Trainer(**dict(vars(two_classes), lr=1, decay=1, epsilon=1, weight_decay=1))
+    trainer.optimize(1)
+    assert trainer.session.run(trainer.learning_rate) == 1
+
+
 def test_cost_and_accuracy_of_a_batch_worked_out_in_numpy(trainer):
     images, labels, _, _ = trainer.data.train.next_batch(8)
     logits, cost, accuracy = trainer.session.run(
@@ -115,6 +121,11 @@ def test_damaged_checkpoints(trainer, two_classes, name, content):
     if name == "checkpoint" and content:
         with pytest.raises(InputError, match="checkpoint_dir"):
             Trainer(**vars(two_classes))
+
+
+def test_a_number_of_epochs_from_numpy(trainer):
+    trainer.optimize(np.int64(2))
+    assert trainer.epoch == 2
 
 
 @pytest.mark.parametrize("num_epoch", [0, -1, "3", 1.5])
@@ -235,6 +246,28 @@ def constants(path):
     """{name: array} of the constants in a frozen graph."""
     constants = [node for node in load_graph(path).node if node.op == "Const"]
     return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in constants}
+
+
+def test_a_trainer_exports_its_own_weights_where_another_has_overwritten_its_checkpoint(two_classes, monkeypatch):
+    first, second = [Trainer(**dict(vars(two_classes), seed=seed)) for seed in (1, 2)]
+    for trainer in (first, second):
+        script(monkeypatch, trainer, [(1.0, 0.5)])
+        trainer.optimize(1)
+    first.export()
+    expected = first.session.run("fc3/kernel:0")
+    assert np.array_equal(constants("weights/lenet5/lenet5.pb")["fc3/kernel/read"], expected)
+
+
+def test_names_in_the_record_lead_nowhere_else(trainer, two_classes):
+    trainer.optimize(1)
+    with open("checkpoints/lenet5/run.json") as file:
+        record = json.load(file)
+    for name in ("../lenet5-1", "a\0b", "\ud800", "/tmp/x", ""):
+        record[name] = record["lenet5-4"]
+    with open("checkpoints/lenet5/run.json", "w") as file:
+        json.dump(record, file)
+    assert Checkpoints("checkpoints/lenet5").prefixes() == ["checkpoints/lenet5/lenet5-4"]
+    Trainer(**vars(two_classes)).optimize(1)
 
 
 def test_two_trainers_do_not_disturb_one_another(two_classes):

@@ -35,15 +35,18 @@ class Checkpoints:
 
     def __init__(self, folder):
         self.folder = folder
-        self._read()
+        self.refresh()
 
-    def _read(self):
-        """Read TensorFlow's list and our record; the list lacks the best of a run, as it is not to be deleted."""
+    def refresh(self):
+        """Read TensorFlow's list and our record again: another run may have written there.
+
+        The list lacks the best of a run, as it is not to be deleted.
+        """
         self._record = read_record(self.folder)
         with readable("setting checkpoint_dir", self.folder):
             state = tf.train.get_checkpoint_state(self.folder)
             listed = [os.path.basename(prefix) for prefix in (state.all_model_checkpoint_paths if state else [])]
-        self._names = [name for name in listed if name not in self._record] + list(self._record)
+        self._names = [name for name in listed if name not in self._record and is_file_name(name)] + list(self._record)
 
     def prefixes(self):
         """The prefixes of the checkpoints, the newest last, those without a record before all others."""
@@ -62,7 +65,7 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written.
         """
-        self._read()  # another run may have written there since
+        self.refresh()
         best = self.best(entry["run_folder"])  # not told to TensorFlow, which would delete it in its turn
         saver.recover_last_checkpoints([prefix for prefix in self.prefixes() if prefix != best])
         with writable("checkpoint_dir", self.folder):
@@ -110,7 +113,10 @@ class Checkpoints:
         if unknown:
             print_note(f"checkpoint {prefix}: ignoring unknown settings: {', '.join(unknown)}")
         known = {name: value for name, value in entry["settings"].items() if name in RULES}
-        return settings(**dict(known, **changed))
+        try:
+            return settings(**dict(known, **changed))
+        except InputError as error:
+            raise InputError(f"checkpoint {prefix}, settings in {RECORD}: {error}") from error
 
     def entry(self, prefix):
         """What the record says of a checkpoint; None if training was killed before it was written."""
@@ -137,13 +143,22 @@ def read_record(folder):
             record = json.load(file)
     except (OSError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return {name: entry for name, entry in record.items() if is_file_name(name)} if isinstance(record, dict) else {}
+
+
+def is_file_name(name):
+    """Whether it is one, as this program gives them: files from elsewhere may say anything."""
+    return name.isprintable() and name == os.path.basename(name) != ""
 
 
 def read_weights(what, path):
     """{variable name: array} of the checkpoint with that prefix, or of the newest in that folder."""
     with readable(what, path):
-        reader = tf.train.load_checkpoint(path)
+        state = tf.train.get_checkpoint_state(path) if os.path.isdir(path) else None
+        prefix = state.model_checkpoint_path if state else path
+        if not os.path.exists(f"{prefix}.index"):
+            raise FileNotFoundError("there is none")
+        reader = tf.train.load_checkpoint(prefix)
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 

@@ -1,6 +1,9 @@
 """What the command lines share: settings as options, one line for what is wrong, an exit code."""
 
 import argparse
+import os
+import shlex
+import shutil
 import signal
 import sys
 
@@ -47,7 +50,12 @@ class Parser(argparse.ArgumentParser):
 
 def shown(name):
     """What a setting is now, in short."""
-    value = getattr(config, name, None)
+    try:
+        value = getattr(config, name, None)
+    except InputError:  # which is said when it is used
+        value = vars(config).get(name)
+    if name in ("classes", "total_class") and not value:
+        return "as in train_path"
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -74,6 +82,12 @@ def exit_code(command):
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def program(name):
+    """How to call a program of this environment in a shell: its name alone if that is found on PATH."""
+    path = os.path.join(os.path.dirname(sys.executable), name)
+    return name if shutil.which(name) == path or not os.path.exists(path) else shlex.quote(os.path.relpath(path))
 
 
 def end_with_the_reader():

@@ -48,34 +48,27 @@ def read_image(path):
     return image
 
 
-def preprocess(images, size, channel_order, table):
-    """Resize, order and normalize images; every image for the network comes through here.
+def normalize(images, channel_order, table):
+    """Order and normalize channels; every image for the network comes through here.
 
     Args:
-        images: a list of uint8 [H, W, 3], each of its own size, channels blue, green, red.
-        size: width and height of the results.
+        images: uint8 [n, size, size, 3], channels blue, green, red.
         channel_order: "bgr" leaves the channels as they are, "rgb" swaps them first.
         table: what normalization_table made of mean and std; its channel c is for channel c of the results.
 
     Returns:
         float32 [n, size, size, 3].
     """
-    tall = np.concatenate([resized(image, size) for image in images])  # one image, for one call of OpenCV is quicker
+    tall = images.reshape(-1, *images.shape[2:])  # one image, for one call of OpenCV is quicker
     if channel_order == "rgb":
         tall = cv2.cvtColor(tall, cv2.COLOR_BGR2RGB)
-    return cv2.LUT(tall, table).reshape(len(images), size, size, 3)
+    return cv2.LUT(tall, table).reshape(images.shape)
 
 
 def resized(image, size):
     if image.shape[:2] == (size, size):
         return image
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-
-
-def read_fitting(path, size):
-    """The image in a file; one with more pixels than size x size is resized at once, to save memory."""
-    image = read_image(path)
-    return resized(image, size) if image.shape[0] * image.shape[1] > size * size else image
 
 
 def augmented(image, shift, mirror):
@@ -88,7 +81,7 @@ def augmented(image, shift, mirror):
 
 
 def denormalized(images, config):
-    """The inverse of preprocess, for people to look at: uint8 [n, size, size, 3], channels red, green, blue."""
+    """The inverse of normalize, for people to look at: uint8 [n, size, size, 3], channels red, green, blue."""
     images = images * np.array(config.image_normalize_std) + np.array(config.image_normalize_mean)
     images = np.clip(np.round(images * 255), 0, 255).astype(np.uint8)
     return images if config.channel_order == "rgb" else images[..., ::-1]

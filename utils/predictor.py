@@ -12,10 +12,8 @@ from tqdm import tqdm
 from src.errors import InputError, escape_control_characters
 from src.settings import RULES
 from src.tf1 import open_session, tf
-from utils.images import normalization_table, preprocess, read_fitting
-from utils.loader import read_ahead
-
-BATCH = 100  # images in one session.run
+from utils.images import normalization_table, normalize, read_image, resized
+from utils.loader import image_bytes, inference_batch, read_ahead
 
 
 class Predictor:
@@ -59,12 +57,14 @@ class Predictor:
             )
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, img_size, img_size, 3] as preprocess makes them -> float32 [n, classes]."""
+        """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]."""
         return self._session.run(self._output, {self._input: images})
 
     def classify(self, paths: List[str]) -> Iterator[Tuple[str, object]]:
         """For each image file, in order: (path, probabilities: float64 [classes]); an InputError for a broken one."""
-        for images, errors in read_ahead(self._read, (paths[i : i + BATCH] for i in range(0, len(paths), BATCH))):
+        batch = inference_batch(self.img_size)
+        choices = (paths[start : start + batch] for start in range(0, len(paths), batch))
+        for images, errors in read_ahead(self._read, choices, batch * image_bytes(self.img_size)):
             rows = iter(softmax(self.logits(images)) if len(images) else [])
             for path, error in errors:
                 yield path, error or next(rows)
@@ -74,12 +74,12 @@ class Predictor:
         images, errors = [], []
         for path in paths:
             try:
-                images.append(read_fitting(path, self.img_size))
+                images.append(resized(read_image(path), self.img_size))
                 errors.append((path, None))
             except InputError as error:
                 errors.append((path, error))
         if images:
-            images = preprocess(images, self.img_size, self.metadata["channel_order"], self._table)
+            images = normalize(np.stack(images), self.metadata["channel_order"], self._table)
         return images, errors
 
 

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from utils.files import write_atomically
 from utils.images import read_image
+from utils.loader import inference_batch
 from utils.plots import draw_confusion, draw_grid, escape_label
-from utils.predictor import BATCH, softmax
+from utils.predictor import softmax
 
 MISTAKES = 24  # in the picture
 
@@ -21,7 +22,7 @@ def predict_dataset(predictor, data):
     """Probabilities, float64 [n, classes], for every image of a DataSet, in order."""
     probabilities = []
     with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
-        for batch in data.batches(BATCH):
+        for batch in data.batches(inference_batch(predictor.img_size)):
             probabilities.append(softmax(predictor.logits(batch.images)))
             bar.update(len(batch.images))
     return np.concatenate(probabilities)
@@ -87,4 +88,4 @@ def draw_mistakes(path, paths, labels, probabilities, classes):
         titles.append(f"{predicted}? ({100 * confidence[i]:.0f} %)\nis {true}")
     images = [cv2.cvtColor(read_image(paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
     heading = f"{len(wrong) or 'no'} mistakes in {len(labels)} images"
-    draw_grid(path, images, titles, heading + (f"; the {len(chosen)} most confident" if len(wrong) else ""))
+    draw_grid(path, images, titles, heading + (f"; the {MISTAKES} most confident" if len(wrong) > MISTAKES else ""))

@@ -42,7 +42,7 @@ class TensorBoardLogger:
         rows = ["| setting | value |", "|---|---|"]
         for name, value in settings.items():
             rows.append("| {} | {} |".format(name, str(value).replace("|", "\\|")))
-        text = tf.make_tensor_proto("\n".join(rows), tf.string)
+        text = tf.make_tensor_proto("\n".join(rows).encode("utf-8", "backslashreplace"), tf.string)
         kind = tf.SummaryMetadata(plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text"))
         self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag="settings", metadata=kind, tensor=text)]), step)
 

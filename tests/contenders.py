@@ -1,0 +1,277 @@
+"""What tests/benchmark.py compares: each contender runs in a process of its own, a round whenever it is told to.
+
+    python tests/contenders.py NAME '{"argument": value}'
+
+reads a line from standard input, measures, and writes a line of JSON, {what: speed}, again and again. So contenders
+take turns, each with kernels, threads and memory of its own.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import sys
+import time
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+BATCH = 32
+CLASSES = 10
+EPOCHS = 10**6  # as many as the benchmark asks for
+TALK = sys.stdout
+
+
+def tell(**result):
+    """Give the result of a round, and wait for the next."""
+    result["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+    print(json.dumps(result), file=TALK, flush=True)
+    if not sys.stdin.readline():
+        os._exit(0)
+
+
+def trainer(**given):
+    """Epochs of the Trainer: images/s of training alone, and of all."""
+    from trainer import Trainer
+
+    class Turns(Trainer):
+        def _train_epoch(self, *arguments):
+            start = time.time()
+            super()._train_epoch(*arguments)
+            seconds = time.time() - start
+            train = self.data.train.num_examples // BATCH * BATCH
+            seen = train + self.data.valid.num_examples
+            tell(train=train / (self.trained - start), epoch=seen / seconds)
+
+        def evaluate(self, data):
+            self.trained = time.time()
+            return super().evaluate(data)
+
+    ours = Turns(**given)
+    tell()
+    ours.optimize(EPOCHS)
+
+
+def fixed_cost(**given):
+    """The seconds of a call of optimize(1), less its epoch."""
+    from trainer import Trainer
+
+    class Timed(Trainer):
+        def _train_epoch(self, *arguments):
+            start = time.time()
+            super()._train_epoch(*arguments)
+            self.seconds = time.time() - start
+
+    ours = Timed(**given)
+    tell()
+    while True:
+        start = time.time()
+        ours.optimize(1)
+        tell(seconds=time.time() - start - ours.seconds)
+
+
+def bare(**given):
+    """session.run in a loop over the same graph, with all images of an epoch in memory: no program can be faster."""
+    from trainer import Trainer
+
+    ours = Trainer(**given)
+    train, valid = in_memory(ours.data.train.epoch(BATCH)), in_memory(ours.data.valid.batches(100))
+    tell()
+    while True:
+        start = time.time()
+        for images, labels in train:
+            ours.session.run([ours.optimizer, ours.cost, ours.accuracy], {ours.x: images, ours.y_true: labels})
+        middle = time.time()
+        for images, labels in valid:
+            ours.session.run(ours.inference, {ours.x: images, ours.y_true: labels})
+        trained, seen = count(train), count(train) + count(valid)
+        tell(train=trained / (middle - start), epoch=seen / (time.time() - start))
+
+
+def in_memory(batches):
+    return [(np.array(batch.images), np.array(batch.labels)) for batch in batches]
+
+
+def count(batches):
+    return sum(len(images) for images, _ in batches)
+
+
+def eager(model_arch, **given):
+    """The same network and optimizer in PyTorch, with the images of the first steps in memory."""
+    import torch
+
+    from dataset import read_train_sets
+    from src.settings import settings
+
+    torch.set_num_threads(os.cpu_count())
+    data = read_train_sets(settings(model_arch=model_arch, **given)).train
+    layout = torch.channels_last if model_arch == "mobilenetv2" else torch.contiguous_format
+    net = (torch_mobilenetv2 if model_arch == "mobilenetv2" else torch_lenet5)(torch.nn).to(memory_format=layout)
+    batches = [
+        (torch.tensor(images.transpose(0, 3, 1, 2)).contiguous(memory_format=layout), torch.tensor(labels.argmax(1)))
+        for images, labels in in_memory(data.epoch(BATCH))
+    ]
+    adam = torch.optim.Adam(net.parameters(), lr=0.01, eps=0.01)
+    tell()
+    while True:
+        start = time.time()
+        for images, labels in batches:
+            adam.zero_grad()
+            logits = net(images)
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+            loss.backward()
+            adam.step()
+            loss.item(), (logits.argmax(1) == labels).float().mean().item()
+        tell(train=count(batches) / (time.time() - start))
+
+
+def torch_lenet5(nn):
+    convolutions = [nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+    dense = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, CLASSES)]
+    return nn.Sequential(*convolutions, nn.Flatten(), *dense)
+
+
+def torch_mobilenetv2(nn):
+    from models.mobilenetv2 import BOTTLENECKS, FIRST_DEPTH, LAST_DEPTH
+
+    def convolution(n, depth, size, stride=1, groups=1, relu=True):
+        layers = [nn.Conv2d(n, depth, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(depth)]
+        return layers + [nn.ReLU6(inplace=True)] * relu
+
+    class Bottleneck(nn.Module):
+        def __init__(self, n, t, depth, stride):
+            super().__init__()
+            layers = convolution(n, t * n, 1) if t > 1 else []
+            layers += convolution(t * n, t * n, 3, stride, t * n) + convolution(t * n, depth, 1, relu=False)
+            self.layers, self.shortcut = nn.Sequential(*layers), stride == 1 and n == depth
+
+        def forward(self, x):
+            return x + self.layers(x) if self.shortcut else self.layers(x)
+
+    layers, n = convolution(3, FIRST_DEPTH, 3, 2), FIRST_DEPTH
+    for t, c, times, s in BOTTLENECKS:
+        for i in range(times):
+            layers.append(Bottleneck(n, t, c, s if i == 0 else 1))
+            n = c
+    layers += convolution(n, LAST_DEPTH, 1) + [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(LAST_DEPTH, CLASSES)]
+    return nn.Sequential(*layers)
+
+
+def predict(graph, folder):
+    """The frozen graph on every image in a folder, from files to probabilities, as `python run.py predict` does it."""
+    from utils.images import list_images
+    from utils.predictor import load
+
+    predictor, paths = load(graph), list_images(folder)
+    tell()
+    while True:
+        start = time.time()
+        found = len(list(predictor.classify(paths)))
+        tell(images=found / (time.time() - start))
+
+
+def frozen(graph, batches):
+    """The frozen graph on batches of these sizes that are in memory already: {size: images/s}."""
+    from src.tf1 import open_session, tf
+    from utils.predictor import read_graph
+
+    with tf.Graph().as_default():
+        image, output = tf.import_graph_def(read_graph(graph), name="", return_elements=["Image:0", "output:0"])
+        session = open_session("cpu")
+    shape = image.shape.as_list()[1:]
+    images = {str(size): np.random.RandomState(0).randn(size, *shape).astype(np.float32) for size in batches}
+    tell()
+    while True:
+        tell(**{size: speed(lambda some=some: session.run(output, {image: some}), len(some))
+                for size, some in images.items()})  # fmt: skip
+
+
+def speed(step, images, seconds=1.0):
+    """images/s of a step that handles that many."""
+    step()
+    start, steps = time.time(), 0
+    while time.time() - start < seconds:
+        step()
+        steps += 1
+    return steps * images / (time.time() - start)
+
+
+def loader(folder, img_size, cache_mb):
+    """The batches of a DataSet."""
+    data, _, _ = sample(folder, img_size, cache_mb)
+    tell()
+    while True:
+        tell(images=through(data.batches(BATCH)))
+
+
+def sample(folder, img_size, cache_mb=0):
+    """(DataSet, paths, labels) of images drawn from a folder, fewer if they are large."""
+    from dataset import DataSet, find_images
+    from src.settings import settings
+    from utils.loader import Cache
+
+    config = settings(train_path=folder, img_size=img_size)
+    paths, labels = find_images("train_path", folder, config.classes)
+    chosen = np.random.RandomState(0).permutation(len(paths))[: 8000 if img_size == 32 else 2000]
+    paths, labels = [paths[index] for index in chosen], labels[chosen]
+    return DataSet(paths, labels, config, Cache(cache_mb)), paths, labels
+
+
+def through(batches):
+    """images/s of going through batches of (images, ...)."""
+    start = time.time()
+    images = sum(len(batch[0]) for batch in batches)
+    return images / (time.time() - start)
+
+
+def tf_data(folder, img_size):
+    """The same work by TensorFlow's own pipeline."""
+    from src.tf1 import tf
+
+    _, paths, labels = sample(folder, img_size)
+
+    def read(path, label):
+        image = tf.image.decode_png(tf.read_file(path), 3)[tf.newaxis]
+        image = tf.image.resize_bilinear(image, [img_size, img_size])[0]
+        return (image / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], tf.one_hot(label, CLASSES)
+
+    def batches():
+        with tf.Graph().as_default(), tf.Session() as session:
+            data = tf.data.Dataset.from_tensor_slices((paths, labels)).map(read, os.cpu_count()).batch(BATCH)
+            batch = tf.data.make_one_shot_iterator(data.prefetch(2)).get_next()
+            with contextlib.suppress(tf.errors.OutOfRangeError):
+                while True:
+                    yield session.run(batch)
+
+    tell()
+    while True:
+        tell(images=through(batches()))
+
+
+def data_loader(folder, img_size):
+    """The same work by PyTorch's DataLoader, which reads in processes."""
+    import torch
+
+    from utils.images import normalization_table, normalize, read_image, resized
+
+    _, paths, labels = sample(folder, img_size)
+    table = normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, index):
+            image = resized(read_image(paths[index]), img_size)
+            return normalize(image[np.newaxis], "bgr", table)[0], labels[index]
+
+    tell()
+    while True:
+        tell(images=through(torch.utils.data.DataLoader(Images(), BATCH, num_workers=os.cpu_count())))
+
+
+if __name__ == "__main__":
+    sys.stdout = io.StringIO()  # the lines of the Trainer are not for the benchmark
+    globals()[sys.argv[1]](**json.loads(sys.argv[2]))
