@@ -22,6 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 from src.tf1 import IS_1_14, kernels, tf  # noqa: E402
+from utils.loader import inference_batch  # noqa: E402
 
 CLASSES = 10
 CACHE_MB = 64  # for the line on memory
@@ -278,14 +279,15 @@ def everything(work, some, rounds):
     pictures = write_images(os.path.join(work, "pictures"), 1200)
     for model_arch, folder, batch, at_least in (
         ("lenet5", os.path.join(work, "many"), 100, None),
-        ("mobilenetv2", pictures, 32, 0.95),
+        ("mobilenetv2", pictures, inference_batch(224), 0.95),
     ):
         graph = export(model_arch, few, work)
         run_frozen(model_arch, graph, rounds)
         predict(model_arch, graph, folder, batch, rounds, at_least)
     load(os.path.join(work, "many"), 32, rounds)
     load(os.path.join(work, "many"), 224, rounds)
-    memory(few, write_images(os.path.join(work, "photos"), 900, 256, "jpg"))
+    photos = write_images(os.path.join(work, "photos"), 900, 256, "jpg")
+    memory(write_images(os.path.join(work, "fewest"), 60), photos)
     start_up(some, 3)
 
 
