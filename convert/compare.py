@@ -110,11 +110,10 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
         except Exception as error:  # converters raise all kinds of errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"graph {reference.path}: cannot be converted to {path} ({reason})") from error
-        kept, failed = path, "-failed".join(os.path.splitext(path))
+        failed = "-failed".join(os.path.splitext(path))
         os.makedirs(folder or ".", exist_ok=True)
-        if comparison.failure:
-            kept = failed
-        else:
+        kept = failed if comparison.failure else path
+        if kept == path:
             set_aside(failed, scratch)
         if os.path.isdir(kept):
             set_aside(kept, scratch)

@@ -1,6 +1,5 @@
 import os
 import threading
-import time
 
 import cv2
 import numpy as np
@@ -325,9 +324,9 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch
 @pytest.mark.parametrize("choice_bytes, most", [(2**20, 4), (20 * 2**20, 3), (2**30, 2)])  # 64 MB, but one a thread
 def test_reading_ahead_is_bounded_by_bytes(monkeypatch, choice_bytes, most):
     monkeypatch.setattr("utils.loader.THREADS", 2)
-    started = []
-    results = read_ahead(lambda choice: started.append(choice) or choice, range(20), choice_bytes)
+    asked = []
+    choices = (asked.append(choice) or choice for choice in range(20))
+    results = read_ahead(lambda choice: choice, choices, choice_bytes)
     for taken, result in enumerate(results):
         assert result == taken
-        time.sleep(0.002)  # for the threads to read what they may
-        assert len(started) == min(20, taken + 1 + most)
+        assert len(asked) == min(20, taken + 1 + most)
