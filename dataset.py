@@ -3,13 +3,14 @@
 A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.jpg  train/dog/1.png
 """
 
+import glob
 import os
-from collections import namedtuple
+from collections import Counter, namedtuple
 from typing import Iterator
 
 import numpy as np
 
-from src.errors import InputError
+from src.errors import InputError, escape_control_characters
 from utils.images import EXTENSIONS, MARGIN, augmented, normalization_table, normalize
 from utils.loader import Cache, ImageFiles, image_bytes, read_ahead
 
@@ -130,8 +131,9 @@ class DataSet:
         )
 
 
-# The two parts of the training images, two DataSets: one to learn from, one to validate on.
-DataSets = namedtuple("DataSets", "train valid")
+# The two parts of the training images, two DataSets: one to learn from, one to validate on; and what else was found in
+# the class folders, {kind: count}.
+DataSets = namedtuple("DataSets", "train valid passed_over")
 
 
 def read_train_sets(config):
@@ -142,7 +144,7 @@ def read_train_sets(config):
     Raises:
         InputError: no such folder, fewer than two classes, a class without images, an empty side.
     """
-    paths, labels = find_images("train_path", config.train_path, config.classes)
+    paths, labels, passed_over = find_images("train_path", config.train_path, config.classes)
     train, valid = split(labels, config.validation_size, config.seed)
     if len(train) == 0 or len(valid) == 0:
         left = f"leaves {len(train)} training and {len(valid)} validation images of {len(paths)}"
@@ -153,12 +155,27 @@ def read_train_sets(config):
     return DataSets(
         DataSet([paths[i] for i in train], labels[train], config, cache, config.augment),
         DataSet([paths[i] for i in valid], labels[valid], config, cache),
+        passed_over,
     )
+
+
+def describe(data, classes):
+    """What read_train_sets found, in a line or two."""
+    counts = np.bincount(np.concatenate([data.train.labels, data.valid.labels]), minlength=len(classes))
+    few, many = counts.argmin(), counts.argmax()
+    text = f"{data.train.num_examples} images to train on, {data.valid.num_examples} to validate on; "
+    text += f"{len(classes)} classes of {counts[few]} ({classes[few]}) to {counts[many]} ({classes[many]}) images"
+    lines = [escape_control_characters(text)]
+    if data.passed_over:
+        kinds = sorted(data.passed_over.items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        lines.append(escape_control_characters(f"passed over in the class folders: {kinds}"))
+    return "\n".join(lines)
 
 
 def read_test_set(config):
     """Every image under config.test_path, for the classes that were learned. Raises as read_train_sets."""
-    paths, labels = find_images("test_path", config.test_path, config.classes)
+    paths, labels, _ = find_images("test_path", config.test_path, config.classes)
     return DataSet(paths, labels, config, Cache(0))
 
 
@@ -172,38 +189,56 @@ def read_sample(setting, config, count):
     Raises:
         InputError: as read_train_sets.
     """
-    paths, labels = find_images(setting, getattr(config, setting), config.classes)
+    paths, labels, _ = find_images(setting, getattr(config, setting), config.classes)
     chosen = np.random.RandomState(config.seed).permutation(len(paths))[:count]
     return DataSet([paths[index] for index in chosen], labels[chosen], config, Cache(0))
 
 
 def find_images(setting, path, classes):
-    """List the images of each class: (paths, labels), by class and file name."""
+    """List the images of each class: (paths, labels, {kind of what else is there: count}), by class and file name."""
     if not os.path.isdir(path):
-        expected = "expected one with a folder of images per class, such as python run.py prepare makes"
-        raise InputError(f"setting {setting}: found no folder {path}, {expected}")
+        raise InputError(f"setting {setting}: found no folder {path}, {expected_folder()}")
     if len(classes) < 2:
         found = f"one class, {classes[0]}," if classes else "no class folder"
         expected = "expected a folder of images for each of two or more classes"
         raise InputError(f"setting {setting}: found {found} in {path}, {expected}")
-    paths, labels = [], []
+    paths, labels, passed_over = [], [], Counter()
     for label, name in enumerate(classes):
         folder = os.path.join(path, name)
         if not os.path.isdir(folder):
             raise InputError(f"setting {setting}: found no folder {folder}, expected one with images of that class")
-        files = sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.name.lower().endswith(EXTENSIONS)
-            and not entry.name.startswith(".")
-            and (entry.is_file() or entry.is_symlink())
-        )
+        files, others = list_class(folder)
         if not files:
             expected = f"expected files ending in {' '.join(EXTENSIONS)}"
             raise InputError(f"setting {setting}: found no images in class folder {folder}, {expected}")
         paths += [os.path.join(folder, file) for file in files]
         labels += [label] * len(files)
-    return paths, np.array(labels)
+        passed_over.update(others)
+    return paths, np.array(labels), passed_over
+
+
+def expected_folder():
+    """What is to be done where there is no data: the end of an error."""
+    there = sorted(glob.glob(os.path.join("data", "*", "train")))
+    if not there:
+        return "expected one with a folder of images per class, such as python run.py prepare makes"
+    test = os.path.join(os.path.dirname(there[0]), "test")
+    return f"but {' and '.join(there)}: python run.py --train_path {there[0]} --test_path {test}"
+
+
+def list_class(folder):
+    """(names of the image files in a class folder, sorted; kinds of what else is there, but for hidden files)."""
+    files, others = [], []
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            others.append("(folder)")
+        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
+            files.append(entry.name)
+        else:
+            others.append(os.path.splitext(entry.name)[1].lower() or "(no extension)")
+    return sorted(files), others
 
 
 def split(labels, validation_size, seed):

@@ -141,7 +141,7 @@ def evaluate(weights=None, checkpoint=None, **given):
     probabilities = predict_dataset(predictor, data)
     folder = predictor.metadata["run"].get("run_folder")
     if folder is None or "tensorboard_dir" in given:
-        folder = new_run_folder(now.tensorboard_dir)
+        folder = new_run_folder(now.tensorboard_dir, config.test_path)
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
     print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes))

@@ -6,18 +6,19 @@ T.export()
 """
 
 import math
+import os
 import time
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 
 from convert.freeze import freeze
-from dataset import DataSet, read_train_sets
+from dataset import DataSet, describe, read_train_sets
 from models import build
-from src.errors import InputError
-from src.settings import check, settings
-from src.tf1 import open_session, tf
-from utils.checkpoints import KEPT, Checkpoints, assign, read_weights
+from src.errors import InputError, print_note
+from src.settings import check
+from src.tf1 import describe_device, open_session, tf
+from utils.checkpoints import KEPT, Checkpoints, assign, find_checkpoint, inherit_settings, read_weights
 from utils.files import make_writable
 from utils.loader import inference_batch
 from utils.reporter import Reporter
@@ -32,7 +33,8 @@ class Trainer:
 
     Attributes:
         history: a dict for each epoch of this Trainer: epoch (from 1), loss and acc (means over its steps, each before
-            its update), val_loss and val_acc (of the whole validation set, after the epoch).
+            its update), val_loss and val_acc (of the whole validation set, after the epoch), learning_rate (of its last
+            step), seconds.
         run_folder: where the TensorBoard log and the pictures are; None before the first epoch.
         config, data, model, session, x, y_true, cross_entropy, cost, accuracy, optimizer, learning_rate, global_step.
 
@@ -41,7 +43,7 @@ class Trainer:
     """
 
     def __init__(self, **given):
-        self.config = config = settings(**given)
+        self.config = config = inherit_settings(given)
         self.data = read_train_sets(config)
         self.train_batch_size = config.batch_size
         if self.train_batch_size > self.data.train.num_examples:
@@ -63,11 +65,20 @@ class Trainer:
             self._build_optimizer()
             self.saver = tf.train.Saver(max_to_keep=KEPT)
             self.session = open_session(config.device)
-            if config.device == "gpu" and not any(found.device_type == "GPU" for found in self.session.list_devices()):
-                print(f"TensorFlow {tf.__version__} finds no GPU here and uses the CPU", flush=True)
+            self._introduce()
             self.session.run(tf.global_variables_initializer())
             if config.pretrained:
                 self._load_pretrained()
+
+    def _introduce(self):
+        """Say what the run computes on, and what it learns from."""
+        print(f"{describe_device(self.session)}\n{describe(self.data, self.config.classes)}", flush=True)
+        for folder in [self.config.test_path] + [
+            os.path.join(self.config.test_path, name) for name in self.config.classes
+        ]:
+            if not os.path.isdir(folder):
+                print_note(f"setting test_path: found no folder {folder}; evaluate will need one, by --test_path")
+                break
 
     def _build_networks(self):
         """The network that learns, and one for inference on the same input, which shares its variables."""
@@ -100,19 +111,28 @@ class Trainer:
         with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
             update = adam.apply_gradients(gradients, self.global_step)
         self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
-        self.histograms = tf.summary.merge(
-            [tf.summary.histogram(f"weights/{variable.op.name}", variable) for variable in tf.trainable_variables()]
+        self.histograms = self._summarize_weights()
+
+    def _summarize_weights(self):
+        """A histogram for each layer or block: of all its trained numbers together."""
+        scopes = {}
+        for variable in tf.trainable_variables():
+            scopes.setdefault(variable.op.name.split("/")[0], []).append(tf.reshape(variable, [-1]))
+        return tf.summary.merge(
+            [tf.summary.histogram(f"weights/{scope}", tf.concat(parts, 0)) for scope, parts in scopes.items()]
         )
 
-    def optimize(self, num_epoch: Optional[int] = None) -> None:
+    def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
         """Train for `num_epoch` more epochs (config.num_epoch if not given), validating and saving after each.
+
+        Returns self.history, which the file history.csv in the run's folder holds as well, as it grows.
 
         If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first.
         """
         if num_epoch is None:
             num_epoch = self.config.num_epoch
         last_epoch = self.epoch + check("num_epoch", num_epoch)
-        self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir)
+        self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir, self.config.train_path)
         reporter = Reporter(self.run_folder, self.config, self.graph, self.step)
         try:
             with reporter:
@@ -123,6 +143,7 @@ class Trainer:
             raise
         finally:
             reporter.draw_curves(self.history)
+        return self.history
 
     def _out_of_patience(self):
         """Whether the validation loss has not fallen for config.early_stopping epochs."""
@@ -140,25 +161,26 @@ class Trainer:
         self.val_loss = self.val_acc = None
         results = [self._train_step(batch, reporter) for batch in self.data.train.epoch(self.train_batch_size)]
         seconds = time.time() - start
-        loss, acc = map(float, np.mean(results, axis=0, dtype=float))
+        loss, acc, _ = map(float, np.mean(results, axis=0, dtype=float))
 
         self.val_loss, self.val_acc = self.evaluate(self.data.valid)
         self._check_finite(self.val_loss)
         self.epoch += 1
         entry = {"epoch": self.epoch, "loss": loss, "acc": acc, "val_loss": self.val_loss, "val_acc": self.val_acc}
+        entry.update(learning_rate=float(results[-1][2]), seconds=time.time() - start)
         self.history.append(entry)
-        reporter.epoch(self.step, entry, seconds, self.session.run(self.histograms))
+        reporter.epoch(self.step, self.history, seconds, self.session.run(self.histograms))
         self.save()
 
     def _train_step(self, batch, reporter):
-        """One update of the weights; returns the batch's loss and accuracy before it."""
+        """One update of the weights; returns the batch's loss and accuracy before it, and its learning rate."""
         _, loss, accuracy, scalars = self.session.run(
             [self.optimizer, self.cost, self.accuracy, self.scalars], {self.x: batch.images, self.y_true: batch.labels}
         )
         self.step += 1
         self._check_finite(loss)
         reporter.step(self.step, batch, loss, accuracy, scalars)
-        return loss, accuracy
+        return loss, accuracy, scalars["learning_rate"]
 
     def _check_finite(self, loss):
         if not math.isfinite(loss):
@@ -200,7 +222,8 @@ class Trainer:
 
     def _load_pretrained(self):
         """Take over the weights in config.pretrained for variables of the same name and shape; list the others."""
-        weights = read_weights("setting pretrained", self.config.pretrained)
+        prefix = find_checkpoint("setting pretrained", self.config.pretrained)
+        weights = read_weights("setting pretrained", prefix)
         fitting, others = [], []
         for variable in self.variables:
             fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
@@ -211,7 +234,7 @@ class Trainer:
         assign(self.session, fitting, weights)
         rest = f", all but {', '.join(variable.op.name for variable in others)}" if others else ""
         taken = f"took {len(fitting)} of {len(self.variables)} variables{rest}"
-        print(f"weights of {self.config.pretrained}: {taken}", flush=True)
+        print(f"weights of {prefix}: {taken}", flush=True)
 
     def close(self) -> None:
         """Free the session's memory. The Trainer can do nothing more then."""

@@ -37,7 +37,7 @@ def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
     contents = {
         os.path.join(config.weight_dir, "labels.txt"): "".join(f"{name}\n" for name in config.classes),
         metadata_path(path): json.dumps(make_metadata(config, origin), indent=1) + "\n",
-        path: graph_def.SerializeToString(),
+        path: graph_def.SerializeToString(deterministic=True),  # the same weights give the same bytes
     }
     write_atomically(contents)
     return path

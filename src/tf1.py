@@ -65,6 +65,13 @@ def kernels():
     return "oneDNN" if onednn else "Eigen"
 
 
+def describe_device(session):
+    """The version of TensorFlow and what the session computes on, in a line."""
+    gpus = [device.name.split(":", 2)[-1] for device in session.list_devices() if device.device_type == "GPU"]
+    device = f"on {' and '.join(gpus)}" if gpus else f"on the CPU, with {kernels()} kernels"
+    return f"TensorFlow {tf.__version__} {device}"
+
+
 def open_session(device):
     """A session in the default graph, on the GPU if `device` is "gpu" and TensorFlow finds one, else on the CPU.
 

@@ -203,6 +203,18 @@ def test_any_class_names_and_only_image_files(folders, tmp_path):
     assert len(every_id(data.train.batches(2))) == data.train.num_examples
 
 
+def test_where_there_is_no_data_the_message_names_what_there_is(folders, in_tmp_path):
+    with pytest.raises(
+        InputError, match="expected one with a folder of images per class, such as python run.py prepare"
+    ):
+        read_train_sets(settings())
+    folders({"cat": 1, "dog": 1}, name="data/digitspng/train")
+    expected = "found no folder data/cifar10png/train, but data/digitspng/train: python run.py --train_path "
+    expected += "data/digitspng/train --test_path data/digitspng/test$"
+    with pytest.raises(InputError, match=expected):
+        read_train_sets(settings())
+
+
 def test_a_file_name_that_is_not_utf8(folders):
     path = folders({"cat": 3, "dog": 3})
     os.rename(f"{path}/cat/000.png", os.fsencode(path) + b"/cat/caf\xe9.png")

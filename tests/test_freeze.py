@@ -84,6 +84,15 @@ def test_export_of_the_best_checkpoint_is_the_same_graph(exported):
         assert json.load(file)["val_acc"] == max(entry["val_acc"] for entry in exported.history)
 
 
+def test_the_same_weights_give_the_same_bytes(exported):
+    contents = []
+    for _ in range(3):
+        export_checkpoint()
+        with open("weights/lenet5/lenet5.pb", "rb") as file:
+            contents.append(file.read())
+    assert contents[0] == contents[1] == contents[2]
+
+
 def test_export_without_a_usable_checkpoint(exported):
     with pytest.raises(InputError, match="checkpoint_dir: found no checkpoint in empty"):
         export_checkpoint(checkpoint_dir="empty")

@@ -299,6 +299,25 @@ def test_fine_tuning_to_other_classes(trained, digits, in_tmp_path, capsys):
         Trainer(pretrained=folder, train_path=f"{digits}/train")
 
 
+def test_size_width_and_normalization_are_those_of_the_pretrained_network(trained, digits, in_tmp_path, capsys):
+    """trained: 40 px and width 0.35."""
+    folder = trained.config.checkpoint_dir
+    given = {"model_arch": "mobilenetv2", "train_path": f"{digits}/train", "pretrained": folder, "classes": ["3", "5"]}
+    tuned = Trainer(**given)
+    assert (tuned.config.img_size, tuned.config.width, tuned.config.channel_order) == (40, 0.35, "bgr")
+    assert f"weights of {folder}/mobilenetv2-111: took 260 of 262" in capsys.readouterr().out
+    assert Trainer(img_size=48, **given).config.img_size == 48
+    with open(os.path.join(folder, "run.json")) as file:
+        record = file.read()
+    with open(os.path.join(folder, "run.json"), "w") as file:
+        file.write(record.replace('"bgr"', '"rgb"').replace("0.485", "0.5"))
+    config = Trainer(**given).config
+    with open(os.path.join(folder, "run.json"), "w") as file:
+        file.write(record)
+    assert config.channel_order == "rgb" and config.image_normalize_mean[0] == 0.5
+    assert Trainer(channel_order="bgr", **given).config.channel_order == "bgr"
+
+
 def test_the_digits_are_learned(digits, tmp_path):
     done = run_py(
         "--model_arch",

@@ -67,7 +67,8 @@ def edit(path, old, new):
 
 def train(folder, train_path):
     """Without PYTHONPATH, so that the copy is run and not the program itself."""
-    command = [sys.executable, "run.py", "--model_arch", "tiny", "--train_path", train_path, "--batch_size", "8"]
+    paths = ["--train_path", train_path, "--test_path", train_path]
+    command = [sys.executable, "run.py", "--model_arch", "tiny", "--batch_size", "8"] + paths
     return subprocess.run(
         command, cwd=str(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True
     )

@@ -1,18 +1,24 @@
+import csv
 import glob
 import json
 import os
+import re
 import signal
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
 from convert.freeze import export_checkpoint
 from src.errors import InputError
+from src.settings import RULES
 from src.tf1 import tf
 from tests.conftest import load_graph
 from trainer import Trainer
 from utils.checkpoints import Checkpoints
+from utils.tensorboard import new_run_folder
 
 
 @pytest.fixture
@@ -151,6 +157,7 @@ def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(tra
     events = EventAccumulator(trainer.run_folder)
     events.Reload()
     assert sorted(events.Tags()["scalars"]) == [
+        "best_val_acc",
         "images_per_second",
         "learning_rate",
         "train_acc",
@@ -159,20 +166,86 @@ def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(tra
         "val_loss",
     ]
     assert events.Tags()["graph"] is True
+    assert events.Scalars("best_val_acc")[-1].value == pytest.approx(max(e["val_acc"] for e in trainer.history))
     assert [event.step for event in events.Scalars("train_loss")] == [100, 120]  # each 100 steps, and the rest
     assert [event.step for event in events.Scalars("val_acc")] == list(range(4, 121, 4))
     assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([0.01, 0.01])
     assert events.Scalars("val_acc")[-1].value == pytest.approx(trainer.val_acc)
     assert events.Scalars("val_loss")[-1].value == pytest.approx(trainer.val_loss, rel=1e-5)
     assert min(event.value for event in events.Scalars("images_per_second")) > 1
-    kernel = trainer.session.run(trainer.graph.get_tensor_by_name("fc3/kernel:0"))
-    last = events.Histograms("weights/fc3/kernel")[-1]
+    assert events.Tags()["histograms"] == [f"weights/{name}" for name in ("conv1", "conv2", "fc1", "fc2", "fc3")]
+    weights = np.concatenate([part.ravel() for part in trainer.session.run(["fc3/kernel:0", "fc3/bias:0"])])
+    last = events.Histograms("weights/fc3")[-1]
     assert last.step == 120
-    assert last.histogram_value.num == kernel.size
-    assert (last.histogram_value.min, last.histogram_value.max) == pytest.approx((kernel.min(), kernel.max()))
+    assert last.histogram_value.num == weights.size
+    assert (last.histogram_value.min, last.histogram_value.max) == pytest.approx((weights.min(), weights.max()))
     (settings_event,) = events.Tensors("settings")
     text = tf.make_ndarray(settings_event.tensor_proto).item().decode()
     assert "| batch_size | 8 |" in text and "| lr | 0.01 |" in text
+
+
+def test_tensorboard_s_plugins_read_their_data(trainer):
+    """Custom Scalars: two charts with two curves each; HParams: the settings of the run."""
+    trainer.optimize(1)
+    events = EventAccumulator(trainer.run_folder)
+    events.Reload()
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(tf.make_ndarray(event.tensor_proto).item())
+    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
+    assert charts == {"loss": ["train_loss", "val_loss"], "accuracy": ["train_acc", "val_acc"]}
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    hparams = parse_session_start_info_plugin_data(content).hparams
+    assert hparams["batch_size"].number_value == 8 and hparams["model_arch"].string_value == "lenet5"
+    assert set(hparams) == set(RULES)
+
+
+def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(trainer, monkeypatch):
+    save, lines = trainer.save, []
+
+    def counting_save():
+        save()
+        with open(os.path.join(trainer.run_folder, "history.csv")) as file:
+            lines.append(len(file.readlines()))
+
+    monkeypatch.setattr(trainer, "save", counting_save)
+    history = trainer.optimize(2) and trainer.optimize(1)
+    assert history is trainer.history and lines == [2, 3, 4]
+    with open(os.path.join(trainer.run_folder, "history.csv")) as file:
+        rows = list(csv.DictReader(file))
+    for entry, row in zip(history, rows):
+        assert list(row) == ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "learning_rate", "seconds"]
+        names = ["epoch", "loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds"]
+        assert [float(value) for value in row.values()] == pytest.approx([entry[name] for name in names])
+    assert history[0]["learning_rate"] == pytest.approx(0.01) and history[0]["seconds"] > 0
+
+
+@pytest.mark.parametrize("path, name", [
+    ("flowers/train", "flowers"), ("/data/my photos/train/", "my_photos"), ("photos", "photos"), ("/", "data"),
+])  # fmt: skip
+def test_a_run_s_folder_has_the_name_of_its_data(in_tmp_path, path, name):
+    assert re.fullmatch(r"logs/\d{8}-\d{6}-" + name, new_run_folder("logs", path))
+
+
+def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
+    for name in ("a.webp", "b.webp", "notes.txt", "noend", ".hidden"):
+        open(os.path.join(two_classes.train_path, "cat", name), "w").close()
+    os.mkdir(os.path.join(two_classes.train_path, "dog", "more"))
+    os.remove(os.path.join(two_classes.train_path, "dog", "000.png"))
+    Trainer(**vars(two_classes))
+    output = capsys.readouterr()
+    first, second, third = output.out.splitlines()
+    assert re.fullmatch(rf"TensorFlow {tf.__version__} on the CPU, with (oneDNN|Eigen) kernels", first)
+    assert second == "33 images to train on, 6 to validate on; 2 classes of 19 (dog) to 20 (cat) images"
+    assert third == "passed over in the class folders: 2 .webp, 1 (folder), 1 (no extension), 1 .txt"
+    assert output.err == (
+        "note: setting test_path: found no folder data/cifar10png/test; evaluate will need one, by --test_path\n"
+    )
+    os.makedirs("tests/cat")
+    Trainer(**dict(vars(two_classes), test_path="tests"))
+    assert "found no folder tests/dog;" in capsys.readouterr().err
+    os.makedirs("tests/dog")
+    Trainer(**dict(vars(two_classes), test_path="tests"))
+    assert capsys.readouterr().err == ""
 
 
 def steps_kept():

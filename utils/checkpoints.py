@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 
+from src import config
 from src.errors import InputError, print_note
 from src.settings import RULES, settings
 from src.tf1 import tf
@@ -151,13 +152,39 @@ def is_file_name(name):
     return name.isprintable() and name == os.path.basename(name) != ""
 
 
-def read_weights(what, path):
-    """{variable name: array} of the checkpoint with that prefix, or of the newest in that folder."""
+# What a network that was trained before expects of its images, and its size.
+INHERITED = ("img_size", "width", "image_normalize_mean", "image_normalize_std", "channel_order")
+
+
+def inherit_settings(given):
+    """The settings of a run; those INHERITED are as in the record of the checkpoint it starts from, if not given."""
+    now = settings(**given)
+    if now.pretrained is None:
+        return now
+    prefix = find_checkpoint("setting pretrained", now.pretrained)
+    recorded = (Checkpoints(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
+    if recorded.get("model_arch") != now.model_arch:
+        return now
+    inherited = {name: recorded[name] for name in INHERITED if name in recorded}
+    if vars(config)["img_size"] is not None:
+        inherited.pop("img_size", None)
+    return settings(**dict(inherited, **given))
+
+
+def find_checkpoint(what, path):
+    """The prefix of a checkpoint: the path itself, or the newest in that folder."""
     with readable(what, path):
         state = tf.train.get_checkpoint_state(path) if os.path.isdir(path) else None
         prefix = state.model_checkpoint_path if state else path
         if not os.path.exists(f"{prefix}.index"):
             raise FileNotFoundError("there is none")
+        return prefix
+
+
+def read_weights(what, path):
+    """{variable name: array} of the checkpoint with that prefix, or of the newest in that folder."""
+    prefix = find_checkpoint(what, path)
+    with readable(what, path):
         reader = tf.train.load_checkpoint(prefix)
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 

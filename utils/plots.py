@@ -35,15 +35,18 @@ def escape_label(text, length):
 def draw_grid(path, images, titles, heading):
     """Images, uint8 [H, W, 3] red, green, blue, eight in a row, with a title of one or two lines over each."""
     rows = max(1, -(-len(images) // COLUMNS))
-    figure = new_figure(1.3 * COLUMNS, 1.75 * rows + 0.4)
+    text_height = 0.13 * max([title.count("\n") + 1 for title in titles] or [1])  # inches
+    row_height = 1.2 + text_height + 0.12
+    height = row_height * rows + 0.5
+    figure = new_figure(1.3 * COLUMNS, height)
     axes = figure.add_axes([0, 0, 1, 1])  # one for all: one for each image would take a second to draw
     axes.set_xlim(0, 1.3 * COLUMNS)
-    axes.set_ylim(1.75 * rows + 0.4, 0)
+    axes.set_ylim(height, 0)
     axes.axis("off")
     axes.text(0.1, 0.3, heading, fontsize=11)
     for number, (image, title) in enumerate(zip(images, titles)):
         height, width = np.divide(image.shape[:2], max(image.shape[:2])) * 1.2
-        left, top = 1.3 * (number % COLUMNS) + 0.05, 1.75 * (number // COLUMNS) + 0.85
+        left, top = 1.3 * (number % COLUMNS) + 0.05, row_height * (number // COLUMNS) + 0.5 + text_height
         axes.imshow(image, extent=(left, left + width, top + height, top), interpolation="nearest", aspect="auto")
         axes.text(left, top - 0.06, title, fontsize=8, linespacing=1.1)
     save(figure, path)
@@ -87,8 +90,9 @@ def draw_curves(path, history, best):
         axes = figure.add_subplot(1, 2, place + 1)
         axes.plot(epochs, [entry[name] for entry in history], ".-", label="training")
         axes.plot(epochs, [entry[f"val_{name}"] for entry in history], ".-", label="validation")
-        x, y = best["epoch"], best[f"val_{name}"]
-        axes.plot(x, y, "ko", markersize=11, fillstyle="none", label=f"best epoch, {x}: {y:.4f}")
+        if name == "acc":
+            x, y = best["epoch"], best["val_acc"]
+            axes.plot(x, y, "ko", markersize=11, fillstyle="none", label=f"best epoch, {x}: {y:.4f}")
         axes.set_xlabel("epoch")
         axes.set_title(label)
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)

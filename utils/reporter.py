@@ -1,16 +1,23 @@
 """What people see of a training: printed lines, a progress bar, pictures, and the TensorBoard log."""
 
+import csv
+import io
 import os
-import time
 
 from tqdm import tqdm
 
 from utils.checkpoints import best_entry
+from utils.files import write_atomically
 from utils.images import denormalized
 from utils.plots import draw_curves, draw_grid, escape_label
 from utils.tensorboard import TensorBoardLogger
 
 SHOWN = 32  # images in train_batch.png
+# Columns of history.csv: what Trainer.history calls them, and their headings.
+HISTORY = {
+    "epoch": "epoch", "loss": "train_loss", "acc": "train_acc", "val_loss": "val_loss", "val_acc": "val_acc",
+    "learning_rate": "learning_rate", "seconds": "seconds",
+}  # fmt: skip
 
 
 class Reporter:
@@ -29,11 +36,11 @@ class Reporter:
         self._bar = None
         self._logger = TensorBoardLogger(folder, graph, step)
         self._logger.settings(step, vars(config))
+        self._logger.layout(step)
 
     def start(self, title, images):
         """An epoch of this many images begins."""
         self._title, self._images = title, images
-        self._start = time.time()
         self._bar = tqdm(total=images, desc=title, unit="images", disable=None, leave=False, dynamic_ncols=True)
 
     def step(self, step, batch, loss, accuracy, scalars):
@@ -46,18 +53,28 @@ class Reporter:
         self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
         self._bar.update(len(batch.images))
 
-    def epoch(self, step, entry, seconds, histograms):
-        """An epoch is done: its entry in Trainer.history, the seconds that its steps took, a summary of histograms."""
+    def epoch(self, step, history, seconds, histograms):
+        """An epoch is done: Trainer.history with it, the seconds that its steps took, a summary of histograms."""
         self._bar.close()
-        speed = self._images / seconds
+        entry, speed = history[-1], self._images / seconds
         scalars = {name: entry[name] for name in ("val_loss", "val_acc")}
+        scalars["best_val_acc"] = best_entry(history)["val_acc"]
+        self._write_history(history)
         self._logger.epoch(step, histograms, images_per_second=speed, **scalars)
         print(
             f"{self._title}: loss {entry['loss']:.4f}, accuracy {entry['acc']:.4f}; "
             f"validation loss {entry['val_loss']:.4f}, accuracy {entry['val_acc']:.4f}; "
-            f"{speed:.0f} images/s, {time.time() - self._start:.1f} s",
+            f"{speed:.0f} images/s, {entry['seconds']:.1f} s",
             flush=True,
         )
+
+    def _write_history(self, history):
+        """history.csv: a line for each epoch."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(HISTORY.values())
+        writer.writerows([entry[name] for name in HISTORY] for entry in history)
+        write_atomically({os.path.join(self._folder, "history.csv"): table.getvalue()})
 
     def __enter__(self):
         return self

@@ -1,11 +1,15 @@
 """The TensorBoard log of a run."""
 
 import os
+import re
 import time
 
 import numpy as np
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar.summary import pb as layout_summary
+from tensorboard.plugins.hparams.summary import session_start_pb
 
-from src.tf1 import tf
+from src.tf1 import tf  # before TensorBoard, which imports TensorFlow as well
 from utils.checkpoints import writable
 
 WINDOW = 100  # a point of a training curve is the mean over this many steps
@@ -19,8 +23,8 @@ class TensorBoardLogger:
         graph: tf.Graph to show.
         step: at which writing begins; it makes the name of the file differ from that of an earlier one.
 
-    Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point per 100 steps),
-    val_loss, val_acc, images_per_second and histograms of the weights (a point per epoch). A point's x is the
+    Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point per 100 steps), val_loss,
+    val_acc, best_val_acc, images_per_second and histograms of the weights (a point per epoch). A point's x is the
     number of steps done.
     """
 
@@ -45,6 +49,23 @@ class TensorBoardLogger:
         text = tf.make_tensor_proto("\n".join(rows).encode("utf-8", "backslashreplace"), tf.string)
         kind = tf.SummaryMetadata(plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text"))
         self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag="settings", metadata=kind, tensor=text)]), step)
+        plain = {
+            name: value if isinstance(value, (int, float, str)) else str(value) for name, value in settings.items()
+        }
+        self._writer.add_summary(tf.Summary.FromString(session_start_pb(plain).SerializeToString()), step)
+
+    def layout(self, step):
+        """Charts with training and validation in one, of loss and of accuracy."""
+        charts = []
+        for title, name in (("loss", "loss"), ("accuracy", "acc")):
+            curves = layout_pb2.MultilineChartContent(tag=[f"train_{name}", f"val_{name}"])
+            charts.append(layout_pb2.Chart(title=title, multiline=curves))
+        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="training and validation", chart=charts)])
+        self._add(layout_summary(layout), step)
+
+    def _add(self, summary, step):
+        """TensorBoard's own summaries are of its own protocol buffers."""
+        self._writer.add_summary(tf.Summary.FromString(summary.SerializeToString()), step)
 
     def epoch(self, step, histograms, **scalars):
         """The end of an epoch: a summary of histograms, and the scalars of validation."""
@@ -69,11 +90,17 @@ class TensorBoardLogger:
         self._writer.add_summary(tf.Summary(value=values), step)
 
 
-def new_run_folder(tensorboard_dir):
-    """Make a folder named by the time, such as 20201231-235959; if that is taken, by the next free second."""
+def new_run_folder(tensorboard_dir, data_path):
+    """Make a folder named by the time and the data, 20201231-235959-flowers for flowers/train.
+
+    If that time is taken, it is the next free second.
+    """
+    parts = [part for part in os.path.abspath(data_path).split(os.sep) if part not in ("", "train", "test")]
+    data = re.sub("[^A-Za-z0-9._-]", "_", parts[-1] if parts else "data")[:40]
     second = time.time()
     while True:
-        folder = os.path.join(tensorboard_dir, time.strftime("%Y%m%d-%H%M%S", time.localtime(second)))
+        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(second))
+        folder = os.path.join(tensorboard_dir, f"{name}-{data}")
         try:
             os.makedirs(folder)
             return folder
