@@ -15,7 +15,7 @@ import numpy as np
 from convert.freeze import freeze
 from dataset import DataSet, describe, read_train_sets
 from models import build
-from src.errors import InputError, print_note
+from src.errors import InputError, escape_control_characters
 from src.settings import check
 from src.tf1 import describe_device, open_session, tf
 from utils.checkpoints import KEPT, Checkpoints, assign, find_checkpoint, inherit_settings, read_weights
@@ -73,11 +73,11 @@ class Trainer:
     def _introduce(self):
         """Say what the run computes on, and what it learns from."""
         print(f"{describe_device(self.session)}\n{describe(self.data, self.config.classes)}", flush=True)
-        for folder in [self.config.test_path] + [
-            os.path.join(self.config.test_path, name) for name in self.config.classes
-        ]:
+        test_path = self.config.test_path
+        for folder in [test_path] + [os.path.join(test_path, name) for name in self.config.classes]:
             if not os.path.isdir(folder):
-                print_note(f"setting test_path: found no folder {folder}; evaluate will need one, by --test_path")
+                text = f"note: setting test_path: found no folder {folder}; evaluate will need one, by --test_path"
+                print(escape_control_characters(text), flush=True)
                 break
 
     def _build_networks(self):

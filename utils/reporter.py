@@ -73,7 +73,7 @@ class Reporter:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(HISTORY.values())
-        writer.writerows([entry[name] for name in HISTORY] for entry in history)
+        writer.writerows([f"{entry[name]:.6g}" for name in HISTORY] for entry in history)
         write_atomically({os.path.join(self._folder, "history.csv"): table.getvalue()})
 
     def __enter__(self):
