@@ -5,11 +5,8 @@ import re
 import time
 
 import numpy as np
-from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.custom_scalar.summary import pb as layout_summary
-from tensorboard.plugins.hparams.summary import session_start_pb
 
-from src.tf1 import tf  # before TensorBoard, which imports TensorFlow as well
+from src.tf1 import tf
 from utils.checkpoints import writable
 
 WINDOW = 100  # a point of a training curve is the mean over this many steps
@@ -42,7 +39,9 @@ class TensorBoardLogger:
             self._write_window()
 
     def settings(self, step, settings):
-        """The run's settings, as a table."""
+        """The run's settings, as a table and for the page that compares runs."""
+        from tensorboard.plugins.hparams.summary import session_start_pb
+
         rows = ["| setting | value |", "|---|---|"]
         for name, value in settings.items():
             rows.append("| {} | {} |".format(name, str(value).replace("|", "\\|")))
@@ -56,6 +55,9 @@ class TensorBoardLogger:
 
     def layout(self, step):
         """Charts with training and validation in one, of loss and of accuracy."""
+        from tensorboard.plugins.custom_scalar import layout_pb2
+        from tensorboard.plugins.custom_scalar.summary import pb as layout_summary
+
         charts = []
         for title, name in (("loss", "loss"), ("accuracy", "acc")):
             curves = layout_pb2.MultilineChartContent(tag=[f"train_{name}", f"val_{name}"])
