@@ -226,6 +226,14 @@ def test_a_run_s_folder_has_the_name_of_its_data(in_tmp_path, path, name):
     assert re.fullmatch(r"logs/\d{8}-\d{6}-" + name, new_run_folder("logs", path))
 
 
+def test_a_train_path_that_is_not_utf8(two_classes):
+    path = two_classes.train_path + "\udcff"
+    os.rename(two_classes.train_path, path)
+    trainer = Trainer(**dict(vars(two_classes), train_path=path))
+    trainer.optimize(1)
+    assert export_checkpoint()[0] == trainer.export()
+
+
 def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     for name in ("a.webp", "b.webp", "notes.txt", "noend", ".hidden"):
         open(os.path.join(two_classes.train_path, "cat", name), "w").close()

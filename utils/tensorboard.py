@@ -42,16 +42,13 @@ class TensorBoardLogger:
         """The run's settings, as a table and for the page that compares runs."""
         from tensorboard.plugins.hparams.summary import session_start_pb
 
+        values = {name: value if isinstance(value, (int, float)) else utf8(value) for name, value in settings.items()}
         rows = ["| setting | value |", "|---|---|"]
-        for name, value in settings.items():
-            rows.append("| {} | {} |".format(name, str(value).replace("|", "\\|")))
-        text = tf.make_tensor_proto("\n".join(rows).encode("utf-8", "backslashreplace"), tf.string)
+        rows += ["| {} | {} |".format(name, str(value).replace("|", "\\|")) for name, value in values.items()]
+        text = tf.make_tensor_proto("\n".join(rows), tf.string)
         kind = tf.SummaryMetadata(plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text"))
         self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag="settings", metadata=kind, tensor=text)]), step)
-        plain = {
-            name: value if isinstance(value, (int, float, str)) else str(value) for name, value in settings.items()
-        }
-        self._writer.add_summary(tf.Summary.FromString(session_start_pb(plain).SerializeToString()), step)
+        self._add(session_start_pb(values), step)
 
     def layout(self, step):
         """Charts with training and validation in one, of loss and of accuracy."""
@@ -108,3 +105,8 @@ def new_run_folder(tensorboard_dir, data_path):
             return folder
         except FileExistsError:
             second += 1
+
+
+def utf8(value):
+    """The value as text that can be written to a log: names of folders need not be UTF-8."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
