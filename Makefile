@@ -54,7 +54,7 @@ DATA := data/$(DATASET)png
 PREPARE := $(VENV)/bin/python run.py prepare $(DATASET)
 endif
 
-venv: $(INSTALLED)
+venv: python $(INSTALLED)
 	@echo "Python $(VERSION) with TensorFlow $(TENSORFLOW) is in $(VENV). Next: make run, make test"
 
 run: python $(INSTALLED)

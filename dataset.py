@@ -5,6 +5,7 @@ A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.
 
 import glob
 import os
+import shlex
 from collections import Counter, namedtuple
 from typing import Iterator
 
@@ -168,7 +169,7 @@ def describe(data, classes):
     lines = [escape_control_characters(text)]
     if data.passed_over:
         kinds = sorted(data.passed_over.items(), key=lambda item: (-item[1], item[0]))
-        kinds = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        kinds = ", ".join(f"{count} {kind}" + ("s" if kind == "folder" and count > 1 else "") for kind, count in kinds)
         lines.append(escape_control_characters(f"passed over in the class folders: {kinds}"))
     return "\n".join(lines)
 
@@ -197,7 +198,10 @@ def read_sample(setting, config, count):
 def find_images(setting, path, classes):
     """List the images of each class: (paths, labels, {kind of what else is there: count}), by class and file name."""
     if not os.path.isdir(path):
-        raise InputError(f"setting {setting}: found no folder {path}, {expected_folder()}")
+        raise InputError(f"setting {setting}: found no folder {path}, {expected_folder(setting)}")
+    below = os.path.join(path, "train")
+    if os.path.isdir(below) and not list_class(below)[0]:
+        raise InputError(f"setting {setting}: found {path}, expected one with class folders; did you mean {below}?")
     if len(classes) < 2:
         found = f"one class, {classes[0]}," if classes else "no class folder"
         expected = "expected a folder of images for each of two or more classes"
@@ -217,13 +221,16 @@ def find_images(setting, path, classes):
     return paths, np.array(labels), passed_over
 
 
-def expected_folder():
+def expected_folder(setting):
     """What is to be done where there is no data: the end of an error."""
-    there = sorted(glob.glob(os.path.join("data", "*", "train")))
+    part = setting.split("_")[0]
+    there = sorted(glob.glob(os.path.join("data", "*", part)))
     if not there:
         return "expected one with a folder of images per class, such as python run.py prepare makes"
-    test = os.path.join(os.path.dirname(there[0]), "test")
-    return f"but {' and '.join(there)}: python run.py --train_path {there[0]} --test_path {test}"
+    options = f"--{setting} {shlex.quote(there[0])}"
+    if part == "train":
+        options += f" --test_path {shlex.quote(os.path.join(os.path.dirname(there[0]), 'test'))}"
+    return f"expected one with a folder of images per class; there is {' and '.join(there)}: {options}"
 
 
 def list_class(folder):
@@ -233,11 +240,11 @@ def list_class(folder):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            others.append("(folder)")
+            others.append("folder")
         elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
             files.append(entry.name)
         else:
-            others.append(os.path.splitext(entry.name)[1].lower() or "(no extension)")
+            others.append(os.path.splitext(entry.name)[1].lower() or "without extension")
     return sorted(files), others
 
 

@@ -18,7 +18,7 @@ from models import build
 from src.errors import InputError, escape_control_characters
 from src.settings import check
 from src.tf1 import describe_device, open_session, tf
-from utils.checkpoints import KEPT, Checkpoints, assign, find_checkpoint, inherit_settings, read_weights
+from utils.checkpoints import INHERITED, KEPT, Checkpoints, assign, find_checkpoint, inherit_settings, read_weights
 from utils.files import make_writable
 from utils.loader import inference_batch
 from utils.reporter import Reporter
@@ -125,7 +125,7 @@ class Trainer:
     def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
         """Train for `num_epoch` more epochs (config.num_epoch if not given), validating and saving after each.
 
-        Returns self.history, which the file history.csv in the run's folder holds as well, as it grows.
+        Returns the history, which the file history.csv in the run's folder holds as well, as it grows.
 
         If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first.
         """
@@ -143,7 +143,7 @@ class Trainer:
             raise
         finally:
             reporter.draw_curves(self.history)
-        return self.history
+        return list(self.history)
 
     def _out_of_patience(self):
         """Whether the validation loss has not fallen for config.early_stopping epochs."""
@@ -232,9 +232,10 @@ class Trainer:
             expected = f"expected weights of a {self.config.model_arch}"
             raise InputError(f"setting pretrained: found nothing in {self.config.pretrained} that fits, {expected}")
         assign(self.session, fitting, weights)
-        rest = f", all but {', '.join(variable.op.name for variable in others)}" if others else ""
-        taken = f"took {len(fitting)} of {len(self.variables)} variables{rest}"
-        print(f"weights of {prefix}: {taken}", flush=True)
+        names = [variable.op.name for variable in others]
+        rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
+        print(f"weights of {prefix}: took {len(fitting)} of {len(self.variables)} variables{rest}")
+        print("with " + ", ".join(f"{name} {getattr(self.config, name)}" for name in INHERITED), flush=True)
 
     def close(self) -> None:
         """Free the session's memory. The Trainer can do nothing more then."""

@@ -204,15 +204,25 @@ def test_any_class_names_and_only_image_files(folders, tmp_path):
 
 
 def test_where_there_is_no_data_the_message_names_what_there_is(folders, in_tmp_path):
-    with pytest.raises(
-        InputError, match="expected one with a folder of images per class, such as python run.py prepare"
-    ):
+    with pytest.raises(InputError, match="a folder of images per class, such as python run.py prepare makes"):
         read_train_sets(settings())
     folders({"cat": 1, "dog": 1}, name="data/digitspng/train")
-    expected = "found no folder data/cifar10png/train, but data/digitspng/train: python run.py --train_path "
-    expected += "data/digitspng/train --test_path data/digitspng/test$"
-    with pytest.raises(InputError, match=expected):
+    folders({"cat": 1, "dog": 1}, name="data/digitspng/test")
+    expected = "found no folder data/cifar10png/%s, expected one with a folder of images per class; there is "
+    train = "data/digitspng/train: --train_path data/digitspng/train --test_path data/digitspng/test$"
+    with pytest.raises(InputError, match=expected % "train" + train):
         read_train_sets(settings())
+    with pytest.raises(InputError, match=expected % "test" + "data/digitspng/test: --test_path data/digitspng/test$"):
+        read_test_set(settings(classes=["cat", "dog"]))
+
+
+def test_the_folder_above_is_told_from_that_of_the_classes(folders, in_tmp_path):
+    folders({"cat": 3, "dog": 3}, name="photos/train")
+    folders({"cat": 3, "dog": 3}, name="photos/test")
+    with pytest.raises(InputError, match="found photos, expected one with class folders; did you mean photos/train"):
+        read_train_sets(settings(train_path="photos"))
+    folders({"plane": 3, "train": 3}, name="vehicles")  # a class of that name
+    assert read_train_sets(settings(train_path="vehicles")).train.num_examples == 5
 
 
 def test_a_file_name_that_is_not_utf8(folders):

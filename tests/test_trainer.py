@@ -208,8 +208,8 @@ def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(traine
             lines.append(len(file.readlines()))
 
     monkeypatch.setattr(trainer, "save", counting_save)
-    history = trainer.optimize(2) and trainer.optimize(1)
-    assert history is trainer.history and lines == [2, 3, 4]
+    first, history = trainer.optimize(2), trainer.optimize(1)
+    assert history == trainer.history and len(first) == 2 and lines == [2, 3, 4]
     with open(os.path.join(trainer.run_folder, "history.csv")) as file:
         rows = list(csv.DictReader(file))
     for entry, row in zip(history, rows):
@@ -244,7 +244,7 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     first, second, third, note = output.out.splitlines()
     assert re.fullmatch(rf"TensorFlow {tf.__version__} on the CPU, with (oneDNN|Eigen) kernels", first)
     assert second == "33 images to train on, 6 to validate on; 2 classes of 19 (dog) to 20 (cat) images"
-    assert third == "passed over in the class folders: 2 .webp, 1 (folder), 1 (no extension), 1 .txt"
+    assert third == "passed over in the class folders: 2 .webp, 1 .txt, 1 folder, 1 without extension"
     assert output.err == ""
     assert (
         note == "note: setting test_path: found no folder data/cifar10png/test; evaluate will need one, by --test_path"
