@@ -3,6 +3,7 @@
 # make predict   classify IMAGES=data/digitspng/test/7, a file or a folder
 # make convert   convert the exported network to TensorFlow Lite, SavedModel and ONNX, and compare each with the graph
 # make test      run all tests
+# make chaos     kill trainings sixty times, and compare what comes of them with trainings left alone; in ten minutes
 # make bench     measure how fast it is; with QUICK=1 the most important figures, in a minute
 # make lint      check the code's style; make format corrects what can be corrected
 # make venv      make the environment alone; make clean removes all environments
@@ -12,7 +13,7 @@
 # MODEL=lenet5   EPOCHS=30                          what to train, and how long
 
 .DEFAULT_GOAL := start
-.PHONY: start help venv run evaluate predict convert test lint format bench python constraints clean
+.PHONY: start help venv run evaluate predict convert test chaos lint format bench python constraints clean
 SHELL := /bin/sh
 
 start:
@@ -91,6 +92,9 @@ predict: python $(INSTALLED)
 
 convert: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python -m convert $(if $(MODEL),--model_arch "$(MODEL)")
+
+chaos: python $(INSTALLED)
+	@$(VENV)/bin/python tests/chaos.py
 
 bench: python $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmark.py $(if $(QUICK),--quick)

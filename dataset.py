@@ -4,6 +4,7 @@ A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.
 """
 
 import glob
+import hashlib
 import os
 import shlex
 from collections import Counter, namedtuple
@@ -64,17 +65,26 @@ class DataSet:
             self._complete_epoch()
         return batch
 
-    def epoch(self, batch_size: int) -> Iterator[Batch]:
+    def epoch(self, batch_size: int, done: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use.
 
         An interrupted epoch does not count as completed: the next call begins it again.
+
+        Args:
+            done: batches of it to pass over, as they are done already.
         """
         if self._position:
             self._complete_epoch()  # begun by next_batch
         self._check_batch_size(batch_size)
         full = self.num_examples // batch_size * batch_size
-        yield from self._read_ahead(self._read_augmented, self._order[:full], batch_size)
+        yield from self._read_ahead(self._read_augmented, self._order[done * batch_size : full], batch_size)
         self._complete_epoch()
+
+    def go_to(self, epochs_completed: int) -> None:
+        """Go to the beginning of an epoch: that after so many."""
+        if (self.epochs_completed, self._position) != (epochs_completed, 0):
+            self.epochs_completed = epochs_completed
+            self._shuffle()
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order, as it is, read ahead; the last batch may be short."""
@@ -132,9 +142,9 @@ class DataSet:
         )
 
 
-# The two parts of the training images, two DataSets: one to learn from, one to validate on; and what else was found in
-# the class folders, {kind: count}.
-DataSets = namedtuple("DataSets", "train valid passed_over")
+# The two parts of the training images, two DataSets: one to learn from, one to validate on; what else was found in the
+# class folders, {kind: count}; and a checksum of the names and classes of all the images.
+DataSets = namedtuple("DataSets", "train valid passed_over fingerprint")
 
 
 def read_train_sets(config):
@@ -157,7 +167,14 @@ def read_train_sets(config):
         DataSet([paths[i] for i in train], labels[train], config, cache, config.augment),
         DataSet([paths[i] for i in valid], labels[valid], config, cache),
         passed_over,
+        fingerprint(paths, labels),
     )
+
+
+def fingerprint(paths, labels):
+    """A checksum that tells whether these are the images that another run had: of their names and classes."""
+    names = [f"{label}/{os.path.basename(path)}" for path, label in zip(paths, labels)]
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def describe(data, classes):

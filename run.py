@@ -4,7 +4,9 @@
   python run.py, or run.py train     train model_arch on the images under train_path, then export it
   python run.py evaluate             evaluate the exported graph on the test images, with pictures
   python run.py predict IMAGE ...    classify images, or all those in a folder, with the exported graph
-  python run.py export               export the best checkpoint, without training; --last: the newest
+  python run.py --resume             go on with the newest run, where it was interrupted
+  python run.py runs                 list the runs: model, data, epochs, accuracy, where the graph is, megabytes
+  python run.py export               export the best checkpoint, without training; --last: the newest; --run NAME
   python run.py summary              the layers of model_arch, their parameters and multiply-adds
   python run.py prepare digits       make a data set: data/digitspng, 1,797 handwritten digits, no download
   python run.py prepare cifar10      make a data set: data/cifar10png, 60,000 photos, downloads 170 MB
@@ -20,9 +22,10 @@ import shlex
 import sys
 from collections import namedtuple
 
-from src.errors import InputError, did_you_mean, escape_control_characters
-from src.settings import RULES, settings
-from utils.command_line import Parser, end_with_the_reader, exit_code, program
+from src.config import MODEL_ARCHS
+from src.errors import InputError, did_you_mean, escape_control_characters, say
+from src.settings import FOLDERS, RULES, settings
+from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, option, program
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
 # run of the weights had them; settings that a verb does not take belong to the weights, which bring theirs.
@@ -38,11 +41,6 @@ def verb(options=(), settings=(), of_the_run=(), usage="[--OPTION VALUE ...]"):
         return function
 
     return declare
-
-
-def option(name, about, **given):
-    """An option, or an argument, as argparse takes it."""
-    return name, dict(given, help=about)
 
 
 def main(argv=None):
@@ -61,63 +59,75 @@ def run(words):
         usage=f"%(prog)s {chosen.usage}",
         description=chosen.function.__doc__ if name else __doc__,
     )
-    for argument, about in chosen.options:
-        parser.add_argument(argument, **about)
+    for names, about in chosen.options:
+        parser.add_argument(*names, **about)
     parser.add_settings(chosen.settings, chosen.of_the_run)
     return chosen.function(**parser.parse(words[1:] if name else words))
 
 
 WEIGHTS = option(
     "--weights",
-    "a frozen graph with its JSON beside it (default weights/<model_arch>/<model_arch>.pb)",
+    help="a frozen graph with its JSON beside it (default weights/<model_arch>/<model_arch>.pb)",
     metavar="FILE.pb",
 )
 EXPORT_SETTINGS = ("model_arch", "checkpoint_dir", "weight_dir")
 
 
-@verb(settings=RULES, usage="[--SETTING VALUE ...]")
-def train(**given):
+@verb(
+    [option("--resume", help="go on with the newest run of model_arch, where it was interrupted", action="store_true")],
+    settings=RULES,
+    usage="[--resume] [--SETTING VALUE ...]",
+)
+def train(resume=False, **given):
     """Train for num_epoch epochs, then export the best of them."""
     settings(**given)  # what is wrong with them is said before TensorFlow is imported, which takes seconds
     from trainer import Trainer
 
-    trainer = Trainer(**given)
+    trainer = Trainer(resume=resume, **given)
     try:
-        trainer.optimize()
+        if trainer.epochs_left():
+            trainer.optimize()
         graph = trainer.export()
     except (KeyboardInterrupt, SystemExit):
         print_stopped(trainer, given)
         raise
     finally:
         trainer.close()
-    print(f"graph            {graph}")
-    print(f"checkpoints      {trainer.config.checkpoint_dir}")
-    print(f"TensorBoard logs {trainer.run_folder}")
+    say(f"graph            {graph}")
+    say(f"checkpoints      {trainer.checkpoints.folder}")
+    say(f"TensorBoard logs {trainer.run_folder}")
     default = trainer.config.tensorboard_dir == f"graphs/{trainer.config.model_arch}"
     logdir = "graphs" if default else trainer.config.tensorboard_dir
-    print(f"to see the curves: {program('tensorboard')} --logdir {shlex.quote(logdir)}")
+    say(f"to see the curves: {program('tensorboard')} --logdir {shlex.quote(logdir)}")
+    return 2 if trainer.log_error else 0
 
 
 def print_stopped(trainer, given):
-    """What is left of a training that was stopped, and how to export it."""
-    if not trainer.saved_step:
-        print("stopped; nothing was learned yet, so nothing is saved")
+    """What is left of a training that was stopped, how to go on with it, and how to export it."""
+    if not trainer.last_checkpoint:
+        say("stopped; nothing was learned yet, so nothing is saved")
         return
-    options = "".join(
-        f" --{name} {shlex.quote(str(given[name]))}" for name in VERBS["export"].settings if name in given
-    )
-    print(
-        f"stopped; checkpoint of step {trainer.saved_step} saved in {trainer.config.checkpoint_dir}; "
-        f"to export it: {program('python')} run.py export --last{options}"
-    )
+
+    def options(names):
+        return "".join(f" --{name} {shlex.quote(str(given[name]))}" for name in names if name in given)
+
+    say(f"stopped; saved {trainer.last_checkpoint}")
+    say(f"to go on:     {program('python')} run.py --resume{options(['model_arch', *FOLDERS])}")
+    say(f"to export it: {program('python')} run.py export --last{options(VERBS['export'].settings)}")
 
 
 @verb(
-    [WEIGHTS, option("--checkpoint", "a checkpoint instead, such as checkpoints/lenet5/lenet5-1312", metavar="PREFIX")],
+    [
+        WEIGHTS,
+        option(
+            "--checkpoint", help="a checkpoint instead, such as checkpoints/lenet5/RUN/lenet5-1312", metavar="PREFIX"
+        ),
+        TRUST_GRAPH,
+    ],
     settings=["model_arch", "weight_dir", "test_path", "tensorboard_dir"],
     of_the_run=["test_path", "tensorboard_dir"],
 )
-def evaluate(weights=None, checkpoint=None, **given):
+def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
     """Evaluate the exported graph on the test images of the run that made it."""
     end_with_the_reader()
     if weights is not None and checkpoint is not None:
@@ -135,13 +145,13 @@ def evaluate(weights=None, checkpoint=None, **given):
         trained, values, origin = Checkpoints(os.path.dirname(checkpoint)).load(checkpoint)
         predictor = Predictor(frozen_graph(trained, values), make_metadata(trained, origin), checkpoint)
     else:
-        predictor = load(graph_path(now) if weights is None else weights)
+        predictor = load(graph_path(now) if weights is None else weights, trust_graph)
     config = image_settings(predictor.metadata, given, now)
     data = read_test_set(config)
     probabilities = predict_dataset(predictor, data)
     folder = predictor.metadata["run"].get("run_folder")
-    if folder is None or "tensorboard_dir" in given:
-        folder = new_run_folder(now.tensorboard_dir, config.test_path)
+    if folder is None or os.path.realpath(os.path.dirname(folder)) != os.path.realpath(now.tensorboard_dir):
+        folder = new_run_folder(now.tensorboard_dir, config.test_path, now.checkpoint_dir)  # of a graph from elsewhere
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
     print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes))
@@ -150,15 +160,16 @@ def evaluate(weights=None, checkpoint=None, **given):
 
 @verb(
     [
-        option("images", "image files, or folders of images", nargs="+", metavar="IMAGE_OR_FOLDER"),
-        option("--top", "classes to show per image (default 5)", type=int, metavar="COUNT"),
-        option("--json", "a line of JSON for each image", action="store_true"),
+        option("images", help="image files, or folders of images", nargs="+", metavar="IMAGE_OR_FOLDER"),
+        option("--top", help="classes to show per image (default 5)", type=int, metavar="COUNT"),
+        option("--json", help="a line of JSON for each image", action="store_true"),
         WEIGHTS,
+        TRUST_GRAPH,
     ],
     settings=["model_arch", "weight_dir"],
     usage="IMAGE_OR_FOLDER ... [--OPTION VALUE ...]",
 )
-def predict(images, weights=None, top=5, json=False, **given):
+def predict(images, weights=None, top=5, json=False, trust_graph=False, **given):
     """Classify images with a frozen graph. Needs its .pb and the JSON beside it, and nothing else."""
     end_with_the_reader()
     if top < 1:
@@ -168,25 +179,42 @@ def predict(images, weights=None, top=5, json=False, **given):
     from utils.images import list_images
     from utils.predictor import load, show
 
-    predictor = load(graph_path(now) if weights is None else weights)
+    predictor = load(graph_path(now) if weights is None else weights, trust_graph)
     broken = show(predictor, [file for path in images for file in list_images(path)], top, json)
     return 1 if broken else 0
 
 
-@verb([option("--last", "the newest checkpoint instead of the best", action="store_true")], EXPORT_SETTINGS)
-def export(last=False, **given):
+@verb(
+    [
+        option("--last", help="the newest checkpoint instead of the best", action="store_true"),
+        option("--run", help="an earlier run, by the name that python run.py runs lists", metavar="NAME"),
+    ],
+    EXPORT_SETTINGS,
+)
+def export(last=False, run=None, **given):
     """Export the best checkpoint of the newest run, without training."""
     settings(**given)
     from convert.freeze import export_checkpoint
 
-    graph, origin = export_checkpoint(last, **given)
+    graph, origin = export_checkpoint(last, run, **given)
     validated = "not validated" if origin["val_acc"] is None else f"validation accuracy {origin['val_acc']:.4f}"
-    print(f"graph            {graph}")
-    print(f"from checkpoint  {origin['checkpoint']}, {validated}")
+    say(f"graph            {graph}")
+    say(f"from checkpoint  {origin['checkpoint']}, {validated}")
+
+
+@verb(settings=EXPORT_SETTINGS)
+def runs(**given):
+    """List the runs that left checkpoints: model, data, epochs, best validation accuracy, exported graph, megabytes."""
+    end_with_the_reader()
+    archs = [given["model_arch"]] if "model_arch" in given else MODEL_ARCHS
+    now = [settings(**dict(given, model_arch=name, img_size=None)) for name in archs]
+    from utils.runs import table
+
+    print(table(now))
 
 
 @verb(
-    [option("--total_class", "number of classes (default: as in train_path, or 10)", type=int, metavar="COUNT")],
+    [option("--total_class", help="number of classes (default: as in train_path, or 10)", type=int, metavar="COUNT")],
     settings=["model_arch", "img_size", "width", "train_path", "classes"],
 )
 def summary(total_class=None, **given):
@@ -204,8 +232,8 @@ def summary(total_class=None, **given):
 
 @verb(
     [
-        option("dataset", "digits or cifar10", choices=["digits", "cifar10"], metavar="DATASET"),
-        option("--archive", "cifar10: a copy of the archive, instead of downloading it", metavar="FILE"),
+        option("dataset", help="digits or cifar10", choices=["digits", "cifar10"], metavar="DATASET"),
+        option("--archive", help="cifar10: a copy of the archive, instead of downloading it", metavar="FILE"),
     ],
     usage="DATASET [--archive FILE]",
 )
@@ -219,4 +247,4 @@ def prepare(dataset, **options):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

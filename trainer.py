@@ -15,13 +15,15 @@ import numpy as np
 from convert.freeze import freeze
 from dataset import DataSet, describe, read_train_sets
 from models import build
-from src.errors import InputError, escape_control_characters
+from src.errors import InputError, escape_control_characters, say
 from src.settings import check
+from src.signals import HeldSignals
 from src.tf1 import describe_device, open_session, tf
-from utils.checkpoints import INHERITED, KEPT, Checkpoints, assign, find_checkpoint, inherit_settings, read_weights
-from utils.files import make_writable
+from utils.checkpoints import Checkpoints, inherit_settings, load_pretrained, read_weights, readable
+from utils.files import locked, make_writable, remove_leftovers
 from utils.loader import inference_batch
 from utils.reporter import Reporter
+from utils.runs import delete_old_runs, find_interrupted, run_folders, write_index
 from utils.tensorboard import new_run_folder
 
 
@@ -29,21 +31,32 @@ class Trainer:
     """Learns to classify the images under config.train_path. Owns its graph and its session.
 
     Args:
-        given: settings that differ from src/config.py for this Trainer, such as Trainer(batch_size=64).
+        resume: go on with the newest run in checkpoint_dir, from its newest whole checkpoint, as if it had never been
+            interrupted. The settings are those that it had.
+        given: settings that differ from src/config.py for this Trainer, such as Trainer(batch_size=64). For a run that
+            is resumed: num_epoch, in total, and others that change nothing in what it learns.
 
     Attributes:
-        history: a dict for each epoch of this Trainer: epoch (from 1), loss and acc (means over its steps, each before
+        history: a dict for each epoch of the run: epoch (from 1), loss and acc (means over its steps, each before
             its update), val_loss and val_acc (of the whole validation set, after the epoch), learning_rate (of its last
             step), seconds.
         run_folder: where the TensorBoard log and the pictures are; None before the first epoch.
+        checkpoints: those of the run; None before the first epoch.
+        log_error: what was wrong when the log could not be written, which ends nothing; None if all is well.
         config, data, model, session, x, y_true, cross_entropy, cost, accuracy, optimizer, learning_rate, global_step.
 
     Raises:
-        InputError: a wrong setting, a data set that cannot be used, a folder that cannot be written to.
+        InputError: a wrong setting, a data set that cannot be used, a folder that cannot be written to, nothing to
+            resume.
     """
 
-    def __init__(self, **given):
-        self.config = config = inherit_settings(given)
+    def __init__(self, resume: bool = False, **given):
+        self.checkpoints = prefix = None
+        if resume:
+            self.config, self.checkpoints, prefix = find_interrupted(given)
+        else:
+            self.config = inherit_settings(given)
+        config = self.config
         self.data = read_train_sets(config)
         self.train_batch_size = config.batch_size
         if self.train_batch_size > self.data.train.num_examples:
@@ -51,33 +64,72 @@ class Trainer:
             raise InputError(f"setting batch_size: found {self.train_batch_size}, {expected}")
         for setting in ("checkpoint_dir", "weight_dir", "tensorboard_dir"):
             make_writable(setting, getattr(config, setting))
-        self.checkpoints = Checkpoints(config.checkpoint_dir)
+        self._begin()
+        with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
+            self._build()
+        if resume:
+            self._restore(prefix)
+        elif config.pretrained:
+            load_pretrained(self.session, self.variables, config)
+
+    def _begin(self):
+        """A run before its first step."""
         self.epoch = 0  # epochs done
-        self.step = 0  # steps done
+        self.position = 0  # steps done in the epoch that is not done yet
+        self.sums = [0.0, 0.0]  # over these steps: of loss and accuracy
+        self.seconds = 0.0  # that they took
+        self.window = []  # scalars of the steps that no point of TensorBoard's curves has yet
+        self.step = 0  # steps done in all
         self.val_loss = self.val_acc = None  # of the weights as they are now, if they were validated
         self.history = []
-        self.saved_step = 0
+        self.last_rate = float(self.config.lr)
+        self.saved = (0, 0)  # step and epoch of the last checkpoint
+        self.saved_time = time.monotonic()
+        self.last_checkpoint = None
+        self.resumed = False
+        self.signals = HeldSignals()
         self.run_folder = None
+        self.log_error = None
+
+    def _build(self):
+        """The graph and its session."""
         self.graph = tf.Graph()
         with self.graph.as_default():
-            tf.set_random_seed(config.seed)
+            tf.set_random_seed(self.config.seed)
             self._build_networks()
             self._build_optimizer()
-            self.saver = tf.train.Saver(max_to_keep=KEPT)
-            self.session = open_session(config.device)
+            self.saver = tf.train.Saver()
+            self.session = open_session(self.config.device)
             self._introduce()
             self.session.run(tf.global_variables_initializer())
-            if config.pretrained:
-                self._load_pretrained()
+
+    def _restore(self, prefix):
+        """Go back to where training was when a checkpoint was written."""
+        entry = self.checkpoints.entry(prefix)
+        progress = entry["progress"]
+        if progress["fingerprint"] != self.data.fingerprint:
+            expected = f"expected those that {self.checkpoints.folder} learned from"
+            raise InputError(f"setting train_path: found other images in {self.config.train_path}, {expected}")
+        with readable("checkpoint", prefix):
+            self.saver.restore(self.session, prefix)
+        self.epoch, self.position = progress["epoch"], progress["position"]
+        self.sums, self.seconds, self.window = progress["sums"], progress["seconds"], progress["window"]
+        self.val_loss, self.val_acc = entry["val_loss"], entry["val_acc"]
+        self.history = self.checkpoints.history[: self.epoch]
+        self.last_rate = progress["learning_rate"]
+        self.step = int(self.session.run(self.global_step))
+        self.saved, self.last_checkpoint, self.resumed = (self.step, self.epoch), prefix, True
+        self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
+        say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done")
 
     def _introduce(self):
         """Say what the run computes on, and what it learns from."""
-        print(f"{describe_device(self.session)}\n{describe(self.data, self.config.classes)}", flush=True)
+        say(f"{describe_device(self.session)}\n{describe(self.data, self.config.classes)}")
         test_path = self.config.test_path
         for folder in [test_path] + [os.path.join(test_path, name) for name in self.config.classes]:
             if not os.path.isdir(folder):
                 text = f"note: setting test_path: found no folder {folder}; evaluate will need one, by --test_path"
-                print(escape_control_characters(text), flush=True)
+                say(escape_control_characters(text))
                 break
 
     def _build_networks(self):
@@ -111,6 +163,10 @@ class Trainer:
         with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
             update = adam.apply_gradients(gradients, self.global_step)
         self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+        finite = [
+            tf.reduce_all(tf.is_finite(variable)) for variable in tf.global_variables() if variable.dtype.is_floating
+        ]
+        self.finite = tf.reduce_all(finite)
         self.histograms = self._summarize_weights()
 
     def _summarize_weights(self):
@@ -123,69 +179,106 @@ class Trainer:
         )
 
     def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
-        """Train for `num_epoch` more epochs (config.num_epoch if not given), validating and saving after each.
+        """Train for `num_epoch` more epochs, validating and saving after each; without `num_epoch`, for those of
+        config.num_epoch that are left, or as many again if none is.
 
         Returns the history, which the file history.csv in the run's folder holds as well, as it grows.
 
-        If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first.
+        If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first. Called
+        again, it goes on from there.
         """
-        if num_epoch is None:
-            num_epoch = self.config.num_epoch
-        last_epoch = self.epoch + check("num_epoch", num_epoch)
-        self.run_folder = self.run_folder or new_run_folder(self.config.tensorboard_dir, self.config.train_path)
-        reporter = Reporter(self.run_folder, self.config, self.graph, self.step)
-        try:
-            with reporter:
-                while self.epoch < last_epoch and not self._out_of_patience():
-                    self._train_epoch(reporter, f"epoch {self.epoch + 1}/{last_epoch}")
-        except (KeyboardInterrupt, SystemExit, InputError):
-            self.save()
-            raise
-        finally:
-            reporter.draw_curves(self.history)
+        done = 0 if self.resumed and num_epoch is None else self.epoch
+        self.last_epoch = done + check("num_epoch", self.config.num_epoch if num_epoch is None else num_epoch)
+        self.resumed = False
+        config = self.config
+        with locked("checkpoint_dir", config.checkpoint_dir), HeldSignals() as self.signals:
+            self._make_folders()
+            with Reporter(self.run_folder, config, self.graph, self.step, self.window) as reporter:
+                try:
+                    while not self._is_complete():
+                        self._train_epoch(reporter)
+                except (KeyboardInterrupt, SystemExit, InputError):
+                    self.save(reporter)
+                    raise
+                finally:
+                    reporter.draw_curves(self.history)
+                    self.window, self.log_error = reporter.window, reporter.error
+            delete_old_runs(config.checkpoint_dir, config.keep_runs)
         return list(self.history)
 
-    def _out_of_patience(self):
-        """Whether the validation loss has not fallen for config.early_stopping epochs."""
+    def epochs_left(self) -> int:
+        """Epochs of config.num_epoch that optimize() would train for."""
+        return max(0, self.config.num_epoch - (self.epoch if self.resumed else 0))
+
+    def _make_folders(self):
+        """The folders of the run, and none of what killed processes have left in those beside them."""
+        config = self.config
+        for folder in [config.checkpoint_dir, config.weight_dir, *run_folders(config.checkpoint_dir)]:
+            remove_leftovers(folder)
+        if self.run_folder is None:
+            self.run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
+            self.checkpoints = Checkpoints(os.path.join(config.checkpoint_dir, os.path.basename(self.run_folder)))
+        elif self.last_checkpoint:
+            self.checkpoints.delete_after(self.last_checkpoint)
+
+    def _is_complete(self):
+        """Whether there is no epoch left, or the validation loss has not fallen for config.early_stopping epochs."""
         patience = self.config.early_stopping
         losses = [entry["val_loss"] for entry in self.history]
-        if patience is None or len(losses) - np.argmin(losses + [np.inf]) <= patience:
-            return False
-        print(f"stopped early: validation loss has not fallen for {patience} epochs", flush=True)
-        return True
+        self.stopped_early = patience is not None and len(losses) - np.argmin(losses + [np.inf]) > patience
+        return self.epoch >= self.last_epoch or self.stopped_early
 
-    def _train_epoch(self, reporter, title):
-        """Every step of an epoch, then validation, a line of history, and a checkpoint."""
-        reporter.start(title, self.data.train.num_examples // self.train_batch_size * self.train_batch_size)
-        start = time.time()
+    def _train_epoch(self, reporter):
+        """The steps that an epoch has left, then validation, a line of history, and a checkpoint."""
+        batch_size, train = self.train_batch_size, self.data.train
+        title = f"epoch {self.epoch + 1}/{self.last_epoch}"
+        reporter.start(title, train.num_examples // batch_size * batch_size, self.position * batch_size)
+        start = time.time() - self.seconds
         self.val_loss = self.val_acc = None
-        results = [self._train_step(batch, reporter) for batch in self.data.train.epoch(self.train_batch_size)]
-        seconds = time.time() - start
-        loss, acc, _ = map(float, np.mean(results, axis=0, dtype=float))
+        train.go_to(self.epoch)
+        for batch in train.epoch(batch_size, self.position):
+            self._train_step(batch, reporter)
+            self.seconds = time.time() - start
+            self.signals.check()
+            if time.monotonic() - self.saved_time > 60 * self.config.checkpoint_minutes:
+                self.save(reporter)
+        steps, seconds = self.position, self.seconds
 
-        self.val_loss, self.val_acc = self.evaluate(self.data.valid)
-        self._check_finite(self.val_loss)
+        val_loss, val_acc = self.evaluate(self.data.valid)
+        self._check_finite(val_loss)
+        self.val_loss, self.val_acc = val_loss, val_acc
         self.epoch += 1
-        entry = {"epoch": self.epoch, "loss": loss, "acc": acc, "val_loss": self.val_loss, "val_acc": self.val_acc}
-        entry.update(learning_rate=float(results[-1][2]), seconds=time.time() - start)
+        entry = {"epoch": self.epoch, "loss": self.sums[0] / steps, "acc": self.sums[1] / steps}
+        entry.update(val_loss=val_loss, val_acc=val_acc, learning_rate=self.last_rate, seconds=time.time() - start)
         self.history.append(entry)
-        reporter.epoch(self.step, self.history, seconds, self.session.run(self.histograms))
-        self.save()
+        self.position, self.sums, self.seconds = 0, [0.0, 0.0], 0.0
+        reporter.epoch(self.step, self.history, seconds, self.session.run(self.histograms), self._is_complete())
+        self.save(reporter)
+        if self.stopped_early:
+            say(f"stopped early: validation loss has not fallen for {self.config.early_stopping} epochs")
 
     def _train_step(self, batch, reporter):
-        """One update of the weights; returns the batch's loss and accuracy before it, and its learning rate."""
+        """One update of the weights; loss, accuracy and learning rate are those before it."""
         _, loss, accuracy, scalars = self.session.run(
             [self.optimizer, self.cost, self.accuracy, self.scalars], {self.x: batch.images, self.y_true: batch.labels}
         )
         self.step += 1
+        self.position += 1
         self._check_finite(loss)
-        reporter.step(self.step, batch, loss, accuracy, scalars)
-        return loss, accuracy, scalars["learning_rate"]
+        self.sums = [self.sums[0] + float(loss), self.sums[1] + float(accuracy)]
+        self.last_rate = float(scalars["learning_rate"])
+        reporter.step(self.step, batch, float(loss), float(accuracy), scalars)
 
     def _check_finite(self, loss):
         if not math.isfinite(loss):
-            advice = f"setting lr: found {self.lr}, try a smaller one"
-            raise FloatingPointError(f"loss: found {loss} at step {self.step}, expected a number; {advice}")
+            self._stop(f"loss: found {loss}")
+
+    def _stop(self, found):
+        """Numbers have gone wrong: raise FloatingPointError."""
+        good = f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "nothing is saved yet"
+        where = f"at step {self.step}, learning rate {self.last_rate:.4g}"
+        advice = f"setting lr: found {self.lr}, try a smaller one"
+        raise FloatingPointError(f"{found} {where}, expected a number; {good}; {advice}")
 
     def evaluate(self, data: DataSet) -> Tuple[float, float]:
         """Mean cross entropy and accuracy of the inference network over every image of a DataSet, each once."""
@@ -193,18 +286,40 @@ class Trainer:
         for batch in data.batches(inference_batch(self.config.img_size)):
             results.append(self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels}))
             sizes.append(len(batch.images))
+            self.signals.check()
         loss, accuracy = np.average(results, axis=0, weights=sizes)
         return float(loss), float(accuracy)
 
-    def save(self) -> None:
-        """Write a checkpoint and its metadata, if anything was learned since the last."""
-        self.step = int(self.session.run(self.global_step))  # Ctrl-C may come after a step, but before it is counted
-        if self.step == self.saved_step:
+    def save(self, reporter: Optional[Reporter] = None) -> None:
+        """Write a checkpoint and its metadata, if anything was learned since the last.
+
+        Args:
+            reporter: whose log is flushed first, so that its curves reach as far as the checkpoint.
+
+        Raises:
+            FloatingPointError: a weight is no finite number; nothing is then written.
+            InputError: it cannot be written.
+        """
+        step = int(self.session.run(self.global_step))
+        self.position += step - self.step  # Ctrl-C in a script may come after a step, but before it is counted
+        self.step = step
+        if (step, self.epoch) == self.saved:
             return
-        metadata = {"settings": vars(self.config), "run_folder": self.run_folder, "epoch": self.epoch}
-        metadata.update(global_step=self.step, val_loss=self.val_loss, val_acc=self.val_acc)
-        self.checkpoints.save(self.session, self.saver, f"{self.config.model_arch}-{self.step}", metadata)
-        self.saved_step = self.step
+        if not self.session.run(self.finite):
+            self._stop("weights: found some that are no finite numbers")
+        if reporter:
+            reporter.flush()
+        progress = {"epoch": self.epoch, "position": self.position, "sums": self.sums, "seconds": self.seconds}
+        progress.update(window=reporter.window if reporter else self.window)
+        progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint)
+        entry = {"settings": dict(vars(self.config), num_epoch=self.last_epoch), "run_folder": self.run_folder}
+        entry.update(
+            epoch=self.epoch, global_step=step, val_loss=self.val_loss, val_acc=self.val_acc, progress=progress
+        )
+        name = f"{self.config.model_arch}-{step}"
+        self.last_checkpoint = self.checkpoints.save(self.session, self.saver, name, entry, self.history)
+        write_index(self.config.checkpoint_dir, self.checkpoints)
+        self.saved, self.saved_time = (step, self.epoch), time.monotonic()
 
     def export(self, last: bool = False) -> str:
         """Freeze the weights of the best epoch to weights/<model_arch>/; returns the path of the .pb file.
@@ -212,30 +327,13 @@ class Trainer:
         Args:
             last: freeze the weights as they are now instead, as if no epoch was validated.
         """
-        self.checkpoints.refresh()
-        prefix = None if last else self.checkpoints.best(self.run_folder)
-        if prefix and self.history:
-            return freeze(*self.checkpoints.load(prefix))
+        prefix = None if last or self.checkpoints is None else self.checkpoints.best()
+        if prefix:
+            config = self.checkpoints.settings_of(prefix, weight_dir=self.config.weight_dir)
+            return freeze(config, read_weights("checkpoint", prefix), self.checkpoints.origin(prefix))
         weights = self.session.run({variable.op.name: variable for variable in self.variables})
         origin = {"val_acc": self.val_acc, "run_folder": self.run_folder, "checkpoint": None}
         return freeze(self.config, weights, origin)
-
-    def _load_pretrained(self):
-        """Take over the weights in config.pretrained for variables of the same name and shape; list the others."""
-        prefix = find_checkpoint("setting pretrained", self.config.pretrained)
-        weights = read_weights("setting pretrained", prefix)
-        fitting, others = [], []
-        for variable in self.variables:
-            fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
-            (fitting if fits else others).append(variable)
-        if not fitting:
-            expected = f"expected weights of a {self.config.model_arch}"
-            raise InputError(f"setting pretrained: found nothing in {self.config.pretrained} that fits, {expected}")
-        assign(self.session, fitting, weights)
-        names = [variable.op.name for variable in others]
-        rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
-        print(f"weights of {prefix}: took {len(fitting)} of {len(self.variables)} variables{rest}")
-        print("with " + ", ".join(f"{name} {getattr(self.config, name)}" for name in INHERITED), flush=True)
 
     def close(self) -> None:
         """Free the session's memory. The Trainer can do nothing more then."""

@@ -4,10 +4,9 @@ It does what convert.pb2tflite, convert.pb2savedmodel and convert.pb2onnx do, an
 All files are written beside the graph.
 """
 
-import sys
 from functools import partial
 
-from convert.command import command
+from convert.command import command, end_process
 from convert.pb2onnx import pb2onnx
 from convert.pb2savedmodel import pb2savedmodel
 from convert.pb2tflite import QUANTIZE, pb2tflite
@@ -48,4 +47,4 @@ def run_opencv(net, images):
 
 
 if __name__ == "__main__":
-    sys.exit(command("convert", __doc__, conversions))
+    end_process(command("convert", __doc__, conversions))

@@ -3,7 +3,7 @@
 import sys
 
 from src.settings import settings
-from utils.command_line import Parser, exit_code
+from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code  # noqa: F401
 
 SETTINGS = ["model_arch", "weight_dir", "train_path", "test_path"]
 
@@ -36,6 +36,7 @@ def parser(name, about, choices):
         help="name of the operation that gives the logits; with --input and --output, no JSON is needed: the rest is "
         "then as in src/config.py",
     )
+    result.add_argument(*TRUST_GRAPH[0], **TRUST_GRAPH[1])
     result.add_settings(SETTINGS, of_the_run=["train_path", "test_path"])
     return result
 

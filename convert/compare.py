@@ -11,17 +11,18 @@ import numpy as np
 
 from convert.freeze import graph_path, make_metadata
 from dataset import read_sample
-from src.errors import InputError, escape_control_characters, print_error, print_note
+from src.errors import InputError, escape_control_characters, first_line, print_error, print_note
 from src.settings import settings
 from src.tf1 import quiet, tf
-from utils.predictor import Predictor, image_settings, metadata_path, read_graph, read_metadata
+from utils.files import remove_leftovers
+from utils.predictor import Predictor, check_pair, image_settings, metadata_path, read_graph, read_metadata
 
 IMAGES = 1000  # test images that both models classify
 TURN = 50  # images that one classifies before it is the other's turn: so a busy moment of the machine slows both
 
-# What is converted: its path, its Predictor, the settings that say where images are and how they are preprocessed, and
-# the DataSet of test images on which logits are compared.
-ReferenceModel = namedtuple("ReferenceModel", "path predictor config data")
+# What is converted: its path, its GraphDef, its Predictor, the settings that say where images are and how they are
+# preprocessed, and the DataSet of test images on which logits are compared.
+ReferenceModel = namedtuple("ReferenceModel", "path graph_def predictor config data")
 
 # How much a converted model may differ; None: any amount.
 #   difference: of two logits, as a part of the largest logit there is. Within it, the class can differ only where the
@@ -39,12 +40,13 @@ Comparison = namedtuple("Comparison", "path runtime images difference same_class
 ROW = "%-30s  %-19s %6s %10s %8s  %-15s  %-11s  %-13s %s"
 
 
-def open_reference(graph=None, input=None, output=None, **given):
+def open_reference(graph=None, input=None, output=None, trust_graph=False, **given):
     """The ReferenceModel in a .pb file.
 
     Args:
         graph: its path; None: where training writes it.
         input, output: names in the graph. Given both, it needs no JSON beside it: src/config.py then says the rest.
+        trust_graph: take it whatever operations it has.
         given: settings, among them train_path and test_path where not those of the run that made the graph.
 
     Raises:
@@ -54,11 +56,12 @@ def open_reference(graph=None, input=None, output=None, **given):
         raise InputError(f"--weight_dir: found {given['weight_dir']} beside {graph}, expected one of them")
     now = settings(**given)
     path = graph_path(now) if graph is None else graph
-    graph_def = read_graph(path)
+    graph_def, checksum = read_graph(path, trust_graph)
     metadata = find_metadata(path, now, input, output)
+    check_pair(path, checksum, metadata)
     predictor = Predictor(graph_def, metadata, path)
     config = image_settings(metadata, given, now)
-    return ReferenceModel(path, predictor, config, read_sample("test_path", config, IMAGES))
+    return ReferenceModel(path, graph_def, predictor, config, read_sample("test_path", config, IMAGES))
 
 
 def find_metadata(graph, config, input, output):
@@ -98,7 +101,9 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
         InputError: it cannot be converted. Nothing is then written.
     """
     folder, name = os.path.split(path)
-    with tempfile.TemporaryDirectory(prefix="partial-", dir=os.path.dirname(reference.path) or ".") as scratch:
+    parent = os.path.dirname(reference.path) or "."
+    remove_leftovers(parent)
+    with tempfile.TemporaryDirectory(prefix=f"partial-{os.getpid()}-", dir=parent) as scratch:
         partial = os.path.join(scratch, name)
         try:
             with quiet():  # converters are talkative
@@ -108,8 +113,8 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
         except (InputError, OSError):
             raise
         except Exception as error:  # converters raise all kinds of errors
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"graph {reference.path}: cannot be converted to {path} ({reason})") from error
+            reason = f"cannot be converted to {path} ({first_line(error)})"
+            raise InputError(f"graph {reference.path}: {reason}") from error
         failed = "-failed".join(os.path.splitext(path))
         os.makedirs(folder or ".", exist_ok=True)
         kept = failed if comparison.failure else path

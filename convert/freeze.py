@@ -1,23 +1,32 @@
 """From trained weights to a frozen graph: one .pb file that needs neither this program nor a checkpoint."""
 
+import contextlib
+import fcntl
+import hashlib
+import itertools
 import json
 import os
+import time
 from collections import OrderedDict
-from typing import Dict
+from typing import Dict, Optional
 
 import numpy as np
 
 from models import build
-from src.errors import InputError
+from src.errors import InputError, say
 from src.settings import settings
 from src.tf1 import tf
-from utils.checkpoints import Checkpoints, assign
-from utils.files import make_writable, write_atomically
-from utils.predictor import metadata_path
+from utils.checkpoints import assign, is_file_name
+from utils.files import PARTIAL, make_writable, write_atomically
+from utils.predictor import metadata_path, read_metadata
+from utils.runs import find_run
 
 
 def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
     """Write <model_arch>.pb, labels.txt and <model_arch>.json to config.weight_dir.
+
+    A graph of another run that is there is first moved to a folder named by that run. Three files cannot take their
+    places in the same moment, so the JSON has the graph's checksum: readers refuse two that do not belong together.
 
     Args:
         config: the settings of the run that learned the weights.
@@ -34,13 +43,56 @@ def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
     make_writable("weight_dir", config.weight_dir)
     graph_def = frozen_graph(config, weights)
     path = graph_path(config)
+    graph = graph_def.SerializeToString(deterministic=True)  # the same weights give the same bytes
+    metadata = dict(make_metadata(config, origin), graph_sha256=hashlib.sha256(graph).hexdigest())
     contents = {
         os.path.join(config.weight_dir, "labels.txt"): "".join(f"{name}\n" for name in config.classes),
-        metadata_path(path): json.dumps(make_metadata(config, origin), indent=1) + "\n",
-        path: graph_def.SerializeToString(deterministic=True),  # the same weights give the same bytes
+        metadata_path(path): json.dumps(metadata, indent=1) + "\n",
+        path: graph,
     }
-    write_atomically(contents)
+    with locked_exports(config.weight_dir):
+        write_atomically(contents, make_way=lambda: move_aside(path, metadata["run"]))
     return path
+
+
+@contextlib.contextmanager
+def locked_exports(folder):
+    """Let one process at a time write graphs to a folder; others wait."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network drives cannot lock folders
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def move_aside(path, run):
+    """Move a graph that another run exported, and all that was made of it, to a folder with that run's name."""
+    if not os.path.exists(path):
+        return
+    try:
+        metadata = read_metadata(metadata_path(path))
+    except InputError:
+        metadata = {"run": {}}
+    if metadata["run"].get("run_folder") == run["run_folder"] is not None:
+        return
+    folder, stem = os.path.split(os.path.splitext(path)[0])
+    name = os.path.basename(metadata["run"].get("run_folder", ""))
+    if not is_file_name(name):
+        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(os.path.getmtime(path)))
+    aside = free_name(os.path.join(folder, name))
+    os.makedirs(aside)
+    for file in sorted(os.listdir(folder)):
+        if file == "labels.txt" or file.startswith((f"{stem}.", f"{stem}-")) and not PARTIAL.search(file):
+            os.rename(os.path.join(folder, file), os.path.join(aside, file))
+    say(f"moved the graph of another run to {aside}")
+
+
+def free_name(path):
+    """The path, or with -2, -3 and so on behind it if that is taken."""
+    names = itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not os.path.exists(name))
 
 
 def graph_path(config):
@@ -107,7 +159,7 @@ def constant_node(name, value):
 
 
 def check_weights(variables, weights, config):
-    """Raise InputError unless there is a weight of the right shape for every variable."""
+    """Raise InputError unless there is a weight of the right shape for every variable, and all are finite numbers."""
     for variable in variables:
         name, expected = variable.op.name, variable.shape.as_list()
         found = list(weights[name].shape) if name in weights else "none"
@@ -116,13 +168,16 @@ def check_weights(variables, weights, config):
                 f"weights: found {found} for {name}, expected shape {expected}, as in a {config.model_arch} of "
                 f"{config.img_size} px and {config.total_class} classes"
             )
+        if not np.isfinite(weights[name]).all():
+            raise InputError(f"weights: found some in {name} that are no finite numbers, expected learned weights")
 
 
-def export_checkpoint(last: bool = False, **given):
-    """Freeze a checkpoint of the newest run in checkpoint_dir, with the settings it was trained with.
+def export_checkpoint(last: bool = False, run: Optional[str] = None, **given):
+    """Freeze a checkpoint of a run in checkpoint_dir, with the settings it was trained with.
 
     Args:
         last: the newest; if False, the one that was best in validation.
+        run: its name, as `python run.py runs` lists it; the newest run if not given.
         given: model_arch, checkpoint_dir and weight_dir, where they differ from src/config.py.
 
     Returns:
@@ -132,9 +187,7 @@ def export_checkpoint(last: bool = False, **given):
         InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
     """
     now = settings(**given)
-    checkpoints = Checkpoints(now.checkpoint_dir)
-    prefix = checkpoints.newest()
-    if not last:
-        prefix = checkpoints.best(checkpoints.entry(prefix)["run_folder"]) or prefix
+    checkpoints = find_run(now.checkpoint_dir, run)
+    prefix = (None if last else checkpoints.best()) or checkpoints.newest()
     config, weights, origin = checkpoints.load(prefix, weight_dir=now.weight_dir)
     return freeze(config, weights, origin), origin

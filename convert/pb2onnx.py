@@ -7,7 +7,7 @@ convert/requirements.txt, which `make convert` installs.
 import os
 import sys
 
-from convert.command import command
+from convert.command import command, end_process
 from src.errors import InputError
 
 OPSET = 11  # the ONNX that the runtimes of either Python understand, and nearly all others
@@ -36,11 +36,10 @@ def convert(reference, path):
     import tf2onnx
 
     from src.tf1 import tf
-    from utils.predictor import read_graph
 
     names = [reference.predictor.metadata[role]["name"] for role in ("input", "output")]
     with tf.Graph().as_default() as graph, tf.Session():
-        tf.import_graph_def(read_graph(reference.path), name="")
+        tf.import_graph_def(reference.graph_def, name="")
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph, opset=OPSET, input_names=[f"{names[0]}:0"], output_names=[f"{names[1]}:0"]
         )
@@ -73,4 +72,4 @@ def runtime(path):
 
 
 if __name__ == "__main__":
-    sys.exit(command("convert.pb2onnx", __doc__, lambda reference: [lambda: pb2onnx(reference)]))
+    end_process(command("convert.pb2onnx", __doc__, lambda reference: [lambda: pb2onnx(reference)]))

@@ -6,10 +6,9 @@ assets/labels.txt.
 """
 
 import os
-import sys
 import tempfile
 
-from convert.command import command
+from convert.command import command, end_process
 
 VERSION = "1"  # TensorFlow Serving wants a folder with a number in the model's folder
 
@@ -28,12 +27,11 @@ def pb2savedmodel(reference):
 
 def convert(reference, folder):
     from src.tf1 import tf
-    from utils.predictor import read_graph
 
     metadata = reference.predictor.metadata
     with tempfile.TemporaryDirectory() as scratch, tf.Graph().as_default(), tf.Session() as session:
         names = [f"{metadata[role]['name']}:0" for role in ("input", "output")]
-        image, output = tf.import_graph_def(read_graph(reference.path), name="", return_elements=names)
+        image, output = tf.import_graph_def(reference.graph_def, name="", return_elements=names)
         probabilities = tf.nn.softmax(output, name="probabilities")
         labels = os.path.join(scratch, "labels.txt")
         with open(labels, "w", encoding="utf-8") as file:
@@ -62,4 +60,4 @@ def session(folder):
 
 
 if __name__ == "__main__":
-    sys.exit(command("convert.pb2savedmodel", __doc__, lambda reference: [lambda: pb2savedmodel(reference)]))
+    end_process(command("convert.pb2savedmodel", __doc__, lambda reference: [lambda: pb2savedmodel(reference)]))

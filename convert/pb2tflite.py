@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 
-from convert.command import command
+from convert.command import command, end_process
 from src.errors import InputError
 
 QUANTIZE = ("none", "float16", "int8")
@@ -87,7 +87,7 @@ def interpreter(path):
 
 
 if __name__ == "__main__":
-    sys.exit(
+    end_process(
         command(
             "convert.pb2tflite",
             __doc__,

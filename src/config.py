@@ -38,7 +38,10 @@ weight_decay = None  # None: see model_defaults below
 early_stopping = None
 device = "gpu"
 
-# Output; None: checkpoints/lenet5, weights/lenet5 and graphs/lenet5 for lenet5
+# Output
+checkpoint_minutes = 10
+keep_runs = None
+# None: checkpoints/lenet5, weights/lenet5 and graphs/lenet5 for lenet5
 checkpoint_dir = None
 weight_dir = None
 tensorboard_dir = None

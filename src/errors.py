@@ -1,7 +1,10 @@
 """What is said to the user when something that they gave is wrong."""
 
+import contextlib
 import difflib
+import os
 import sys
+import traceback
 
 
 class InputError(Exception):
@@ -16,6 +19,39 @@ def did_you_mean(name, names, prefix=""):
     """The end of such a line: the one of `names` that is most like `name`, if one is like it at all."""
     nearest = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
+
+
+def first_line(error):
+    """The first line of an error's message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Today's TensorFlow tells at length where in the graph it was; the last of that is a line with the node's name.
+    nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
+    lines = lines[nodes[-1] + 1 :] if nodes else lines
+    return lines[0] if lines else type(error).__name__
+
+
+def in_config(error):
+    """An error that src/config.py raised, as a line that says where in it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith("config.py")]
+    number = getattr(error, "lineno", None) or (frames[-1].lineno if frames else None)
+    where = f", line {number}" if number else ""
+    return f"src/config.py{where}: {getattr(error, 'msg', None) or first_line(error)}"
+
+
+def say(text):
+    """Print a line of a training, which goes on when nobody reads its output any more."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        drop_output()
+
+
+def drop_output():
+    """Let what is printed from now on go nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # a notebook's output is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def print_error(error):

@@ -5,15 +5,17 @@ import ast
 import json
 import os
 import types
+import unicodedata
 from collections import namedtuple
 
 from src import config
-from src.errors import InputError, did_you_mean
+from src.errors import InputError, did_you_mean, in_config
 
 # A setting's line in --help; `read` turns command line text into a value, `ok` judges it, `expected` says it in words.
 Rule = namedtuple("Rule", "help read ok expected")
 
 LARGEST = 2**31 - 1
+BREAKS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line breaks
 
 
 def _literal(text):
@@ -45,6 +47,11 @@ def _is_name(value):
     return isinstance(value, str) and value.strip() != "" and "\0" not in value
 
 
+def _is_class_name(value):
+    """A line break would be another class in labels.txt; an escape sequence would upset the terminal."""
+    return _is_name(value) and _is_utf8(value) and not any(unicodedata.category(letter) in BREAKS for letter in value)
+
+
 def _is_utf8(text):
     """Names of files and folders need not be."""
     return text == text.encode("utf-8", "ignore").decode("utf-8")
@@ -54,7 +61,7 @@ def _are_class_names(value):
     return (
         isinstance(value, (list, tuple))
         and len(value) > 0
-        and all(_is_name(name) and _is_utf8(name) for name in value)
+        and all(map(_is_class_name, value))
         and len(set(value)) == len(value)
     )
 
@@ -89,8 +96,13 @@ SHARE = number(lambda value: 0 <= value < 1, "a number from 0 to below 1")
 WIDTH = number(lambda value: 0 < value <= 10, "a number above 0, at most 10")
 FRACTION = number(lambda value: 0 < value < 1, "a fraction above 0 and below 1")
 EPOCHS = (_literal, lambda value: value is None or _is_integer(value, 1), "a whole number, 1 or more, or None")
+RUNS = (_literal, lambda value: value is None or _is_integer(value, 0), "a whole number, 0 or more, or None")
 AUGMENT = one_of("none", "crop", "crop+flip")
-CLASS_NAMES = (_class_names, _are_class_names, 'a list of different names, such as ["cat", "dog"], in UTF-8')
+CLASS_NAMES = (
+    _class_names,
+    _are_class_names,
+    'a list of different names, such as ["cat", "dog"], in UTF-8, without line breaks',
+)
 FOLDER = (str, _is_name, "the path of a folder")
 OUTPUT_FOLDER = (str, lambda value: _is_name(value) and _is_utf8(value), "the path of a folder, in UTF-8")
 CHECKPOINT_FOLDER = (
@@ -133,6 +145,8 @@ RULES = {
     "weight_decay": Rule("factor on half the sum of the squared kernels, added to the loss", *NOT_NEGATIVE),
     "early_stopping": Rule("stop when the validation loss has not fallen for this many epochs; None: never", *EPOCHS),
     "device": Rule("gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU", *one_of("gpu", "cpu")),
+    "checkpoint_minutes": Rule("a checkpoint is also written when this many minutes have passed", *POSITIVE),
+    "keep_runs": Rule("earlier runs whose checkpoints are kept; None: all", *RUNS),
     "checkpoint_dir": Rule("folder for checkpoints", *CHECKPOINT_FOLDER),
     "weight_dir": Rule("folder for the exported graph", *OUTPUT_FOLDER),
     "tensorboard_dir": Rule("folder for TensorBoard logs, one folder per run", *OUTPUT_FOLDER),
@@ -143,10 +157,10 @@ FOLLOWING = ["img_size", "weight_decay", "classes", "total_class"] + list(FOLDER
 
 
 def check(name, value):
-    """The value, a numpy number as a plain one. Raises InputError unless the setting `name` can have it."""
+    """The value; numbers and arrays of numpy as plain ones. Raises InputError unless the setting `name` can have it."""
     if name not in RULES:
         raise InputError(f"setting {name}: unknown setting{did_you_mean(name, RULES)}")
-    value = value.item() if getattr(value, "shape", None) == () else value
+    value = value.tolist() if hasattr(value, "tolist") else value
     if not RULES[name].ok(value):
         found = " ".join(repr(value).split())
         raise InputError(f"setting {name}: found {found}, expected {RULES[name].expected}")
@@ -175,6 +189,9 @@ def settings(**given):
 def _configured():
     """What src/config.py says. Raises InputError if it has a name too many or lacks one."""
     found = {}
+    for name in ("MODEL_ARCHS", "model_defaults"):
+        if not hasattr(config, name):
+            raise InputError(f"src/config.py: found no {name}, expected what it had at first")
     for name, value in vars(config).items():
         helper = name.startswith("_") or name == "MODEL_ARCHS" or callable(value) or isinstance(value, types.ModuleType)
         if name in RULES:
@@ -196,7 +213,7 @@ def _chosen(values):
 def _following_model(values):
     """The settings that follow from model_arch."""
     model_arch = check("model_arch", values.get("model_arch"))
-    defaults = config.model_defaults(model_arch)
+    defaults = _model_defaults(model_arch)
     following = {name: f"{folder}/{model_arch}" for name, folder in FOLDERS.items()}
     for name in ("img_size", "weight_decay"):
         if name in defaults:
@@ -206,6 +223,13 @@ def _following_model(values):
                 f"src/config.py: found no {name} for {model_arch} in model_defaults, expected lines for it"
             )
     return following
+
+
+def _model_defaults(model_arch):
+    try:
+        return dict(config.model_defaults(model_arch))
+    except Exception as error:
+        raise InputError(in_config(error)) from error
 
 
 def _following_data(values):

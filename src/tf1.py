@@ -9,8 +9,8 @@ Here it is on everywhere, unless TF_ENABLE_ONEDNN_OPTS says otherwise.
 
 import contextlib
 import os
-import signal
-import threading
+
+from src.signals import HeldSignals
 
 
 @contextlib.contextmanager
@@ -27,29 +27,9 @@ def quiet():
         os.close(nowhere)
 
 
-@contextlib.contextmanager
-def signals_held():
-    """Put Ctrl-C and SIGTERM off until the import is over: TensorFlow 1.14 swallows their exceptions."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread has to do with signals
-        return
-    caught = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: caught.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in caught[:1]:
-            os.kill(os.getpid(), number)
-
-
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read when TensorFlow is imported; 1.14 knows no such thing
 quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
-with signals_held(), contextlib.ExitStack() as stack:
+with HeldSignals(), contextlib.ExitStack() as stack:  # TensorFlow 1.14 swallows what signals raise in an import
     if quietly:
         stack.enter_context(quiet())
     import tensorflow.compat.v1 as tf

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -8,12 +9,10 @@ import pytest
 
 from convert.freeze import export_checkpoint
 from src.errors import InputError
-from tests.conftest import load_graph, run_graph, run_opencv
+from tests.conftest import FIXTURES, load_graph, run_file, run_graph, run_opencv
 from trainer import Trainer
 from utils.checkpoints import Checkpoints
 from utils.predictor import load
-
-FIXTURES = os.path.join(os.path.dirname(__file__), "fixtures")
 
 
 @pytest.fixture
@@ -70,8 +69,12 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
             "run_folder": exported.run_folder,
             "checkpoint": metadata["run"]["checkpoint"],
         },
+        "graph_sha256": metadata["graph_sha256"],
     }
-    assert metadata["run"]["checkpoint"] in ("checkpoints/lenet5/lenet5-4", "checkpoints/lenet5/lenet5-8")
+    name = os.path.basename(exported.run_folder)
+    assert metadata["run"]["checkpoint"] in [f"checkpoints/lenet5/{name}/lenet5-{step}" for step in (4, 8)]
+    with open("weights/lenet5/lenet5.pb", "rb") as file:
+        assert metadata["graph_sha256"] == hashlib.sha256(file.read()).hexdigest()
 
 
 def test_export_of_the_best_checkpoint_is_the_same_graph(exported):
@@ -96,7 +99,8 @@ def test_the_same_weights_give_the_same_bytes(exported):
 def test_export_without_a_usable_checkpoint(exported):
     with pytest.raises(InputError, match="checkpoint_dir: found no checkpoint in empty"):
         export_checkpoint(checkpoint_dir="empty")
-    with open("checkpoints/lenet5/run.json") as file:
+    path = run_file("run.json")
+    with open(path) as file:
         record = file.read()
     for content, expected in (
         (record.replace('"img_size": 16', '"img_size": 32'), "fc1/kernel"),
@@ -105,17 +109,18 @@ def test_export_without_a_usable_checkpoint(exported):
         (record.replace('"lenet5-', '"other-'), "run.json"),
         ("{", "run.json"),
     ):
-        with open("checkpoints/lenet5/run.json", "w") as file:
+        with open(path, "w") as file:
             file.write(content)
         with pytest.raises(InputError, match=expected):
             export_checkpoint()
 
 
 def test_a_checkpoint_without_a_record_gives_way_to_the_one_before(exported):
-    with open("checkpoints/lenet5/run.json") as file:
+    path = run_file("run.json")
+    with open(path) as file:
         record = json.load(file)
     del record["lenet5-8"]  # as if training had been killed right after it had written the checkpoint
-    with open("checkpoints/lenet5/run.json", "w") as file:
+    with open(path, "w") as file:
         json.dump(record, file)
     export_checkpoint()
     with open("weights/lenet5/lenet5.json") as file:

@@ -286,7 +286,7 @@ def test_fine_tuning_to_other_classes(trained, digits, in_tmp_path, capsys):
         "classes": ["3", "5", "8"],
     }
     folder = trained.config.checkpoint_dir
-    for source in (folder, f"{folder}/mobilenetv2-111"):
+    for source in (folder, trained.checkpoints.folder, trained.last_checkpoint):
         tuned = Trainer(pretrained=source, **given)
         assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in capsys.readouterr().out
         for name, value in tuned.session.run({v.op.name: v for v in tuned.variables}).items():
@@ -301,7 +301,7 @@ def test_fine_tuning_to_other_classes(trained, digits, in_tmp_path, capsys):
 
 def test_size_width_and_normalization_are_those_of_the_pretrained_network(trained, digits, in_tmp_path, capsys):
     """trained: 40 px and width 0.35."""
-    folder = trained.config.checkpoint_dir
+    folder = trained.checkpoints.folder
     given = {"model_arch": "mobilenetv2", "train_path": f"{digits}/train", "pretrained": folder, "classes": ["3", "5"]}
     tuned = Trainer(**given)
     assert (tuned.config.img_size, tuned.config.width, tuned.config.channel_order) == (40, 0.35, "bgr")

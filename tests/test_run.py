@@ -137,8 +137,8 @@ def test_printed_commands_work_in_folders_with_a_space(folders, in_tmp_path, mon
     path = folders({"cat": 40, "dog": 40})
     save = Trainer.save
 
-    def interrupt(trainer):
-        save(trainer)
+    def interrupt(trainer, reporter):
+        save(trainer, reporter)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "save", interrupt)

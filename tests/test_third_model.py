@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_file
 
 MODEL = """
 from models.layers import fully_connected
@@ -80,7 +80,8 @@ def test_a_third_network_is_trained_and_exported(program, folders):
     assert (done.returncode, done.stderr) == (0, "")
     metadata = json.loads((folder / "weights" / "tiny" / "tiny.json").read_text())
     assert metadata["input"]["shape"] == [None, 20, 20, 3]
-    record = json.loads((folder / "checkpoints" / "tiny" / "run.json").read_text())
+    with open(run_file("run.json", str(folder / "checkpoints" / "tiny"))) as file:
+        record = json.load(file)
     assert record["tiny-4"]["settings"]["weight_decay"] == 0.001
 
 

@@ -3,6 +3,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -15,9 +16,9 @@ from convert.freeze import export_checkpoint
 from src.errors import InputError
 from src.settings import RULES
 from src.tf1 import tf
-from tests.conftest import load_graph
+from tests.conftest import load_graph, run_file
 from trainer import Trainer
-from utils.checkpoints import Checkpoints
+from utils.runs import find_run
 from utils.tensorboard import new_run_folder
 
 
@@ -77,9 +78,10 @@ def test_optimize_and_export_leave_graph_checkpoint_and_record(trainer):
     path = trainer.export()
     assert path == "weights/lenet5/lenet5.pb"
     assert sorted(os.listdir("weights/lenet5")) == ["labels.txt", "lenet5.json", "lenet5.pb"]
-    assert tf.train.latest_checkpoint("checkpoints/lenet5") == "checkpoints/lenet5/lenet5-4"  # floor(34 / 8)
+    folder = f"checkpoints/lenet5/{os.path.basename(trainer.run_folder)}"
+    assert tf.train.latest_checkpoint("checkpoints/lenet5") == f"{folder}/lenet5-4"  # floor(34 / 8)
     assert trainer.session.run(trainer.global_step) == 4
-    with open("checkpoints/lenet5/run.json") as file:
+    with open(f"{folder}/run.json") as file:
         record = json.load(file)
     assert record["lenet5-4"]["settings"]["classes"] == ["cat", "dog"]
     assert record["lenet5-4"]["val_acc"] == trainer.val_acc
@@ -92,9 +94,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_to_export(trainer, monkeypatc
 
     trainer.optimize(num_epoch=1)
     monkeypatch.setattr(trainer.saver, "save", full_disk)
-    with pytest.raises(InputError, match="checkpoint_dir: found checkpoints/lenet5, which can no longer be written to"):
+    with pytest.raises(InputError, match="checkpoint_dir: found checkpoints/.*, which can no longer be written to"):
         trainer.optimize(num_epoch=1)
-    assert Checkpoints("checkpoints/lenet5").newest() == "checkpoints/lenet5/lenet5-4"
+    assert find_run("checkpoints/lenet5").newest().endswith("/lenet5-4")
 
 
 def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
@@ -107,26 +109,34 @@ def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
 def test_numpy_numbers_are_numbers(two_classes):
     trainer = Trainer(**dict(vars(two_classes), seed=np.int64(3), lr=np.float64(0.02), batch_size=np.int32(8)))
     trainer.optimize(num_epoch=1)
-    assert Checkpoints("checkpoints/lenet5").settings_of("checkpoints/lenet5/lenet5-4").lr == 0.02
+    assert find_run("checkpoints/lenet5").settings_of("lenet5-4").lr == 0.02
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "lenet5-4.index", "lenet5-4.data-00000-of-00001"])
+@pytest.mark.parametrize("name", ["lenet5-4.index", "lenet5-4.data-00000-of-00001", "run.json"])
 @pytest.mark.parametrize("content", [b"", b"\xff\x00damaged", None])
 def test_damaged_checkpoints(trainer, two_classes, name, content):
     trainer.optimize(num_epoch=1)
-    if content is None:
-        os.remove(f"checkpoints/lenet5/{name}")
-    else:
-        with open(f"checkpoints/lenet5/{name}", "wb") as file:
+    path = run_file(name)
+    os.remove(path)
+    if content is not None:
+        with open(path, "wb") as file:
             file.write(content)
-    if name == "checkpoint" and content is None:  # run.json knows them too
-        assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
-        return
-    with pytest.raises(InputError, match="checkpoint"):
-        export_checkpoint()
-    if name == "checkpoint" and content:
-        with pytest.raises(InputError, match="checkpoint_dir"):
-            Trainer(**vars(two_classes))
+    for action in (export_checkpoint, lambda: Trainer(resume=True)):
+        with pytest.raises(InputError, match="checkpoint"):
+            action()
+    Trainer(**vars(two_classes)).optimize(1)
+    assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00damaged", None])
+def test_tensorflow_s_list_of_checkpoints_is_not_needed(trainer, content):
+    trainer.optimize(num_epoch=1)
+    os.remove("checkpoints/lenet5/checkpoint")
+    if content is not None:
+        with open("checkpoints/lenet5/checkpoint", "wb") as file:
+            file.write(content)
+    assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
+    assert Trainer(resume=True).step == 4
 
 
 def test_a_number_of_epochs_from_numpy(trainer):
@@ -202,8 +212,8 @@ def test_tensorboard_s_plugins_read_their_data(trainer):
 def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(trainer, monkeypatch):
     save, lines = trainer.save, []
 
-    def counting_save():
-        save()
+    def counting_save(reporter):
+        save(reporter)
         with open(os.path.join(trainer.run_folder, "history.csv")) as file:
             lines.append(len(file.readlines()))
 
@@ -223,7 +233,7 @@ def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(traine
     ("flowers/train", "flowers"), ("/data/my photos/train/", "my_photos"), ("photos", "photos"), ("/", "data"),
 ])  # fmt: skip
 def test_a_run_s_folder_has_the_name_of_its_data(in_tmp_path, path, name):
-    assert re.fullmatch(r"logs/\d{8}-\d{6}-" + name, new_run_folder("logs", path))
+    assert re.fullmatch(r"logs/\d{8}-\d{6}-" + name, new_run_folder("logs", path, "checkpoints"))
 
 
 def test_a_train_path_that_is_not_utf8(two_classes):
@@ -257,8 +267,8 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     assert "note" not in capsys.readouterr().out
 
 
-def steps_kept():
-    return sorted(int(path[:-6].split("-")[-1]) for path in glob.glob("checkpoints/lenet5/*.index"))
+def steps_kept(trainer):
+    return sorted(int(path[:-6].split("-")[-1]) for path in glob.glob(f"{trainer.checkpoints.folder}/*.index"))
 
 
 def script(monkeypatch, trainer, results):
@@ -267,15 +277,16 @@ def script(monkeypatch, trainer, results):
     monkeypatch.setattr(trainer, "evaluate", lambda data: next(results))
 
 
-def test_the_last_ten_checkpoints_are_kept_also_over_two_runs(two_classes, monkeypatch):
+def test_the_last_ten_checkpoints_of_a_run_are_kept(two_classes, monkeypatch):
     trainer = Trainer(**vars(two_classes))
     script(monkeypatch, trainer, [(1.0, epoch / 20) for epoch in range(12)])  # the last is the best
     trainer.optimize(num_epoch=12)
-    assert steps_kept() == list(range(8, 49, 4))
-    trainer = Trainer(**dict(vars(two_classes), batch_size=5))
-    script(monkeypatch, trainer, [(1.0, 0.1), (1.0, 0.2)])
-    trainer.optimize(num_epoch=2)  # 6 steps an epoch
-    assert steps_kept() == [6, 12] + list(range(16, 49, 4))  # 12 is new, 6 the best before it
+    kept = list(range(12, 49, 4))
+    assert steps_kept(trainer) == kept
+    second = Trainer(**dict(vars(two_classes), batch_size=5))
+    script(monkeypatch, second, [(1.0, 0.1), (1.0, 0.2)])
+    second.optimize(num_epoch=2)  # 6 steps an epoch
+    assert steps_kept(second) == [6, 12] and steps_kept(trainer) == kept
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")
 
 
@@ -283,17 +294,17 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classe
     trainer = Trainer(**vars(two_classes))
     at_step, save = {}, trainer.save
 
-    def noting_save():
-        save()
+    def noting_save(reporter):
+        save(reporter)
         at_step[trainer.step] = trainer.session.run("fc3/kernel:0")
 
     monkeypatch.setattr(trainer, "save", noting_save)
     accuracies = [0.5, 0.7, 0.6, 0.7] + 10 * [0.4]
     script(monkeypatch, trainer, zip([1.0, 0.9, 1.0, 0.8] + 10 * [1.0], accuracies))
     trainer.optimize(num_epoch=14)
-    assert steps_kept() == [16] + list(range(20, 57, 4))  # 16: .7 as at step 8, but with less loss
+    assert steps_kept(trainer) == [16] + list(range(20, 57, 4))  # 16: .7 as at step 8, but with less loss
     assert export_checkpoint()[0] == trainer.export() == "weights/lenet5/lenet5.pb"
-    assert export_checkpoint()[1]["checkpoint"] == "checkpoints/lenet5/lenet5-16"
+    assert export_checkpoint()[1]["checkpoint"].endswith("/lenet5-16")
     for export, step, val_acc in (
         (trainer.export, 16, 0.7),
         (export_checkpoint, 16, 0.7),
@@ -311,7 +322,7 @@ def test_of_equally_good_epochs_the_first_is_the_best(two_classes, monkeypatch):
     trainer = Trainer(**vars(two_classes))
     script(monkeypatch, trainer, 3 * [(1.0, 0.5)])
     trainer.optimize(num_epoch=3)
-    assert export_checkpoint()[1]["checkpoint"] == "checkpoints/lenet5/lenet5-4"
+    assert export_checkpoint()[1]["checkpoint"].endswith("/lenet5-4")
 
 
 def test_export_takes_the_best_of_the_newest_run_only(two_classes, monkeypatch):
@@ -330,7 +341,7 @@ def constants(path):
     return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in constants}
 
 
-def test_a_trainer_exports_its_own_weights_where_another_has_overwritten_its_checkpoint(two_classes, monkeypatch):
+def test_a_trainer_exports_its_own_weights_where_another_has_saved_some_of_equal_step(two_classes, monkeypatch):
     first, second = [Trainer(**dict(vars(two_classes), seed=seed)) for seed in (1, 2)]
     for trainer in (first, second):
         script(monkeypatch, trainer, [(1.0, 0.5)])
@@ -342,14 +353,16 @@ def test_a_trainer_exports_its_own_weights_where_another_has_overwritten_its_che
 
 def test_names_in_the_record_lead_nowhere_else(trainer, two_classes):
     trainer.optimize(1)
-    with open("checkpoints/lenet5/run.json") as file:
+    with open(run_file("run.json")) as file:
         record = json.load(file)
-    for name in ("../lenet5-1", "a\0b", "\ud800", "/tmp/x", ""):
+    shutil.copy(run_file("lenet5-4.index"), "lenet5-1.index")
+    for name in ("../../../lenet5-1", "a\0b", "\ud800", "/tmp/x", ""):
         record[name] = record["lenet5-4"]
-    with open("checkpoints/lenet5/run.json", "w") as file:
+    with open(run_file("run.json"), "w") as file:
         json.dump(record, file)
-    assert Checkpoints("checkpoints/lenet5").prefixes() == ["checkpoints/lenet5/lenet5-4"]
-    Trainer(**vars(two_classes)).optimize(1)
+    assert [os.path.basename(prefix) for prefix in find_run("checkpoints/lenet5").prefixes()] == ["lenet5-4"]
+    Trainer(resume=True, num_epoch=13).optimize()
+    assert os.path.exists("lenet5-1.index") and not glob.glob("checkpoints/lenet5/*/lenet5-4.index")
 
 
 def test_two_trainers_do_not_disturb_one_another(two_classes):
@@ -388,7 +401,7 @@ def test_an_interruption_leaves_a_checkpoint(trainer, monkeypatch, stop):
         trainer.optimize(num_epoch=1)
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-7")
     assert trainer.session.run(trainer.global_step) == 7
-    with open("checkpoints/lenet5/run.json") as file:
+    with open(run_file("run.json")) as file:
         assert json.load(file)["lenet5-7"]["val_acc"] is None
 
 
@@ -409,7 +422,7 @@ def test_a_step_that_was_done_when_ctrl_c_came_is_counted(trainer, monkeypatch):
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-3")
     assert trainer.data.train.epochs_completed == trainer.epoch == 0
     trainer.optimize(num_epoch=1)
-    assert trainer.step == 7 and trainer.data.train.epochs_completed == trainer.epoch == 1
+    assert trainer.step == 4 and trainer.data.train.epochs_completed == trainer.epoch == 1
 
 
 def test_curves_of_several_calls_are_all_kept(trainer):

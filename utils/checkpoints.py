@@ -1,20 +1,23 @@
-"""Folders of checkpoints.
+"""The checkpoints of a run, in a folder of their own.
 
-TensorFlow keeps the list of files (`checkpoint`); beside it `run.json` holds for each checkpoint the settings it was
-trained with and the result of its validation.
+Beside them `run.json` holds for each checkpoint the settings it was trained with, the result of its validation, and how
+far the training was, so that it can be resumed; and the history of the run.
 """
 
 import contextlib
 import json
 import os
+import re
+
+import numpy as np
 
 from src import config
-from src.errors import InputError, print_note
+from src.errors import InputError, first_line, print_note, say
 from src.settings import RULES, settings
 from src.tf1 import tf
-from utils.files import write_atomically
+from utils.files import read_file, write_atomically
 
-KEPT = 10  # the newest checkpoints that are kept, beside the best of the run
+KEPT = 10  # the newest checkpoints that are kept, beside the best
 RECORD = "run.json"
 RECORDED = {
     "settings": dict,
@@ -22,6 +25,7 @@ RECORDED = {
     "val_acc": (float, type(None)),
     "val_loss": (float, type(None)),
 }
+CHECKPOINT_FILE = re.compile(r"(.+)\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
 
 
 class Checkpoints:
@@ -30,8 +34,8 @@ class Checkpoints:
     Args:
         folder: need not exist.
 
-    Raises:
-        InputError: TensorFlow's list of checkpoints in it is damaged.
+    Attributes:
+        history: of the run, as in Trainer.history; [] in one of an earlier version.
     """
 
     def __init__(self, folder):
@@ -39,58 +43,82 @@ class Checkpoints:
         self.refresh()
 
     def refresh(self):
-        """Read TensorFlow's list and our record again: another run may have written there.
-
-        The list lacks the best of a run, as it is not to be deleted.
-        """
-        self._record = read_record(self.folder)
-        with readable("setting checkpoint_dir", self.folder):
-            state = tf.train.get_checkpoint_state(self.folder)
-            listed = [os.path.basename(prefix) for prefix in (state.all_model_checkpoint_paths if state else [])]
-        self._names = [name for name in listed if name not in self._record and is_file_name(name)] + list(self._record)
+        """Read the record again."""
+        self._record, self.history = read_record(self.folder)
 
     def prefixes(self):
-        """The prefixes of the checkpoints, the newest last, those without a record before all others."""
-        prefixes = [os.path.join(self.folder, name) for name in self._names]
+        """The prefixes of the checkpoints that the record names, the newest last."""
+        prefixes = [os.path.join(self.folder, name) for name in self._record]
         return [prefix for prefix in prefixes if os.path.exists(f"{prefix}.index")]
 
-    def save(self, session, saver, name, entry):
+    def save(self, session, saver, name, entry, history):
         """Write a checkpoint and its entry in the record; delete the oldest if there are more than KEPT.
+
+        The record never describes weights that are not there yet: an entry of that name goes first.
 
         Args:
             session: its variables are saved.
-            saver: a tf.train.Saver with max_to_keep=KEPT.
+            saver: a tf.train.Saver.
             name: of the checkpoint in the folder.
-            entry: {"settings", "run_folder", "epoch", "global_step", "val_acc", "val_loss"}.
+            entry: {"settings", "run_folder", "epoch", "global_step", "val_acc", "val_loss", "progress"}.
+            history: of the run so far.
+
+        Returns:
+            The prefix of the checkpoint.
 
         Raises:
             InputError: it cannot be written.
         """
-        self.refresh()
-        best = self.best(entry["run_folder"])  # not told to TensorFlow, which would delete it in its turn
-        saver.recover_last_checkpoints([prefix for prefix in self.prefixes() if prefix != best])
         with writable("checkpoint_dir", self.folder):
-            saver.save(session, os.path.join(self.folder, name), write_meta_graph=False)
-        kept = [os.path.basename(prefix) for prefix in self.prefixes()]
-        self._record = {key: value for key, value in self._record.items() if key in kept and key != name}
+            os.makedirs(self.folder, exist_ok=True)
+        if self._record.pop(name, None):
+            self._write_record(history)
+        prefix = os.path.join(self.folder, name)
+        with writable("checkpoint_dir", self.folder):
+            saver.save(session, prefix, write_meta_graph=False, write_state=False)
         self._record[name] = entry
-        write_atomically({os.path.join(self.folder, RECORD): json.dumps(self._record, indent=1)})
-        self._names = list(self._record)
+        kept = [os.path.basename(prefix) for prefix in self.prefixes()[-KEPT:] + [self.best()] if prefix]
+        self._record = {name: entry for name, entry in self._record.items() if name in kept}
+        self._write_record(history)
+        self.delete_others()
+        return prefix
+
+    def _write_record(self, history):
+        self.history = list(history)
+        content = json.dumps(dict(self._record, history=self.history), indent=1)
+        write_atomically({os.path.join(self.folder, RECORD): content})
+
+    def delete_after(self, prefix):
+        """Forget the checkpoints that are newer: training resumes from this one."""
+        names = list(self._record)
+        newer = names[names.index(os.path.basename(prefix)) + 1 :]
+        if newer:
+            self._record = {name: entry for name, entry in self._record.items() if name not in newer}
+            self._write_record(self.history)
+
+    def delete_others(self):
+        """Delete the files of checkpoints that the record does not name, and those of one that was never completed."""
+        for file in os.listdir(self.folder):
+            found = CHECKPOINT_FILE.fullmatch(file)
+            if found and (found.group(1) not in self._record or found.group(3)):
+                with contextlib.suppress(OSError):
+                    os.remove(os.path.join(self.folder, file))
+
+    def described(self):
+        """Those of the prefixes that the record says all about."""
+        return [prefix for prefix in self.prefixes() if self.entry(prefix)]
 
     def newest(self):
-        """The prefix of the newest checkpoint that the record describes. Raises InputError if there is none."""
-        for prefix in reversed(self.prefixes()):
-            if self.entry(prefix):
-                return prefix
-        raise InputError(
-            f"setting checkpoint_dir: found no checkpoint in {self.folder} that {RECORD} describes, "
-            "expected some that training wrote"
-        )
+        """The prefix of the newest checkpoint that the record describes, None if there is none."""
+        described = self.described()
+        return described[-1] if described else None
 
-    def best(self, run_folder):
-        """The prefix of the best validated checkpoint of the run with that folder, None if there is none."""
-        entries = [dict(self.entry(prefix) or {}, prefix=prefix) for prefix in self.prefixes()]
-        found = best_entry([entry for entry in entries if entry.get("run_folder") == run_folder])
+    def best(self):
+        """The prefix of the best validated checkpoint of the run that wrote the newest, None if there is none."""
+        entries = [dict(self.entry(prefix), prefix=prefix) for prefix in self.described()]
+        runs = [os.path.basename(entry.get("run_folder") or "") for entry in entries]
+        # An earlier version kept several runs in a folder.
+        found = best_entry([entry for entry, run in zip(entries, runs) if run == runs[-1]])
         return found and found["prefix"]
 
     def load(self, prefix, **changed):
@@ -100,7 +128,12 @@ class Checkpoints:
             InputError: there is none, it cannot be read, or the record does not describe it.
         """
         weights = read_weights("checkpoint", prefix)
-        return self.settings_of(prefix, **changed), weights, dict(self.entry(prefix), checkpoint=prefix)
+        return self.settings_of(prefix, **changed), weights, self.origin(prefix)
+
+    def origin(self, prefix):
+        """Where weights come from, as freeze takes it."""
+        entry = self.entry(prefix)
+        return {"val_acc": entry["val_acc"], "run_folder": entry["run_folder"], "checkpoint": prefix}
 
     def settings_of(self, prefix, **changed):
         """The settings that a checkpoint was trained with, but for those `changed`.
@@ -120,12 +153,12 @@ class Checkpoints:
             raise InputError(f"checkpoint {prefix}, settings in {RECORD}: {error}") from error
 
     def entry(self, prefix):
-        """What the record says of a checkpoint; None if training was killed before it was written."""
+        """What the record says of a checkpoint; None if that is not all that there should be."""
         entry = self._record.get(os.path.basename(prefix))
         if not isinstance(entry, dict):
             return None
         complete = all(key in entry and isinstance(entry[key], kind) for key, kind in RECORDED.items())
-        return {key: entry[key] for key in RECORDED} if complete else None
+        return entry if complete else None
 
 
 def best_entry(entries):
@@ -138,13 +171,15 @@ def best_entry(entries):
 
 
 def read_record(folder):
-    """{checkpoint's name: its entry}, the oldest first; {} if there is none that can be read."""
+    """({checkpoint's name: its entry}, the oldest first; history); both empty if there is no record to be read."""
     try:
-        with open(os.path.join(folder, RECORD), encoding="utf-8") as file:
-            record = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return {name: entry for name, entry in record.items() if is_file_name(name)} if isinstance(record, dict) else {}
+        record = json.loads(read_file("record", os.path.join(folder, RECORD)).decode("utf-8"))
+    except (InputError, ValueError, RecursionError):
+        record = None
+    record = record if isinstance(record, dict) else {}
+    history = record.pop("history", [])
+    history = history if isinstance(history, list) else []
+    return {name: entry for name, entry in record.items() if is_file_name(name)}, history
 
 
 def is_file_name(name):
@@ -171,14 +206,40 @@ def inherit_settings(given):
     return settings(**dict(inherited, **given))
 
 
+def load_pretrained(session, variables, config):
+    """Take over the weights in config.pretrained for variables of the same name and shape; list the others."""
+    prefix = find_checkpoint("setting pretrained", config.pretrained)
+    weights = read_weights("setting pretrained", prefix)
+    fitting, others = [], []
+    for variable in variables:
+        fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
+        (fitting if fits else others).append(variable)
+    if not fitting:
+        expected = f"expected weights of a {config.model_arch}"
+        raise InputError(f"setting pretrained: found nothing in {config.pretrained} that fits, {expected}")
+    assign(session, fitting, weights)
+    names = [variable.op.name for variable in others]
+    rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
+    say(f"weights of {prefix}: took {len(fitting)} of {len(variables)} variables{rest}")
+    say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in INHERITED))
+
+
 def find_checkpoint(what, path):
-    """The prefix of a checkpoint: the path itself, or the newest in that folder."""
+    """The prefix of a checkpoint: the path itself, or the newest in that folder, which may have been copied there."""
     with readable(what, path):
-        state = tf.train.get_checkpoint_state(path) if os.path.isdir(path) else None
-        prefix = state.model_checkpoint_path if state else path
-        if not os.path.exists(f"{prefix}.index"):
+        prefix = path
+        if os.path.isdir(path):
+            state = tf.train.get_checkpoint_state(path)
+            prefix = inside(path, state.model_checkpoint_path) if state else Checkpoints(path).newest()
+        if prefix is None or not os.path.exists(f"{prefix}.index"):
             raise FileNotFoundError("there is none")
         return prefix
+
+
+def inside(folder, path):
+    """The path, if it leads to somewhere in the folder; else that of the file of the same name in it."""
+    below = os.path.relpath(path, folder)
+    return os.path.join(folder, os.path.basename(path) if below.startswith(os.pardir + os.sep) else below)
 
 
 def read_weights(what, path):
@@ -203,8 +264,8 @@ def readable(what, path):
     try:
         yield
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{what}: found {path}, expected checkpoints that can be read ({reason})") from error
+        expected = f"expected checkpoints that can be read ({first_line(error)})"
+        raise InputError(f"{what}: found {path}, {expected}") from error
 
 
 @contextlib.contextmanager
@@ -213,5 +274,5 @@ def writable(setting, folder):
     try:
         yield
     except (tf.errors.OpError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"setting {setting}: found {folder}, which can no longer be written to ({reason})") from error
+        reason = f"which can no longer be written to ({first_line(error)})"
+        raise InputError(f"setting {setting}: found {folder}, {reason}") from error

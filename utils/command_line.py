@@ -1,6 +1,8 @@
 """What the command lines share: settings as options, one line for what is wrong, an exit code."""
 
 import argparse
+import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -8,8 +10,16 @@ import signal
 import sys
 
 from src import config
-from src.errors import InputError, did_you_mean, print_error
+from src.errors import InputError, did_you_mean, drop_output, print_error
 from src.settings import RULES
+
+
+def option(*names, **given):
+    """An option, or an argument, as argparse takes it."""
+    return names, given
+
+
+TRUST_GRAPH = option("--trust_graph", help="run a graph with operations that could write files", action="store_true")
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,13 +75,25 @@ def exit_code(command):
 
     SIGTERM ends in SystemExit with code 143.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with standard_streams():
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            return run_command(command)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def run_command(command):
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
     except (InputError, FloatingPointError) as error:
         print_error(error)
         return 2
     except OSError as error:  # full disk, no permission
+        if error.filename is None:
+            drop_output()  # it may be what cannot be written to
         print_error(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2
     except ModuleNotFoundError as error:
@@ -84,12 +106,54 @@ def exit_code(command):
         return 130
 
 
+@contextlib.contextmanager
+def standard_streams():
+    """Output and errors that take every character.
+
+    If one is closed, it becomes an open file, or its number would be given to the next file that is opened. Python's
+    errors go through a number of their own, so that C libraries, which write to number 2, can be muted.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = [tolerant(stream, number) for number, stream in enumerate(before, 1)]
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def tolerant(stream, number):
+    """The stream; if it is that of the process itself, as one that writes what it cannot encode as \\x and digits."""
+    if stream is not None and type(stream) is not io.TextIOWrapper:
+        return stream  # of a notebook or a test
+    encoding, by_line = (stream.encoding, stream.line_buffering) if stream else ("utf-8", True)
+    copy = os.fdopen(os.dup(number), "wb")
+    return io.TextIOWrapper(copy, encoding, "backslashreplace", line_buffering=by_line or number == 2)
+
+
 def program(name):
     """How to call a program of this environment in a shell: its name alone if that is found on PATH."""
     path = os.path.join(os.path.dirname(sys.executable), name)
-    return name if shutil.which(name) == path or not os.path.exists(path) else shlex.quote(os.path.relpath(path))
+    if shutil.which(name) == path or not os.path.exists(path):
+        return name
+    with contextlib.suppress(OSError):  # the folder we are in may be gone
+        path = os.path.relpath(path)
+    return shlex.quote(path)
 
 
 def end_with_the_reader():
     """Let the process end quietly when nobody reads its output any more, as behind `| head`."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def end_process(code):
+    """End the process; Ctrl-C does not print a traceback any more while it is ending."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)

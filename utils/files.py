@@ -1,15 +1,34 @@
 """Writing files and folders so that they are complete or not there."""
 
 import contextlib
+import fcntl
 import os
+import re
 import shutil
+import stat
 import tempfile
 
 from src.errors import InputError
 
+PARTIAL = re.compile(r"(?:^|\.)partial-(\d+)")  # in the name of what is being written: the process that writes it
 
-def write_atomically(contents):
+
+def read_file(what, path, advice=""):
+    """The bytes of a file. Raises InputError if it cannot be read, or is a device or a pipe, which may never end."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{what} {path}: found a device or a pipe, expected a file{advice}")
+            return file.read()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise InputError(f"{what} {path}: cannot be read ({getattr(error, 'strerror', error)}){advice}") from error
+
+
+def write_atomically(contents, make_way=None):
     """Write files, {path: text or bytes}; none of them takes its place before all are complete.
+
+    Args:
+        make_way: called when all are complete, before the first takes its place.
 
     Raises:
         InputError: they cannot be written; what was there before is then still there.
@@ -19,6 +38,8 @@ def write_atomically(contents):
         for path, content in contents.items():
             with open(partial[path], "wb") as file:
                 file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+        if make_way:
+            make_way()
         for path in contents:
             os.replace(partial[path], path)
     except OSError as error:
@@ -36,8 +57,8 @@ def atomic_folder(path):
     Raises:
         InputError: another process made `path` in the meantime.
     """
+    remove_leftovers(os.path.dirname(path) or ".")
     partial = f"{path}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
     try:
         yield partial
@@ -47,6 +68,32 @@ def atomic_folder(path):
             raise InputError(f"folder {path}: found one that was not there at the start, expected none") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder):
+    """Remove what processes of this program were writing in a folder when they were killed."""
+    if not os.path.isdir(folder):
+        return
+    for entry in os.scandir(folder):
+        found = PARTIAL.search(entry.name)
+        if not found or is_alive(int(found.group(1))):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.remove(entry.path)
+
+
+def is_alive(process):
+    """Whether there is another process with that number."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return process != os.getpid()
 
 
 def make_writable(setting, folder):
@@ -59,3 +106,23 @@ def make_writable(setting, folder):
         raise InputError(
             f"setting {setting}: found {folder}, expected a folder that can be written to ({reason})"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(setting, folder):
+    """Keep other trainings out of a folder. The operating system ends the lock with the process, however that ends.
+
+    Raises:
+        InputError: another training has it.
+    """
+    with open(os.path.join(folder, "lock"), "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            found = f"found {folder} in use by a training with process id {file.read().strip() or 'unknown'}"
+            raise InputError(f"setting {setting}: {found}, expected another folder, or wait for its end") from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

@@ -1,11 +1,15 @@
 """Reading, resizing, normalizing and augmenting images."""
 
+import contextlib
 import os
+import sys
+import threading
 
 import cv2
 import numpy as np
 
 from src.errors import InputError
+from utils.files import read_file
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp")
 MARGIN = 8  # augmentation shifts an image by up to this part of its size: 4 pixels of 32
@@ -32,20 +36,51 @@ def read_image(path):
         InputError: the file is not an image, or is not there.
     """
     image = None
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-        # OpenCV fills what is missing at the end of a JPEG with grey.
-        if content and not (content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content):
+    content = read_file("image", path)
+    # OpenCV fills what is missing at the end of a JPEG with grey.
+    if content and not (content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content):
+        with contextlib.suppress(cv2.error):  # too large, for one
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except OSError as error:
-        raise InputError(f"image {path}: cannot be read ({error.strerror})") from error
-    except cv2.error:  # too large, for one
-        pass
     if image is None:
         problem = "found a file that OpenCV cannot read, or that is cut short"
         raise InputError(f"image {path}: {problem}, expected a PNG, JPEG or BMP image")
     return image
+
+
+class Muting:
+    """Hides what C libraries write of broken images, where our own errors do not go the same way."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self):
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._stderr = os.dup(2) if are_errors_apart() else None
+                if self._stderr is not None:
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, 2)
+                    os.close(nowhere)
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._stderr is not None:
+                os.dup2(self._stderr, 2)
+                os.close(self._stderr)
+
+
+def are_errors_apart():
+    """Whether Python's own errors are written elsewhere than to file number 2, as those of our command lines are."""
+    try:
+        return sys.stderr.fileno() != 2
+    except (AttributeError, OSError, ValueError):  # a notebook's
+        return False
+
+
+muting = Muting()  # one for all threads
 
 
 def normalize(images, channel_order, table):
@@ -87,13 +122,17 @@ def denormalized(images, config):
     return images if config.channel_order == "rgb" else images[..., ::-1]
 
 
+def unreadable(error):
+    raise InputError(f"folder {error.filename}: cannot be read ({error.strerror})") from error
+
+
 def list_images(path):
     """Image files: [path] itself, or all below a folder, sorted. Raises InputError if there are none."""
     if not os.path.isdir(path):
         return [path]
     files = [
         os.path.join(folder, name)
-        for folder, _, names in sorted(os.walk(path))
+        for folder, _, names in sorted(os.walk(path, onerror=unreadable))
         for name in sorted(names)
         if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     ]

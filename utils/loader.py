@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from utils.images import read_image, resized
+from utils.images import muting, read_image, resized
 
 cv2.setNumThreads(1)  # threads of our own read images, several at a time
 
@@ -56,8 +56,9 @@ class ImageFiles:
         if (rows >= 0).all():
             return self._rows[rows]
         images = np.empty((len(chosen), self._size, self._size, 3), np.uint8)
-        for image, index, row in zip(images, chosen, rows):
-            image[:] = self._rows[row] if row >= 0 else self._read_file(index)
+        with muting:
+            for image, index, row in zip(images, chosen, rows):
+                image[:] = self._rows[row] if row >= 0 else self._read_file(index)
         return images
 
     def _read_file(self, index):

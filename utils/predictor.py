@@ -1,6 +1,7 @@
 """Running a frozen graph: its .pb and the JSON beside it are all that is needed."""
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -9,11 +10,27 @@ from typing import Iterator, List, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, escape_control_characters
+from src.errors import InputError, escape_control_characters, first_line
 from src.settings import RULES
 from src.tf1 import open_session, tf
-from utils.images import normalization_table, normalize, read_image, resized
+from utils.files import read_file
+from utils.images import muting, normalization_table, normalize, read_image, resized
 from utils.loader import image_bytes, inference_batch, read_ahead
+
+# A graph is a program. These operations of TensorFlow calculate tensors from tensors; they know no files, no network,
+# no other program, and no state.
+OPERATIONS = set(
+    """
+    Abs Add AddN AddV2 ArgMax AvgPool BatchMatMul BatchMatMulV2 BiasAdd Cast Concat ConcatV2 Const Conv2D
+    DepthwiseConv2dNative Elu Equal Exp ExpandDims Fill Floor FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 GatherV2
+    Greater GreaterEqual Identity IdentityN LRN LeakyRelu Less LessEqual Log LogSoftmax LogicalAnd LogicalNot LogicalOr
+    MatMul Max MaxPool MaxPoolV2 Maximum Mean Merge Min Minimum MirrorPad Mul Neg NoOp Pack Pad PadV2 Placeholder
+    PlaceholderWithDefault Pow Prod Range Rank RealDiv Reciprocal Relu Relu6 Reshape ResizeBilinear
+    ResizeNearestNeighbor Round
+    Rsqrt Select Selu Shape Sigmoid Size Slice Softmax Softplus Softsign Split SplitV Sqrt Square
+    SquaredDifference Squeeze StopGradient StridedSlice Sub Sum Switch Tanh Tile Transpose Unpack ZerosLike
+    """.split()  # noqa: SIM905
+)
 
 
 class Predictor:
@@ -38,7 +55,7 @@ class Predictor:
             try:
                 tf.import_graph_def(graph_def, name="")
             except Exception as error:  # TensorFlow raises all kinds of errors on a damaged graph
-                raise InputError(f"graph {source}: cannot be built ({str(error).splitlines()[0]})") from error
+                raise InputError(f"graph {source}: cannot be built ({first_line(error)})") from error
             self._input, self._output = (find_tensor(graph, metadata[role], source) for role in ("input", "output"))
             self._session = open_session("gpu")
         self._check_output()
@@ -48,8 +65,8 @@ class Predictor:
         try:
             logits = self.logits(np.zeros([1, self.img_size, self.img_size, 3], np.float32))
         except Exception as error:  # TensorFlow raises all kinds of errors
-            reason = str(error).splitlines()[0]
-            raise InputError(f"graph {self.source}: cannot be run on one float32 image ({reason})") from error
+            reason = f"cannot be run on one float32 image ({first_line(error)})"
+            raise InputError(f"graph {self.source}: {reason}") from error
         if logits.shape != (1, len(self.classes)):
             raise InputError(
                 f"graph {self.source}: found an output of shape {list(logits.shape)} for one image, "
@@ -72,12 +89,13 @@ class Predictor:
     def _read(self, paths):
         """(the readable images, normalized; [(path, None or what is wrong with it)])."""
         images, errors = [], []
-        for path in paths:
-            try:
-                images.append(resized(read_image(path), self.img_size))
-                errors.append((path, None))
-            except InputError as error:
-                errors.append((path, error))
+        with muting:
+            for path in paths:
+                try:
+                    images.append(resized(read_image(path), self.img_size))
+                    errors.append((path, None))
+                except InputError as error:
+                    errors.append((path, error))
         if images:
             images = normalize(np.stack(images), self.metadata["channel_order"], self._table)
         return images, errors
@@ -89,13 +107,26 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def load(path: str) -> Predictor:
+def load(path: str, trusted: bool = False) -> Predictor:
     """The Predictor of a .pb file with its JSON beside it.
+
+    Args:
+        trusted: run it even if it has operations that could do more than calculate.
 
     Raises:
         InputError: one of them is missing, damaged, or does not fit the other.
     """
-    return Predictor(read_graph(path), read_metadata(metadata_path(path)), path)
+    graph_def, checksum = read_graph(path, trusted)
+    metadata = read_metadata(metadata_path(path))
+    check_pair(path, checksum, metadata)
+    return Predictor(graph_def, metadata, path)
+
+
+def check_pair(path, checksum, metadata):
+    """Raise InputError if a graph is not the one that its metadata, if of this version, describe."""
+    if metadata.get("graph_sha256", checksum) != checksum:
+        found = "found a graph that is not the one its JSON describes, or is damaged"
+        raise InputError(f"graph {path}: {found}; python run.py export writes both anew")
 
 
 def metadata_path(path):
@@ -103,31 +134,36 @@ def metadata_path(path):
     return f"{os.path.splitext(path)[0]}.json"
 
 
-def read_graph(path):
-    """The GraphDef in a .pb file. Raises InputError if there is none."""
+def read_graph(path, trusted=False):
+    """(GraphDef, SHA-256 in hexadecimal) of a .pb file.
+
+    Args:
+        trusted: take it whatever operations it has.
+
+    Raises:
+        InputError: it is no graph, or one that does more than calculate.
+    """
+    content = read_file("graph", path, "; training and python run.py export write one")
     graph_def = tf.GraphDef()
     try:
-        with open(path, "rb") as file:
-            graph_def.ParseFromString(file.read())
-    except OSError as error:
-        raise InputError(
-            f"graph {path}: cannot be read ({error.strerror}); training and python run.py export write one"
-        ) from error
+        graph_def.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError is another class in each of its versions
         raise InputError(
             f"graph {path}: found a file that is damaged, cut short or no graph, expected an exported graph"
         ) from error
-    return graph_def
+    unknown = sorted({node.op for node in graph_def.node} - OPERATIONS)
+    unknown += sorted(function.signature.name for function in graph_def.library.function)
+    if unknown and not trusted:
+        found = f"found {', '.join(unknown[:5])} in it, expected operations that calculate logits and do nothing else"
+        raise InputError(f"graph {path}: {found}; --trust_graph runs it all the same")
+    return graph_def, hashlib.sha256(content).hexdigest()
 
 
 def read_metadata(path):
     """The JSON beside a frozen graph. Raises InputError unless it says all that is needed."""
     expected = "expected the JSON file that export writes beside the graph"
     try:
-        with open(path, encoding="utf-8") as file:
-            metadata = json.load(file)
-    except OSError as error:
-        raise InputError(f"metadata {path}: cannot be read ({error.strerror}), {expected}") from error
+        metadata = json.loads(read_file("metadata", path, f", {expected}").decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"metadata {path}: found a file that is not JSON, {expected}") from error
     for name in ("classes", "channel_order", "image_normalize_mean", "image_normalize_std"):
@@ -151,7 +187,8 @@ def check_shape(path, metadata, role, expected, ok):
     """Raise InputError unless metadata[role] has a name and a shape that is ok without its first number."""
     tensor = metadata.get(role) if isinstance(metadata.get(role), dict) else {}
     shape = tensor.get("shape")
-    if not (isinstance(tensor.get("name"), str) and isinstance(shape, list) and len(shape) > 1 and ok(shape[1:])):
+    whole = isinstance(shape, list) and len(shape) > 1 and all(type(size) is int for size in shape[1:])
+    if not (isinstance(tensor.get("name"), str) and whole and ok(shape[1:])):
         raise InputError(
             f"metadata {path}: found {metadata.get(role)!r} for {role}, expected a name and the shape {expected}"
         )
@@ -215,6 +252,6 @@ def json_line(path, best):
 
 
 def table_line(path, path_width, best, classes):
-    width = max(map(len, classes))
-    columns = "".join(f"  {name.ljust(width)} {100 * probability:5.1f} %" for name, probability in best)
+    width = max(len(escape_control_characters(name)) for name in classes)
+    columns = "".join(f"  {escape_control_characters(name).ljust(width)} {100 * p:5.1f} %" for name, p in best)
     return escape_control_characters(path).ljust(path_width) + columns

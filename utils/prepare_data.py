@@ -58,6 +58,9 @@ def prepare_cifar10(path=CIFAR10_PATH, archive=None, url=CIFAR10_URL, md5=CIFAR1
         check_md5(archive, md5)
         for part, number, label, image in cifar10_images(archive):
             write_image(folder, part, CIFAR10_CLASSES[label], number, image)
+        for part in ("train", "test"):
+            if not os.path.isdir(os.path.join(folder, part)):
+                raise InputError(f"archive {archive}: found no images for {part}, expected CIFAR-10's binary archive")
         if os.path.dirname(archive) == folder:
             os.remove(archive)
 

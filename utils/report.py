@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from tqdm import tqdm
 
+from src.errors import escape_control_characters
 from utils.files import write_atomically
-from utils.images import read_image
+from utils.images import muting, read_image
 from utils.loader import inference_batch
 from utils.plots import draw_confusion, draw_grid, escape_label
 from utils.predictor import softmax
@@ -44,13 +45,14 @@ def write_report(folder, heading, paths, labels, probabilities, classes):
     Raises:
         InputError: the files cannot be written.
     """
+    names = [escape_control_characters(name) for name in classes]
     every = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=every)
     loss, accuracy = log_loss(labels, probabilities, labels=every), accuracy_score(labels, predicted)
     text = f"{heading}\n{len(labels)} images: loss {loss:.4f}, accuracy {accuracy:.4f}\n\n"
-    text += classification_report(labels, predicted, labels=every, target_names=classes, digits=3, zero_division=0)
-    text += "\n" + matrix_text(matrix, classes)
+    text += classification_report(labels, predicted, labels=every, target_names=names, digits=3, zero_division=0)
+    text += "\n" + matrix_text(matrix, names)
     csv_path = os.path.join(folder, "predictions.csv")
     rows = predictions_csv(paths, labels, probabilities, classes)
     write_atomically({os.path.join(folder, "evaluation.txt"): text, csv_path: rows})
@@ -86,6 +88,7 @@ def draw_mistakes(path, paths, labels, probabilities, classes):
     for i in chosen:
         predicted, true = escape_label(classes[probabilities[i].argmax()], 12), escape_label(classes[labels[i]], 16)
         titles.append(f"{predicted}? ({100 * confidence[i]:.0f} %)\nis {true}")
-    images = [cv2.cvtColor(read_image(paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
+    with muting:
+        images = [cv2.cvtColor(read_image(paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
     heading = f"{len(wrong) or 'no'} mistakes in {len(labels)} images"
     draw_grid(path, images, titles, heading + (f"; the {MISTAKES} most confident" if len(wrong) > MISTAKES else ""))

@@ -1,11 +1,15 @@
 """What people see of a training: printed lines, a progress bar, pictures, and the TensorBoard log."""
 
+import contextlib
 import csv
 import io
 import os
 
+import numpy as np
 from tqdm import tqdm
 
+from src.errors import InputError, first_line, print_error, say
+from src.tf1 import tf
 from utils.checkpoints import best_entry
 from utils.files import write_atomically
 from utils.images import denormalized
@@ -13,6 +17,7 @@ from utils.plots import draw_curves, draw_grid, escape_label
 from utils.tensorboard import TensorBoardLogger
 
 SHOWN = 32  # images in train_batch.png
+WINDOW = 100  # a point of a training curve is the mean over this many steps
 # Columns of history.csv: what Trainer.history calls them, and their headings.
 HISTORY = {
     "epoch": "epoch", "loss": "train_loss", "acc": "train_acc", "val_loss": "val_loss", "val_acc": "val_acc",
@@ -21,51 +26,93 @@ HISTORY = {
 
 
 class Reporter:
-    """Reports one call of Trainer.optimize.
+    """Reports one call of Trainer.optimize. What cannot be written is said once, and does not stop the training.
 
     Args:
         folder: of the run.
         config: its settings.
         graph: the tf.Graph that is trained.
         step: steps done so far.
+        window: scalars of the steps that the curves have no point of yet.
+
+    Attributes:
+        error: what was wrong when something could not be written; None if all is well.
     """
 
-    def __init__(self, folder, config, graph, step):
+    def __init__(self, folder, config, graph, step, window):
         self._folder = folder
         self._config = config
         self._bar = None
-        self._logger = TensorBoardLogger(folder, graph, step)
-        self._logger.settings(step, vars(config))
-        self._logger.layout(step)
+        self._logger = None
+        self.window = list(window)
+        self.error = None
+        with self._tolerant():
+            os.makedirs(folder, exist_ok=True)
+            self._logger = TensorBoardLogger(folder, step)
+            if step == 0:
+                self._logger.graph(graph)
+                self._logger.settings(step, vars(config))
+                self._logger.layout(step)
 
-    def start(self, title, images):
-        """An epoch of this many images begins."""
+    @contextlib.contextmanager
+    def _tolerant(self):
+        """Within it, an error in writing is said, if it is the first, and ends the log."""
+        try:
+            yield
+        except (InputError, OSError, tf.errors.OpError) as error:
+            self._logger = None
+            if self.error is None:
+                self.error = f"the log in {self._folder} cannot be written ({first_line(error)})"
+                print_error(f"setting tensorboard_dir: {self.error}; training goes on without it")
+
+    def start(self, title, images, done):
+        """An epoch of this many images begins; of which some are done."""
         self._title, self._images = title, images
-        self._bar = tqdm(total=images, desc=title, unit="images", disable=None, leave=False, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=images, initial=done, desc=title, unit="images", disable=None, leave=False, dynamic_ncols=True
+        )
 
     def step(self, step, batch, loss, accuracy, scalars):
         """A step is done: its number, Batch, loss and accuracy before its update, and {tag: other scalars}."""
         if step == 1:  # so that a mistake in the data is seen early
             names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
             images = denormalized(batch.images[:SHOWN], self._config)
-            draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
-        self._logger.step(step, train_loss=loss, train_acc=accuracy, **scalars)
+            with self._tolerant():
+                draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
+        self.window.append(
+            dict({tag: float(value) for tag, value in scalars.items()}, train_loss=loss, train_acc=accuracy)
+        )
+        if step % WINDOW == 0:
+            self._write_window(step)
         self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
         self._bar.update(len(batch.images))
 
-    def epoch(self, step, history, seconds, histograms):
-        """An epoch is done: Trainer.history with it, the seconds that its steps took, a summary of histograms."""
+    def _write_window(self, step):
+        """A point of the training curves: the means over the last steps."""
+        if self.window and self._logger:
+            with self._tolerant():
+                means = {tag: np.mean([scalars[tag] for scalars in self.window]) for tag in self.window[0]}
+                self._logger.scalars(step, means)
+        self.window = []
+
+    def epoch(self, step, history, seconds, histograms, last):
+        """An epoch is done: Trainer.history with it, the seconds that its steps took, a summary of histograms; and
+        whether it is the last, after which the steps that are no full window get their point."""
         self._bar.close()
         entry, speed = history[-1], self._images / seconds
-        scalars = {name: entry[name] for name in ("val_loss", "val_acc")}
-        scalars["best_val_acc"] = best_entry(history)["val_acc"]
-        self._write_history(history)
-        self._logger.epoch(step, histograms, images_per_second=speed, **scalars)
-        print(
+        if last:
+            self._write_window(step)
+        with self._tolerant():
+            self._write_history(history)
+            if self._logger:
+                self._logger.histograms(step, histograms)
+                scalars = {name: entry[name] for name in ("val_loss", "val_acc")}
+                best = best_entry(history)["val_acc"]
+                self._logger.scalars(step, dict(scalars, best_val_acc=best, images_per_second=speed))
+        say(
             f"{self._title}: loss {entry['loss']:.4f}, accuracy {entry['acc']:.4f}; "
             f"validation loss {entry['val_loss']:.4f}, accuracy {entry['val_acc']:.4f}; "
-            f"{speed:.0f} images/s, {entry['seconds']:.1f} s",
-            flush=True,
+            f"{speed:.0f} images/s, {entry['seconds']:.1f} s"
         )
 
     def _write_history(self, history):
@@ -76,6 +123,18 @@ class Reporter:
         writer.writerows([f"{entry[name]:.6g}" for name in HISTORY] for entry in history)
         write_atomically({os.path.join(self._folder, "history.csv"): table.getvalue()})
 
+    def flush(self):
+        """Bring the curves to the disk: before each checkpoint, so that both agree if the run is killed."""
+        if self._logger:
+            with self._tolerant():
+                self._logger.flush()
+
+    def draw_curves(self, history):
+        """curves.png of Trainer.history."""
+        if history:
+            with self._tolerant():
+                draw_curves(os.path.join(self._folder, "curves.png"), history, best_entry(history))
+
     def __enter__(self):
         return self
 
@@ -83,9 +142,6 @@ class Reporter:
         """Training is over, or has been interrupted."""
         if self._bar is not None:
             self._bar.close()
-        self._logger.close()
-
-    def draw_curves(self, history):
-        """curves.png of Trainer.history."""
-        if history:
-            draw_curves(os.path.join(self._folder, "curves.png"), history, best_entry(history))
+        if self._logger:
+            with self._tolerant():
+                self._logger.close()

@@ -1,42 +1,49 @@
 """The TensorBoard log of a run."""
 
+import contextlib
 import os
 import re
+import socket
 import time
 
-import numpy as np
-
 from src.tf1 import tf
-from utils.checkpoints import writable
-
-WINDOW = 100  # a point of a training curve is the mean over this many steps
 
 
 class TensorBoardLogger:
-    """Writes events to a run's folder.
+    """Writes events to a file in a run's folder.
 
     Args:
         folder: of the run.
-        graph: tf.Graph to show.
-        step: at which writing begins; it makes the name of the file differ from that of an earlier one.
+        step: at which writing begins. If that is not 0, the run is resumed: TensorBoard is told to forget the points
+            after it that the interrupted process may have left.
 
     Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point per 100 steps), val_loss,
     val_acc, best_val_acc, images_per_second and histograms of the weights (a point per epoch). A point's x is the
     number of steps done.
+
+    Raises:
+        tf.errors.OpError: in all that it does, if that cannot be written.
     """
 
-    def __init__(self, folder, graph, step):
-        self._folder = folder
-        self._writer = tf.summary.FileWriter(folder, graph, filename_suffix=f".step{step}")
-        self._window = []
-        self._step = 0
+    def __init__(self, folder, step):
+        # Not tf.summary.FileWriter: the thread that writes for it dies of a full disk, and nobody is told.
+        self._writer = tf.io.TFRecordWriter(new_event_file(folder, step))
+        self._write(file_version="brain.Event:2")
+        if step:
+            self._write(step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
-    def step(self, step, **scalars):
-        """One step: its loss and accuracy, before its update, and its learning rate."""
-        self._step = step
-        self._window.append(scalars)
-        if step % WINDOW == 0:
-            self._write_window()
+    def graph(self, graph):
+        """The tf.Graph to show."""
+        self._write(graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
+
+    def scalars(self, step, scalars):
+        """A point of each curve: {tag: value}."""
+        values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(scalars.items())]
+        self._write(step, summary=tf.Summary(value=values))
+
+    def histograms(self, step, summary):
+        """A serialized summary of histograms."""
+        self._write(step, summary=tf.Summary.FromString(summary))
 
     def settings(self, step, settings):
         """The run's settings, as a table and for the page that compares runs."""
@@ -47,8 +54,9 @@ class TensorBoardLogger:
         rows += ["| {} | {} |".format(name, str(value).replace("|", "\\|")) for name, value in values.items()]
         text = tf.make_tensor_proto("\n".join(rows), tf.string)
         kind = tf.SummaryMetadata(plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text"))
-        self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag="settings", metadata=kind, tensor=text)]), step)
-        self._add(session_start_pb(values), step)
+        value = tf.Summary.Value(tag="settings", metadata=kind, tensor=text)
+        self._write(step, summary=tf.Summary(value=[value]))
+        self._write_serialized(step, session_start_pb(values))
 
     def layout(self, step):
         """Charts with training and validation in one, of loss and of accuracy."""
@@ -60,51 +68,48 @@ class TensorBoardLogger:
             curves = layout_pb2.MultilineChartContent(tag=[f"train_{name}", f"val_{name}"])
             charts.append(layout_pb2.Chart(title=title, multiline=curves))
         layout = layout_pb2.Layout(category=[layout_pb2.Category(title="training and validation", chart=charts)])
-        self._add(layout_summary(layout), step)
+        self._write_serialized(step, layout_summary(layout))
 
-    def _add(self, summary, step):
-        """TensorBoard's own summaries are of its own protocol buffers."""
-        self._writer.add_summary(tf.Summary.FromString(summary.SerializeToString()), step)
-
-    def epoch(self, step, histograms, **scalars):
-        """The end of an epoch: a summary of histograms, and the scalars of validation."""
-        self._writer.add_summary(histograms, step)
-        self._write(step, scalars)
-        with writable("tensorboard_dir", self._folder):
-            self._writer.flush()  # so that curves and checkpoint agree if the run is killed
+    def flush(self):
+        self._writer.flush()
 
     def close(self):
-        self._write_window()
-        with writable("tensorboard_dir", self._folder):
-            self._writer.close()
+        self._writer.close()
 
-    def _write_window(self):
-        if self._window:
-            means = {tag: np.mean([scalars[tag] for scalars in self._window]) for tag in self._window[0]}
-            self._write(self._step, means)
-        self._window = []
+    def _write_serialized(self, step, summary):
+        """TensorBoard's own summaries are of its own protocol buffers."""
+        self._write(step, summary=tf.Summary.FromString(summary.SerializeToString()))
 
-    def _write(self, step, scalars):
-        values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(scalars.items())]
-        self._writer.add_summary(tf.Summary(value=values), step)
+    def _write(self, step=0, **content):
+        self._writer.write(tf.Event(wall_time=time.time(), step=step, **content).SerializeToString())
 
 
-def new_run_folder(tensorboard_dir, data_path):
+def new_event_file(folder, step):
+    """A free name, after those that are there: TensorBoard reads the files in the order of their names."""
+    second = int(time.time())
+    while True:
+        path = os.path.join(folder, f"events.out.tfevents.{second:010d}.{socket.gethostname()}.step{step:09d}")
+        if not os.path.exists(path):
+            return path
+        second += 1
+
+
+def new_run_folder(tensorboard_dir, data_path, checkpoint_dir):
     """Make a folder named by the time and the data, 20201231-235959-flowers for flowers/train.
 
-    If that time is taken, it is the next free second.
+    If that time is taken, there or in checkpoint_dir, it is the next free second.
     """
     parts = [part for part in os.path.abspath(data_path).split(os.sep) if part not in ("", "train", "test")]
     data = re.sub("[^A-Za-z0-9._-]", "_", parts[-1] if parts else "data")[:40]
     second = time.time()
     while True:
-        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(second))
-        folder = os.path.join(tensorboard_dir, f"{name}-{data}")
-        try:
-            os.makedirs(folder)
-            return folder
-        except FileExistsError:
-            second += 1
+        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(second)) + f"-{data}"
+        folder = os.path.join(tensorboard_dir, name)
+        if not os.path.exists(os.path.join(checkpoint_dir, name)):
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(folder)
+                return folder
+        second += 1
 
 
 def utf8(value):

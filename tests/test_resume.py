@@ -1,0 +1,432 @@
+"""Interrupted runs go on as if they had never been interrupted; no run takes anything from another."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import run
+from convert.freeze import export_checkpoint
+from src import config
+from src.errors import InputError
+from src.settings import settings
+from src.signals import HeldSignals
+from src.tf1 import tf
+from tests import chaos
+from tests.conftest import FIXTURES, REPOSITORY, load_graph, python, run_py
+from trainer import Trainer
+from utils.checkpoints import find_checkpoint, read_weights
+from utils.files import remove_leftovers
+from utils.runs import find_run
+
+
+@pytest.fixture
+def few_images(folders, in_tmp_path):
+    """Settings for a run of 5 steps an epoch, with augmentation, whose checkpoints are often in the middle of one."""
+    path = folders({"cat": 25, "dog": 25})
+    return vars(settings(train_path=path, img_size=16, batch_size=8, augment="crop+flip", num_epoch=4, cache_mb=0))
+
+
+def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
+    """Let the training end with an error when it has done a step."""
+    train_step = Trainer._train_step
+
+    def interrupted(trainer, batch, reporter):
+        train_step(trainer, batch, reporter)
+        if trainer.step == step:
+            raise error
+
+    monkeypatch.setattr(Trainer, "_train_step", interrupted)
+
+
+def straight_and_resumed(given, monkeypatch, steps):
+    """Train in the folder `straight`; and in `resumed`, with an interruption after each of these steps."""
+    for name in ("straight", "resumed"):
+        os.mkdir(name)
+    os.chdir("straight")
+    trainer = Trainer(**given)
+    trainer.optimize()
+    trainer.export()
+    os.chdir("../resumed")
+    resume = False
+    for step in steps:
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, step)
+            with pytest.raises(KeyboardInterrupt):
+                Trainer(resume, **({} if resume else given)).optimize()
+        resume = True
+    trainer = Trainer(resume=True)
+    trainer.optimize()
+    trainer.export()
+    os.chdir("..")
+    return chaos.differences("straight", "resumed", given["model_arch"])
+
+
+def test_an_interrupted_run_ends_as_one_that_never_was(few_images, monkeypatch):
+    """Before, at and after the end of an epoch, twice in one, and after the last step of all."""
+    assert straight_and_resumed(few_images, monkeypatch, [3, 5, 7, 8, 11, 20]) == []
+
+
+def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, monkeypatch):
+    given = dict(few_images, model_arch="mobilenetv2", img_size=32, width=0.35, weight_decay=4e-5, num_epoch=2)
+    for name in ("checkpoint_dir", "weight_dir", "tensorboard_dir"):
+        del given[name]
+    with pytest.raises(InputError, match="found no checkpoint in checkpoints/lenet5 "):
+        Trainer(resume=True)
+    monkeypatch.setitem(vars(config), "model_arch", "mobilenetv2")
+    assert straight_and_resumed(given, monkeypatch, [3]) == []
+
+
+def test_a_comparison_of_runs_finds_a_difference(few_images):
+    for name, seed in (("one", 0), ("two", 1)):
+        os.mkdir(name)
+        os.chdir(name)
+        trainer = Trainer(**dict(few_images, seed=seed))
+        trainer.optimize(1)
+        trainer.export()
+        os.chdir("..")
+    found = chaos.differences("one", "two", "lenet5")
+    assert {"graph", "fc3/bias", "fc3/bias/Adam_1", "history", "curve train_loss", "curve val_loss"} <= set(found)
+
+
+def test_five_sigkills_change_nothing():
+    assert chaos.prove("lenet5", kills=5, seed=1) == []
+
+
+def test_a_checkpoint_is_written_whenever_so_many_minutes_have_passed(few_images, monkeypatch):
+    trainer = Trainer(**dict(few_images, checkpoint_minutes=1e-9))
+    saved, save = [], trainer.save
+
+    def noting_save(reporter):
+        save(reporter)
+        saved.append(os.path.basename(trainer.last_checkpoint))
+
+    monkeypatch.setattr(trainer, "save", noting_save)
+    trainer.optimize(1)
+    assert saved == [f"lenet5-{step}" for step in (1, 2, 3, 4, 5, 5)]
+    assert find_run("checkpoints/lenet5").best() == trainer.last_checkpoint
+
+
+def test_num_epoch_is_the_total_and_early_stopping_goes_on_counting(few_images, monkeypatch):
+    trainer = Trainer(**few_images)
+    trainer.optimize(2)
+    trainer = Trainer(resume=True, num_epoch=3)
+    trainer.optimize()
+    assert (trainer.epoch, len(trainer.history)) == (3, 3)
+    trainer.history = [dict(entry, val_loss=float(entry["epoch"])) for entry in trainer.history]  # it has risen
+    trainer.checkpoints._write_record(trainer.history)
+    trainer = Trainer(resume=True, num_epoch=9, early_stopping=3)
+    monkeypatch.setattr(trainer, "evaluate", lambda data: (5.0, 0.5))
+    assert [entry["epoch"] for entry in trainer.optimize()] == [1, 2, 3, 4]
+    trainer = Trainer(resume=True, num_epoch=6, early_stopping=None)
+    trainer.optimize()
+    assert trainer.epoch == 6
+
+
+@pytest.mark.parametrize("given, expected", [
+    ({"lr": 0.02}, "setting lr: found 0.02, expected 0.01, as in checkpoints/lenet5/"),
+    ({"seed": 1}, "setting seed: found 1, expected 0"),
+    ({"batch_size": 4}, "setting batch_size: found 4, expected 8"),
+    ({"img_size": 20}, "setting img_size: found 20, expected 16"),
+    ({"classes": ["dog", "cat"]}, "setting classes: found"),
+    ({"validation_size": 0.5}, "setting validation_size: found 0.5"),
+    ({"model_arch": "mobilenetv2"}, "setting checkpoint_dir: found no checkpoint in checkpoints/mobilenetv2"),
+    ({"model_arch": "mobilenetv2", "checkpoint_dir": "checkpoints/lenet5"}, "setting model_arch: found 'mobilenetv2'"),
+    ({"checkpoint_dir": "nowhere"}, "setting checkpoint_dir: found no checkpoint in nowhere"),
+])  # fmt: skip
+def test_what_no_longer_fits_is_refused(few_images, given, expected):
+    Trainer(**few_images).optimize(1)
+    with pytest.raises(InputError, match=expected):
+        Trainer(resume=True, **given)
+
+
+def test_a_data_set_may_move_but_not_change(few_images):
+    Trainer(**few_images).optimize(1)
+    os.rename("train", "moved")
+    trainer = Trainer(resume=True, train_path="moved", num_epoch=2)
+    trainer.optimize()
+    assert trainer.epoch == 2
+    os.remove("moved/cat/003.png")
+    with pytest.raises(InputError, match="setting train_path: found other images in moved, expected those that"):
+        Trainer(resume=True)
+
+
+def test_folders_are_those_given_and_never_those_of_the_record(few_images):
+    Trainer(**dict(few_images, weight_dir="../outside", tensorboard_dir="../outside")).optimize(1)
+    trainer = Trainer(resume=True, num_epoch=2)
+    assert trainer.config.weight_dir == "weights/lenet5" and trainer.run_folder.startswith("graphs/lenet5/")
+
+
+@pytest.mark.parametrize("damage", ["data", "index", "truncated"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(few_images, capsys, damage):
+    trainer = Trainer(**few_images)
+    trainer.optimize(2)
+    expected = trainer.session.run("fc1/kernel:0")
+    prefix = trainer.last_checkpoint
+    path = f"{prefix}.index" if damage == "index" else f"{prefix}.data-00000-of-00001"
+    with open(path, "r+b") as file:
+        if damage == "truncated":
+            file.truncate(1000)
+        else:
+            file.seek(40)
+            file.write(b"\xff\xff\xff\xff")
+    trainer = Trainer(resume=True)
+    assert (trainer.epoch, trainer.step) == (1, 5)
+    assert f"note: checkpoint: found {prefix}" in capsys.readouterr().err
+    trainer.optimize(1)
+    assert np.array_equal(trainer.session.run("fc1/kernel:0"), expected)
+
+
+def test_a_record_that_was_not_written_gives_way_to_the_one_before(few_images, monkeypatch):
+    """Killed between the weights and their record, at a name that an earlier attempt used: nothing is mixed up."""
+    trainer = Trainer(**few_images)
+    trainer.optimize(1)
+    monkeypatch.setattr(trainer.checkpoints, "_write_record", lambda history: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.optimize(1)
+    trainer = Trainer(resume=True)
+    assert trainer.step == 5
+    trainer.optimize(1)
+    assert trainer.step == 10
+
+
+@pytest.mark.parametrize("runtime", ["1.14", "2.21"])
+def test_a_run_of_either_runtime_is_resumed_on_this_one(in_tmp_path, runtime):
+    """A fixture: a run interrupted in its second epoch, and the logits that its own runtime ended with."""
+    folder = os.path.join(FIXTURES, f"tensorflow-{runtime}", "interrupted")
+    shutil.copytree(folder, "work")
+    os.chdir("work")
+    trainer = Trainer(resume=True)
+    assert (trainer.epoch, trainer.position) == (1, 1)
+    trainer.optimize()
+    answer = np.load("answer.npz")
+    logits = trainer.session.run(trainer.model.getOutput(), {trainer.x: answer["images"]})
+    np.testing.assert_allclose(logits, answer["logits"], atol=1e-4)
+    assert [entry["loss"] for entry in trainer.history] == pytest.approx(answer["losses"].tolist(), abs=1e-5)
+
+
+def test_nothing_to_resume(few_images):
+    with pytest.raises(InputError, match="checkpoint_dir: found no checkpoint in checkpoints/lenet5 that run.json"):
+        Trainer(resume=True)
+    shutil.copytree(os.path.join(FIXTURES, "tensorflow-2.21", "checkpoints"), "checkpoints/lenet5")
+    with pytest.raises(InputError, match="found no checkpoint to resume in checkpoints/lenet5, expected one that this"):
+        Trainer(resume=True)
+
+
+def test_a_new_run_takes_nothing_from_an_old_one(few_images, capsys):
+    first = Trainer(**few_images)
+    first.optimize(1)
+    graph = load_graph(first.export())
+    for path in ("lenet5.tflite", "lenet5-int8.tflite", "lenet5.onnx"):
+        open(f"weights/lenet5/{path}", "w").close()
+    os.makedirs("weights/lenet5/lenet5-savedmodel/1")
+    before = read_weights("checkpoint", first.last_checkpoint)
+    second = Trainer(**dict(few_images, seed=1))
+    second.optimize(1)
+    second.export()
+    name = os.path.basename(first.run_folder)
+    assert f"moved the graph of another run to weights/lenet5/{name}" in capsys.readouterr().out
+    assert sorted(os.listdir("weights/lenet5")) == sorted([name, "labels.txt", "lenet5.json", "lenet5.pb"])
+    assert sorted(os.listdir(f"weights/lenet5/{name}")) == [
+        "labels.txt", "lenet5-int8.tflite", "lenet5-savedmodel", "lenet5.json", "lenet5.onnx", "lenet5.pb",
+        "lenet5.tflite",
+    ]  # fmt: skip
+    assert load_graph(f"weights/lenet5/{name}/lenet5.pb") == graph
+    after = read_weights("checkpoint", first.last_checkpoint)
+    assert all(np.array_equal(before[variable], after[variable]) for variable in before)
+    assert tf.train.latest_checkpoint("checkpoints/lenet5") == second.last_checkpoint
+    assert find_checkpoint("x", "checkpoints/lenet5") == second.last_checkpoint
+
+    assert run.main(["runs"]) == 0
+    heading, one, two = capsys.readouterr().out.splitlines()
+    assert heading.split()[:4] == ["run", "model", "images", "epochs"]
+    assert one.split()[:2] == [name, "lenet5"] and one.endswith(f"  weights/lenet5/{name}/lenet5.pb")
+    assert one.split()[3:6] == ["1", "of", "1"] and one.split()[6] == f"{first.history[0]['val_acc']:.4f}"
+    assert two.endswith("  weights/lenet5/lenet5.pb")
+
+    export_checkpoint(run=name)
+    assert load_graph("weights/lenet5/lenet5.pb") == graph
+    assert os.path.exists(f"weights/lenet5/{os.path.basename(second.run_folder)}/lenet5.pb")
+    with pytest.raises(InputError, match=f"--run: found no run 2020 with checkpoints in .*, expected one of {name}, "):
+        export_checkpoint(run="2020")
+
+
+def test_as_many_old_runs_are_kept_as_is_said(few_images, capsys):
+    trainers = [Trainer(**dict(few_images, keep_runs=keep)) for keep in (None, None, None, 1)]
+    for trainer in trainers:
+        trainer.optimize(1)
+    names = [os.path.basename(trainer.run_folder) for trainer in trainers]
+    assert sorted(set(os.listdir("checkpoints/lenet5")) - {"lock", "checkpoint"}) == names[2:]
+    assert f"deleted checkpoints/lenet5/{names[0]}, as keep_runs is 1" in capsys.readouterr().out
+    assert sorted(os.listdir("graphs/lenet5")) == names
+
+
+def test_a_second_training_into_the_same_folder_is_refused(few_images, monkeypatch):
+    refused = []
+
+    def begin_another(trainer, data):
+        with pytest.raises(InputError) as caught:
+            Trainer(**few_images).optimize(1)
+        refused.append(str(caught.value))
+        done = python("-c", "from trainer import Trainer; Trainer(resume=True).optimize()", cwd=os.getcwd())
+        refused.append(done.stderr)
+        return 1.0, 0.5
+
+    trainer = Trainer(**few_images)
+    trainer.optimize(1)
+    monkeypatch.setattr(Trainer, "evaluate", begin_another)
+    trainer.optimize(1)
+    expected = f"checkpoint_dir: found checkpoints/lenet5 in use by a training with process id {os.getpid()}, expected"
+    assert len(refused) == 2 and all(expected in text for text in refused)
+
+
+def test_training_works_in_another_thread(few_images):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(Trainer(**few_images).optimize(1)))
+    thread.start()
+    thread.join()
+    assert len(results[0]) == 1
+
+
+def test_the_first_signal_waits_and_the_second_does_not():
+    with pytest.raises(KeyboardInterrupt), HeldSignals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+        signals.check()
+        reached = False
+    assert reached
+    with pytest.raises(KeyboardInterrupt), HeldSignals():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = False
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert not reached
+    with pytest.raises(SystemExit) as ended, HeldSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as it was before
+
+
+def test_a_signal_comes_between_two_steps(few_images, monkeypatch):
+    """So that the checkpoint holds all of a step or nothing of it."""
+    run_session, counted = tf.Session.run, []
+
+    def run_and_signal(session, fetches, *arguments, **options):
+        result = run_session(session, fetches, *arguments, **options)
+        if isinstance(fetches, list) and len(fetches) == 4:
+            counted.append(fetches)
+            if len(counted) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    trainer = Trainer(**few_images)
+    monkeypatch.setattr(tf.Session, "run", run_and_signal)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.optimize()
+    assert (trainer.step, trainer.position, len(trainer.window)) == (3, 3, 3)
+    assert trainer.last_checkpoint.endswith("lenet5-3")
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_run(few_images):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead, alive = process.pid, os.getppid()
+    os.makedirs("weights/lenet5")
+    os.makedirs(f"weights/lenet5/partial-{dead}-abc/lenet5-savedmodel")
+    for pid in (dead, alive):
+        open(f"weights/lenet5/lenet5.pb.partial-{pid}", "w").close()
+    Trainer(**few_images).optimize(1)
+    assert os.listdir("weights/lenet5") == [f"lenet5.pb.partial-{alive}"]
+    folder = find_run("checkpoints/lenet5").folder
+    for name in ("lenet5-9.index.tempstate123", "lenet5-9.data-00000-of-00001"):
+        open(os.path.join(folder, name), "w").close()
+    open(os.path.join(folder, f"run.json.partial-{dead}"), "w").close()
+    open(os.path.join(folder, "notes.txt"), "w").close()
+    Trainer(resume=True, num_epoch=2).optimize()
+    left = {name.split(".")[0] for name in os.listdir(folder)}
+    assert left == {"lenet5-5", "lenet5-10", "run", "notes"}
+    remove_leftovers("nowhere")
+
+
+def test_ctrl_c_names_the_command_that_goes_on(few_images, monkeypatch, capsys):
+    given = ["--train_path", few_images["train_path"], "--img_size", "16", "--batch_size", "8", "--num_epoch", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(run.sys, "executable", "/nowhere/python")
+        interrupt_at(patch, 7)
+        assert run.main([*given, "--checkpoint_dir", "my checkpoints"]) == 130
+    output = capsys.readouterr().out
+    assert "to go on:     python run.py --resume --checkpoint_dir 'my checkpoints'\n" in output
+    assert run.main(["--resume", "--checkpoint_dir", "my checkpoints"]) == 0
+    output = capsys.readouterr().out
+    assert "lenet5-7: 1 of 2 epochs are done" in output and "epoch 2/2: " in output
+    assert run.main(["--resume", "--checkpoint_dir", "my checkpoints"]) == 0  # there is nothing left but to export
+    assert "2 of 2 epochs are done" in capsys.readouterr().out
+
+
+def test_a_copied_folder_of_checkpoints_is_that_of_the_copy(in_tmp_path):
+    """TensorFlow's list in it may hold absolute paths, which lead to the original."""
+    for name in ("original", "copy"):
+        shutil.copytree(os.path.join(FIXTURES, "tensorflow-2.21", "checkpoints"), name)
+        with open(os.path.join(name, "checkpoint"), "w") as file:
+            file.write(f'model_checkpoint_path: "{os.path.abspath("original")}/lenet5-3"\n')
+    assert find_checkpoint("x", "copy") == "copy/lenet5-3"
+
+
+def test_broken_weights_are_neither_saved_nor_exported(few_images):
+    trainer = Trainer(**few_images)
+    trainer.optimize(1)
+    good = trainer.last_checkpoint
+    with trainer.graph.as_default():
+        (bias,) = [variable for variable in tf.trainable_variables() if variable.op.name == "fc3/bias"]
+        spoil = tf.assign(bias, [np.nan, 1.0])
+    trainer.session.run(spoil)
+    with pytest.raises(FloatingPointError, match=f"found nan at step 6, learning rate 0.01, .* checkpoint is {good};"):
+        trainer.optimize(1)
+    with pytest.raises(FloatingPointError, match="weights: found some that are no finite numbers at step 6"):
+        trainer.save()
+    assert find_run("checkpoints/lenet5").newest() == good
+    with pytest.raises(InputError, match="weights: found some in conv1/kernel that are no finite numbers"):
+        trainer.export(last=True)
+    trainer.export()
+    with open("weights/lenet5/lenet5.json") as file:
+        assert json.load(file)["run"]["checkpoint"] == good
+
+
+@pytest.mark.parametrize("sent, delays", [(signal.SIGINT, (0.3, 1.2, 2.4)), (signal.SIGTERM, (0.7, 1.8))])
+def test_a_signal_at_any_moment_of_the_start_ends_in_its_exit_code(few_images, sent, delays):
+    """Also while TensorFlow is imported and the graph is built. Before run.py is read it is Python's own affair."""
+    for delay in delays:
+        process = subprocess.Popen(
+            [sys.executable, os.path.join(REPOSITORY, "run.py"), "--train_path", few_images["train_path"],
+             "--batch_size", "8", "--num_epoch", "100000"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(delay)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == ({signal.SIGINT: 130, signal.SIGTERM: 143}[sent], "")
+
+
+def test_a_second_ctrl_c_does_no_harm(few_images):
+    process = subprocess.Popen(
+        [sys.executable, os.path.join(REPOSITORY, "run.py"), "--train_path", few_images["train_path"], "--batch_size",
+         "8", "--num_epoch", "100000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while not process.stdout.readline().startswith("epoch 3"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    done = run_py("--resume", "--num_epoch", "4", cwd=os.getcwd())
+    assert done.returncode == 0, done.stderr
