@@ -86,6 +86,7 @@ class Trainer:
         self.saved = (0, 0)  # step and epoch of the last checkpoint
         self.saved_time = time.monotonic()
         self.last_checkpoint = None
+        self.last_epoch = self.config.num_epoch
         self.resumed = False
         self.signals = HeldSignals()
         self.run_folder = None
@@ -179,8 +180,9 @@ class Trainer:
         )
 
     def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
-        """Train for `num_epoch` more epochs, validating and saving after each; without `num_epoch`, for those of
-        config.num_epoch that are left, or as many again if none is.
+        """Train for `num_epoch` more epochs, validating and saving after each.
+
+        Without `num_epoch`, for config.num_epoch; of a run that is resumed, for those that are left of them.
 
         Returns the history, which the file history.csv in the run's folder holds as well, as it grows.
 
@@ -264,9 +266,9 @@ class Trainer:
         )
         self.step += 1
         self.position += 1
+        self.last_rate = float(scalars["learning_rate"])
         self._check_finite(loss)
         self.sums = [self.sums[0] + float(loss), self.sums[1] + float(accuracy)]
-        self.last_rate = float(scalars["learning_rate"])
         reporter.step(self.step, batch, float(loss), float(accuracy), scalars)
 
     def _check_finite(self, loss):
@@ -309,6 +311,8 @@ class Trainer:
             self._stop("weights: found some that are no finite numbers")
         if reporter:
             reporter.flush()
+        elif self.checkpoints is None:  # the steps were done by hand
+            self._make_folders()
         progress = {"epoch": self.epoch, "position": self.position, "sums": self.sums, "seconds": self.seconds}
         progress.update(window=reporter.window if reporter else self.window)
         progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint)

@@ -38,6 +38,8 @@ def write_atomically(contents, make_way=None):
         for path, content in contents.items():
             with open(partial[path], "wb") as file:
                 file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())  # or a power failure could leave an empty file of that name
         if make_way:
             make_way()
         for path in contents:
