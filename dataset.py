@@ -177,8 +177,9 @@ def fingerprint(paths, labels):
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def describe(data, classes):
-    """What read_train_sets found, in a line or two."""
+def describe(data, config):
+    """What read_train_sets found, in some lines, with a note if what evaluation needs is missing."""
+    classes = config.classes
     counts = np.bincount(np.concatenate([data.train.labels, data.valid.labels]), minlength=len(classes))
     few, many = counts.argmin(), counts.argmax()
     text = f"{data.train.num_examples} images to train on, {data.valid.num_examples} to validate on; "
@@ -188,6 +189,10 @@ def describe(data, classes):
         kinds = sorted(data.passed_over.items(), key=lambda item: (-item[1], item[0]))
         kinds = ", ".join(f"{count} {kind}" + ("s" if kind == "folder" and count > 1 else "") for kind, count in kinds)
         lines.append(escape_control_characters(f"passed over in the class folders: {kinds}"))
+    for folder in [config.test_path] + [os.path.join(config.test_path, name) for name in classes]:
+        if not os.path.isdir(folder):
+            note = f"note: setting test_path: found no folder {folder}; evaluate will need one, by --test_path"
+            return "\n".join(lines + [escape_control_characters(note)])
     return "\n".join(lines)
 
 

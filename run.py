@@ -6,7 +6,7 @@
   python run.py predict IMAGE ...    classify images, or all those in a folder, with the exported graph
   python run.py --resume             go on with the newest run, where it was interrupted
   python run.py runs                 list the runs: model, data, epochs, accuracy, where the graph is, megabytes
-  python run.py export               export the best checkpoint, without training; --last: the newest; --run NAME
+  python run.py export               export the best checkpoint of the newest run, without training
   python run.py summary              the layers of model_arch, their parameters and multiply-adds
   python run.py prepare digits       make a data set: data/digitspng, 1,797 handwritten digits, no download
   python run.py prepare cifar10      make a data set: data/cifar10png, 60,000 photos, downloads 170 MB
@@ -26,6 +26,7 @@ from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
 from src.settings import FOLDERS, RULES, settings
 from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, option, program
+from utils.files import locked, make_writable
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
 # run of the weights had them; settings that a verb does not take belong to the weights, which bring theirs.
@@ -74,16 +75,26 @@ EXPORT_SETTINGS = ("model_arch", "checkpoint_dir", "weight_dir")
 
 
 @verb(
-    [option("--resume", help="go on with the newest run of model_arch, where it was interrupted", action="store_true")],
+    [
+        option(
+            "--resume", help="go on with the newest run of model_arch, where it was interrupted", action="store_true"
+        ),
+        option("--run", help="with --resume: that run, by the name that python run.py runs lists", metavar="NAME"),
+    ],
     settings=RULES,
     usage="[--resume] [--SETTING VALUE ...]",
 )
-def train(resume=False, **given):
+def train(resume=False, run=None, **given):
     """Train for num_epoch epochs, then export the best of them."""
-    settings(**given)  # what is wrong with them is said before TensorFlow is imported, which takes seconds
+    if run is not None and not resume:
+        raise InputError(f"--run: found {run} without --resume, expected both")
+    now = settings(**given)  # what is wrong is said before TensorFlow is imported, which takes seconds
+    make_writable("checkpoint_dir", now.checkpoint_dir)
+    with locked("checkpoint_dir", now.checkpoint_dir):
+        pass
     from trainer import Trainer
 
-    trainer = Trainer(resume=resume, **given)
+    trainer = Trainer(resume=resume and (run or True), **given)
     try:
         if trainer.epochs_left():
             trainer.optimize()
@@ -112,7 +123,8 @@ def print_stopped(trainer, given):
         return "".join(f" --{name} {shlex.quote(str(given[name]))}" for name in names if name in given)
 
     say(f"stopped; saved {trainer.last_checkpoint}")
-    say(f"to go on:     {program('python')} run.py --resume{options(['model_arch', *FOLDERS])}")
+    name = os.path.basename(trainer.checkpoints.folder)
+    say(f"to go on:     {program('python')} run.py --resume --run {name}{options(['model_arch', *FOLDERS])}")
     say(f"to export it: {program('python')} run.py export --last{options(VERBS['export'].settings)}")
 
 
@@ -120,7 +132,7 @@ def print_stopped(trainer, given):
     [
         WEIGHTS,
         option(
-            "--checkpoint", help="a checkpoint instead, such as checkpoints/lenet5/RUN/lenet5-1312", metavar="PREFIX"
+            "--checkpoint", help="a checkpoint instead, such as checkpoints/lenet5/RUN/lenet5-1110", metavar="PREFIX"
         ),
         TRUST_GRAPH,
     ],
@@ -136,7 +148,6 @@ def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
     from convert.freeze import frozen_graph, graph_path, make_metadata
     from dataset import read_test_set
     from utils.checkpoints import Checkpoints
-    from utils.files import make_writable
     from utils.predictor import Predictor, image_settings, load
     from utils.report import predict_dataset, write_report
     from utils.tensorboard import new_run_folder
@@ -150,12 +161,18 @@ def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
     data = read_test_set(config)
     probabilities = predict_dataset(predictor, data)
     folder = predictor.metadata["run"].get("run_folder")
-    if folder is None or os.path.realpath(os.path.dirname(folder)) != os.path.realpath(now.tensorboard_dir):
+    if not is_in(now.tensorboard_dir, folder):
         folder = new_run_folder(now.tensorboard_dir, config.test_path, now.checkpoint_dir)  # of a graph from elsewhere
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
     print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes))
     print(f"written to {folder}: evaluation.txt, predictions.csv, confusion.png, mistakes.png")
+
+
+def is_in(folder, path):
+    """Whether a path, if there is one, is that of a file or folder in a folder."""
+    parent, name = os.path.split(path or "")
+    return name not in ("", os.curdir, os.pardir) and os.path.realpath(parent) == os.path.realpath(folder)
 
 
 @verb(
@@ -192,12 +209,16 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
     EXPORT_SETTINGS,
 )
 def export(last=False, run=None, **given):
-    """Export the best checkpoint of the newest run, without training."""
+    """Export the best checkpoint of a run, without training, to where evaluate, predict and convert take it from."""
     settings(**given)
     from convert.freeze import export_checkpoint
 
     graph, origin = export_checkpoint(last, run, **given)
-    validated = "not validated" if origin["val_acc"] is None else f"validation accuracy {origin['val_acc']:.4f}"
+    validated = (
+        "stopped before it was validated"
+        if origin["val_acc"] is None
+        else f"validation accuracy {origin['val_acc']:.4f}"
+    )
     say(f"graph            {graph}")
     say(f"from checkpoint  {origin['checkpoint']}, {validated}")
 

@@ -8,14 +8,14 @@ T.export()
 import math
 import os
 import time
-from typing import List, Optional, Tuple
+from typing import List, Optional, Tuple, Union
 
 import numpy as np
 
 from convert.freeze import freeze
 from dataset import DataSet, describe, read_train_sets
 from models import build
-from src.errors import InputError, escape_control_characters, say
+from src.errors import InputError, say
 from src.settings import check
 from src.signals import HeldSignals
 from src.tf1 import describe_device, open_session, tf
@@ -23,7 +23,7 @@ from utils.checkpoints import Checkpoints, inherit_settings, load_pretrained, re
 from utils.files import locked, make_writable, remove_leftovers
 from utils.loader import inference_batch
 from utils.reporter import Reporter
-from utils.runs import delete_old_runs, find_interrupted, run_folders, write_index
+from utils.runs import delete_old_runs, find_interrupted, list_runs, write_index
 from utils.tensorboard import new_run_folder
 
 
@@ -31,8 +31,8 @@ class Trainer:
     """Learns to classify the images under config.train_path. Owns its graph and its session.
 
     Args:
-        resume: go on with the newest run in checkpoint_dir, from its newest whole checkpoint, as if it had never been
-            interrupted. The settings are those that it had.
+        resume: True: go on with the newest run in checkpoint_dir, from its newest whole checkpoint, as if it had never
+            been interrupted; or the name of a run. The settings are those that it had.
         given: settings that differ from src/config.py for this Trainer, such as Trainer(batch_size=64). For a run that
             is resumed: num_epoch, in total, and others that change nothing in what it learns.
 
@@ -50,10 +50,10 @@ class Trainer:
             resume.
     """
 
-    def __init__(self, resume: bool = False, **given):
+    def __init__(self, resume: Union[bool, str] = False, **given):
         self.checkpoints = prefix = None
         if resume:
-            self.config, self.checkpoints, prefix = find_interrupted(given)
+            self.config, self.checkpoints, prefix = find_interrupted(given, None if resume is True else resume)
         else:
             self.config = inherit_settings(given)
         config = self.config
@@ -78,7 +78,7 @@ class Trainer:
         self.position = 0  # steps done in the epoch that is not done yet
         self.sums = [0.0, 0.0]  # over these steps: of loss and accuracy
         self.seconds = 0.0  # that they took
-        self.window = []  # scalars of the steps that no point of TensorBoard's curves has yet
+        self.window = {}  # sums of the scalars of the steps that no point of TensorBoard's curves has yet
         self.step = 0  # steps done in all
         self.val_loss = self.val_acc = None  # of the weights as they are now, if they were validated
         self.history = []
@@ -101,7 +101,7 @@ class Trainer:
             self._build_optimizer()
             self.saver = tf.train.Saver()
             self.session = open_session(self.config.device)
-            self._introduce()
+            say(f"{describe_device(self.session)}\n{describe(self.data, self.config)}")
             self.session.run(tf.global_variables_initializer())
 
     def _restore(self, prefix):
@@ -109,8 +109,10 @@ class Trainer:
         entry = self.checkpoints.entry(prefix)
         progress = entry["progress"]
         if progress["fingerprint"] != self.data.fingerprint:
-            expected = f"expected those that {self.checkpoints.folder} learned from"
+            expected = f"expected the same as when {self.checkpoints.folder} began"
             raise InputError(f"setting train_path: found other images in {self.config.train_path}, {expected}")
+        if progress["position"] > self.data.train.num_examples // self.train_batch_size:
+            raise InputError(f"checkpoint {prefix}: found {progress['position']} steps of an epoch, expected fewer")
         with readable("checkpoint", prefix):
             self.saver.restore(self.session, prefix)
         self.epoch, self.position = progress["epoch"], progress["position"]
@@ -121,17 +123,8 @@ class Trainer:
         self.step = int(self.session.run(self.global_step))
         self.saved, self.last_checkpoint, self.resumed = (self.step, self.epoch), prefix, True
         self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
-        say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done")
-
-    def _introduce(self):
-        """Say what the run computes on, and what it learns from."""
-        say(f"{describe_device(self.session)}\n{describe(self.data, self.config.classes)}")
-        test_path = self.config.test_path
-        for folder in [test_path] + [os.path.join(test_path, name) for name in self.config.classes]:
-            if not os.path.isdir(folder):
-                text = f"note: setting test_path: found no folder {folder}; evaluate will need one, by --test_path"
-                say(escape_control_characters(text))
-                break
+        more = "" if self.epochs_left() else "; a larger --num_epoch goes on"
+        say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done{more}")
 
     def _build_networks(self):
         """The network that learns, and one for inference on the same input, which shares its variables."""
@@ -164,10 +157,8 @@ class Trainer:
         with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
             update = adam.apply_gradients(gradients, self.global_step)
         self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
-        finite = [
-            tf.reduce_all(tf.is_finite(variable)) for variable in tf.global_variables() if variable.dtype.is_floating
-        ]
-        self.finite = tf.reduce_all(finite)
+        floats = [variable for variable in tf.global_variables() if variable.dtype.is_floating]
+        self.finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in floats])
         self.histograms = self._summarize_weights()
 
     def _summarize_weights(self):
@@ -189,10 +180,9 @@ class Trainer:
         If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first. Called
         again, it goes on from there.
         """
-        done = 0 if self.resumed and num_epoch is None else self.epoch
-        self.last_epoch = done + check("num_epoch", self.config.num_epoch if num_epoch is None else num_epoch)
+        config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
+        self.last_epoch = done + check("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
         self.resumed = False
-        config = self.config
         with locked("checkpoint_dir", config.checkpoint_dir), HeldSignals() as self.signals:
             self._make_folders()
             with Reporter(self.run_folder, config, self.graph, self.step, self.window) as reporter:
@@ -200,12 +190,16 @@ class Trainer:
                     while not self._is_complete():
                         self._train_epoch(reporter)
                 except (KeyboardInterrupt, SystemExit, InputError):
-                    self.save(reporter)
+                    # A second Ctrl-C may come after a step, but before it is counted: then its loss is lost.
+                    if self.step == self.session.run(self.global_step):
+                        self.save(reporter)
                     raise
                 finally:
                     reporter.draw_curves(self.history)
                     self.window, self.log_error = reporter.window, reporter.error
-            delete_old_runs(config.checkpoint_dir, config.keep_runs)
+                    if not self.last_checkpoint:
+                        self.checkpoints.delete()
+            delete_old_runs(config.checkpoint_dir, self.checkpoints.folder, config.keep_runs)
         return list(self.history)
 
     def epochs_left(self) -> int:
@@ -215,13 +209,19 @@ class Trainer:
     def _make_folders(self):
         """The folders of the run, and none of what killed processes have left in those beside them."""
         config = self.config
-        for folder in [config.checkpoint_dir, config.weight_dir, *run_folders(config.checkpoint_dir)]:
+        folders = [run.folder for run in list_runs(config.checkpoint_dir)]
+        for folder in [config.checkpoint_dir, config.weight_dir, *folders]:
             remove_leftovers(folder)
         if self.run_folder is None:
             self.run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
             self.checkpoints = Checkpoints(os.path.join(config.checkpoint_dir, os.path.basename(self.run_folder)))
-        elif self.last_checkpoint:
+        elif self.checkpoints.has_moved_on():
+            found = f"found that another training has gone on with {self.checkpoints.folder}"
+            raise InputError(f"setting checkpoint_dir: {found} in the meantime; resume it again")
+        if self.last_checkpoint:
             self.checkpoints.delete_after(self.last_checkpoint)
+        else:
+            self.checkpoints.begin()
 
     def _is_complete(self):
         """Whether there is no epoch left, or the validation loss has not fallen for config.early_stopping epochs."""
@@ -277,7 +277,7 @@ class Trainer:
 
     def _stop(self, found):
         """Numbers have gone wrong: raise FloatingPointError."""
-        good = f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "nothing is saved yet"
+        good = f"last good checkpoint: {self.last_checkpoint or 'none yet'}"
         where = f"at step {self.step}, learning rate {self.last_rate:.4g}"
         advice = f"setting lr: found {self.lr}, try a smaller one"
         raise FloatingPointError(f"{found} {where}, expected a number; {good}; {advice}")
@@ -303,7 +303,7 @@ class Trainer:
             InputError: it cannot be written.
         """
         step = int(self.session.run(self.global_step))
-        self.position += step - self.step  # Ctrl-C in a script may come after a step, but before it is counted
+        self.position += step - self.step  # steps may have been done by hand
         self.step = step
         if (step, self.epoch) == self.saved:
             return
@@ -317,9 +317,8 @@ class Trainer:
         progress.update(window=reporter.window if reporter else self.window)
         progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint)
         entry = {"settings": dict(vars(self.config), num_epoch=self.last_epoch), "run_folder": self.run_folder}
-        entry.update(
-            epoch=self.epoch, global_step=step, val_loss=self.val_loss, val_acc=self.val_acc, progress=progress
-        )
+        entry.update(epoch=self.epoch, global_step=step, progress=progress)
+        entry.update(val_loss=self.val_loss, val_acc=self.val_acc)
         name = f"{self.config.model_arch}-{step}"
         self.last_checkpoint = self.checkpoints.save(self.session, self.saver, name, entry, self.history)
         write_index(self.config.checkpoint_dir, self.checkpoints)

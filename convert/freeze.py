@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import filecmp
 import hashlib
 import itertools
 import json
 import os
+import shutil
 import time
 from collections import OrderedDict
 from typing import Dict, Optional
@@ -17,7 +19,7 @@ from src.errors import InputError, say
 from src.settings import settings
 from src.tf1 import tf
 from utils.checkpoints import assign, is_file_name
-from utils.files import PARTIAL, make_writable, write_atomically
+from utils.files import PARTIAL, atomic_folder, make_writable, remove_leftovers, write_atomically
 from utils.predictor import metadata_path, read_metadata
 from utils.runs import find_run
 
@@ -51,6 +53,7 @@ def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
         path: graph,
     }
     with locked_exports(config.weight_dir):
+        remove_leftovers(config.weight_dir)
         write_atomically(contents, make_way=lambda: move_aside(path, metadata["run"]))
     return path
 
@@ -68,25 +71,48 @@ def locked_exports(folder):
 
 
 def move_aside(path, run):
-    """Move a graph that another run exported, and all that was made of it, to a folder with that run's name."""
+    """Move a graph that another run exported, and all that was made of it, to a folder with that run's name.
+
+    The files are copied there as a whole before any is taken away, so that a graph never loses its JSON.
+    """
     if not os.path.exists(path):
         return
     try:
-        metadata = read_metadata(metadata_path(path))
+        exported_by = read_metadata(metadata_path(path))["run"].get("run_folder")
     except InputError:
-        metadata = {"run": {}}
-    if metadata["run"].get("run_folder") == run["run_folder"] is not None:
+        exported_by = None
+    if exported_by == run["run_folder"] is not None:
         return
     folder, stem = os.path.split(os.path.splitext(path)[0])
-    name = os.path.basename(metadata["run"].get("run_folder", ""))
+    name = os.path.basename(exported_by or "")
     if not is_file_name(name):
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(os.path.getmtime(path)))
-    aside = free_name(os.path.join(folder, name))
-    os.makedirs(aside)
-    for file in sorted(os.listdir(folder)):
-        if file == "labels.txt" or file.startswith((f"{stem}.", f"{stem}-")) and not PARTIAL.search(file):
-            os.rename(os.path.join(folder, file), os.path.join(aside, file))
-    say(f"moved the graph of another run to {aside}")
+    files = [file for file in sorted(os.listdir(folder)) if belongs_to(stem, os.path.join(folder, file))]
+    aside = os.path.join(folder, name)
+    if not is_same_file(path, os.path.join(aside, f"{stem}.pb")):  # a copy from before an interruption
+        aside = free_name(aside)
+        with atomic_folder(aside) as partial:
+            for file in files:
+                copy = shutil.copytree if os.path.isdir(os.path.join(folder, file)) else shutil.copy2
+                copy(os.path.join(folder, file), os.path.join(partial, file))
+    for file in set(files) - {"labels.txt", f"{stem}.json", f"{stem}.pb"}:  # these are replaced
+        if os.path.isdir(os.path.join(folder, file)):
+            shutil.rmtree(os.path.join(folder, file))
+        else:
+            os.remove(os.path.join(folder, file))
+    say(f"moved the previous graph, which is of another run, to {aside}")
+
+
+def belongs_to(stem, path):
+    """Whether a file is that of a graph, or was made of it; or the folder with its SavedModel."""
+    name = os.path.basename(path)
+    if os.path.isdir(path):
+        return name == f"{stem}-savedmodel"
+    return name == "labels.txt" or name.startswith((f"{stem}.", f"{stem}-")) and not PARTIAL.search(name)
+
+
+def is_same_file(path, other):
+    return os.path.exists(other) and filecmp.cmp(path, other, shallow=False)
 
 
 def free_name(path):

@@ -55,11 +55,13 @@ def drop_output():
 
 
 def print_error(error):
-    print(f"error: {escape_control_characters(str(error))}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code is there all the same
+        print(f"error: {escape_control_characters(str(error))}", file=sys.stderr, flush=True)
 
 
 def print_note(text):
-    print(f"note: {escape_control_characters(text)}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"note: {escape_control_characters(text)}", file=sys.stderr, flush=True)
 
 
 def escape_control_characters(text):

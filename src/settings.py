@@ -113,9 +113,13 @@ CHECKPOINT_FOLDER = (
 CHECKPOINT = (
     lambda text: None if text == "None" else text,
     lambda value: value is None or _is_name(value),
-    "a checkpoint, such as checkpoints/lenet5/lenet5-1312, or a folder of checkpoints, or None",
+    "a checkpoint, such as checkpoints/lenet5/RUN/lenet5-1312, or a folder of checkpoints, or None",
 )
 
+if not isinstance(config.MODEL_ARCHS, dict) or not all(
+    isinstance(name, str) and _is_integer(size, 1) for name, size in config.MODEL_ARCHS.items()
+):
+    raise InputError("MODEL_ARCHS: expected the names of networks, with the smallest img_size of each")
 RULES = {
     "model_arch": Rule("architecture of the network", *one_of(*config.MODEL_ARCHS)),
     "img_size": Rule("width and height in pixels that images are resized to", *integer(at_least=1, at_most=4096)),
@@ -146,7 +150,7 @@ RULES = {
     "early_stopping": Rule("stop when the validation loss has not fallen for this many epochs; None: never", *EPOCHS),
     "device": Rule("gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU", *one_of("gpu", "cpu")),
     "checkpoint_minutes": Rule("a checkpoint is also written when this many minutes have passed", *POSITIVE),
-    "keep_runs": Rule("earlier runs whose checkpoints are kept; None: all", *RUNS),
+    "keep_runs": Rule("how many earlier runs keep their checkpoints; None: all", *RUNS),
     "checkpoint_dir": Rule("folder for checkpoints", *CHECKPOINT_FOLDER),
     "weight_dir": Rule("folder for the exported graph", *OUTPUT_FOLDER),
     "tensorboard_dir": Rule("folder for TensorBoard logs, one folder per run", *OUTPUT_FOLDER),
@@ -162,7 +166,7 @@ def check(name, value):
         raise InputError(f"setting {name}: unknown setting{did_you_mean(name, RULES)}")
     value = value.tolist() if hasattr(value, "tolist") else value
     if not RULES[name].ok(value):
-        found = " ".join(repr(value).split())
+        found = " ".join(repr(value).split()) if not isinstance(value, int) or abs(value) < 1e30 else "a huge number"
         raise InputError(f"setting {name}: found {found}, expected {RULES[name].expected}")
     return value
 
@@ -228,7 +232,7 @@ def _following_model(values):
 def _model_defaults(model_arch):
     try:
         return dict(config.model_defaults(model_arch))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(in_config(error)) from error
 
 

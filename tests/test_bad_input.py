@@ -67,7 +67,7 @@ def edit_run(**changed):
     """Change the values of every checkpoint in the record of the run."""
     with open(run_file("run.json")) as file:
         record = json.load(file)
-    for name in set(record) - {"history"}:
+    for name in set(record) - {"history", "time"}:
         record[name].update(changed)
     write(run_file("run.json"), json.dumps(record))
 
@@ -139,9 +139,9 @@ BAD = [
     (None, f"{DATA} --checkpoint_dir a*b", "setting checkpoint_dir: found 'a*b', expected the path of a folder"),
     (None, f"{DATA} --weight_dir /dev/null/x", "setting weight_dir: found /dev/null/x, expected a folder that can be"),
     (None, f"{DATA} --tensorboard_dir {JSON}", f"setting tensorboard_dir: found {JSON}, expected a folder that can"),
-    (None, f"{DATA} --resume --lr 0.5", "setting lr: found 0.5, expected 0.01, as in checkpoints/lenet5/2"),
-    (None, f"{DATA} --resume --seed 4", "setting seed: found 4, expected 0, as in checkpoints/lenet5/2"),
-    (None, "--resume --checkpoint_dir new", "setting checkpoint_dir: found no checkpoint in new that run.json"),
+    (None, f"{DATA} --resume --lr 0.5", "setting lr: found 0.5, expected 0.01: checkpoints/lenet5/2"),
+    (None, f"{DATA} --resume --seed 4", "setting seed: found 4, expected 0: checkpoints/lenet5/2"),
+    (None, "--resume --checkpoint_dir new", "setting checkpoint_dir: found no run with checkpoints in new"),
     # data
     (None, "--train_path nowhere", "setting train_path: found no folder nowhere, expected one with a folder of images"),
     (None, "--train_path train/cat", "setting train_path: found no class folder in train/cat, expected a folder of"),
@@ -160,15 +160,19 @@ BAD = [
     (lambda: os.mkdir("empty"), "predict empty", "folder empty: found no images, expected files ending in .png"),
     # checkpoints and their record
     (None, "evaluate --checkpoint nowhere", "checkpoint: found nowhere, expected checkpoints that can be read"),
-    (None, "export --checkpoint_dir train", "setting checkpoint_dir: found no checkpoint in train that run.json"),
+    (None, "export --checkpoint_dir train", "setting checkpoint_dir: found no run with checkpoints in train"),
     (lambda: cut(run_file("*.data*"), 100), "export", "checkpoint: found checkpoints/lenet5/2"),
     (lambda: flip(run_file("*.data*"), 99), "export", "checkpoint: found checkpoints/lenet5/2"),
     (lambda: cut(run_file("*.index"), 0), "export", "checkpoint: found checkpoints/lenet5/2"),
     (lambda: os.remove(run_file("*.data*")), "export", "checkpoint: found checkpoints/lenet5/2"),
-    (lambda: write(run_file("run.json"), "{"), "export", "setting checkpoint_dir: found no checkpoint in checkpoints"),
-    (lambda: write(run_file("run.json"), "[]"), "--resume", "setting checkpoint_dir: found no checkpoint in checkpoin"),
-    (lambda: write(run_file("run.json"), b"\xff\xfe"), "export", "setting checkpoint_dir: found no checkpoint in che"),
-    (lambda: edit_run(settings=[]), "export", "setting checkpoint_dir: found no checkpoint in checkpoints/lenet5 that"),
+    (lambda: write(run_file("run.json"), "{"), "export", "setting checkpoint_dir: found no run with checkpoin"),
+    (lambda: write(run_file("run.json"), "[]"), "--resume", "setting checkpoint_dir: found no run with checkpoints in"),
+    (
+        lambda: write(run_file("run.json"), b"\xff\xfe"),
+        "export",
+        "setting checkpoint_dir: found no run with checkpoints in",
+    ),
+    (lambda: edit_run(settings=[]), "export", "setting checkpoint_dir: found no run with checkpoints in checkpoints"),
     (lambda: edit_run(settings={"img_size": -4}), "export", "checkpoint checkpoints/lenet5/2"),
     (lambda: edit_run(progress={"epoch": "one"}), "--resume", "setting checkpoint_dir: found no checkpoint to resume"),
     # graphs and their JSON
@@ -236,6 +240,9 @@ CONFIG = [
     ("lr = 0.01", "lr = '\udcff'", r"error: src/config.py.*: .*(utf-8|Non-UTF-8)"),
     ("MODEL_ARCHS =", "_MODEL_ARCHS =", r"error: src/config.py.*MODEL_ARCHS"),
     ("        weight_decay = 0.0", "        weight_decay = 1 / 0", r"error: src/config.py, line \d+: division by zero"),
+    ("lr = 0.01", "raise SystemExit(0)", r"error: src/config.py, line \d+: 0"),
+    ("lr = 0.01", "lr = 10**5000", r"error: setting lr: found a huge number, expected a number above 0"),
+    ('{"lenet5": 16,', '{"lenet5": "16",', r"error: src/config.py: MODEL_ARCHS: expected the names of networks"),
     ("def model_defaults", "def _model_defaults", r"error: src/config.py: found no model_defaults"),
     ("lr = 0.01", "lr = 0.01\nlearning_rate = 1", r"error: src/config.py: unknown setting learning_rate"),
 ]
@@ -265,13 +272,12 @@ def test_numbers_of_numpy_are_numbers_in_the_config(monkeypatch):
 
 
 def test_a_graph_that_could_write_files_does_not_until_it_is_trusted(work):
-    with tf.Graph().as_default():
-        image = tf.placeholder(tf.float32, [None, 16, 16, 3], name="Image")
+
+    def output(image):
         with tf.control_dependencies([tf.write_file("written", "by the graph")]):
-            tf.identity(tf.reduce_sum(image, [1, 2])[:, :2], name="output")
-        write(GRAPH, tf.get_default_graph().as_graph_def().SerializeToString())
-    with open(JSON) as file:
-        write(JSON, without_checksum(file.read()))
+            return tf.reduce_sum(image, [1, 2])[:, :2]
+
+    make_graph(output)
     assert run.main(["predict", "test"]) == 2
     assert not os.path.exists("written")
     assert run.main(["predict", "test", "--trust_graph"]) == 0
@@ -290,12 +296,39 @@ def test_files_of_two_exports_are_not_taken_for_one(work, kept):
     assert run.main(["predict", "test"]) == 0
 
 
-def test_a_json_from_elsewhere_does_not_decide_where_evaluate_writes(work, capsys):
+@pytest.mark.parametrize("folder", ["precious", "graphs/lenet5/..", "graphs/lenet5/.", "graphs/lenet5/../../precious"])
+def test_a_json_from_elsewhere_does_not_decide_where_evaluate_writes(work, capsys, folder):
     os.mkdir("precious")
-    edit(JSON, run={"run_folder": "precious", "test_path": "test"})
+    before = os.listdir("graphs")
+    edit(JSON, run={"run_folder": folder, "test_path": "test"})
     assert run.main(["evaluate"]) == 0
-    assert os.listdir("precious") == []
+    assert os.listdir("precious") == [] and os.listdir("graphs") == before
     assert "written to graphs/lenet5/2" in capsys.readouterr().out
+    assert run.main([*DATA.split(), "--seed", "1"]) == 0  # which moves that graph aside
+    assert sorted(os.listdir("weights")) == ["lenet5"]
+
+
+def make_graph(output):
+    """Write a graph of which `output` makes the logits of two classes, without a checksum."""
+    with tf.Graph().as_default():
+        image = tf.placeholder(tf.float32, [None, 16, 16, 3], name="Image")
+        tf.identity(output(image), name="output")
+        write(GRAPH, tf.get_default_graph().as_graph_def().SerializeToString())
+    with open(JSON) as file:
+        write(JSON, without_checksum(file.read()))
+
+
+@pytest.mark.parametrize("output, expected", [
+    (lambda image: tf.reshape(tf.reduce_mean(image, [1, 2, 3]) * [[1.0, 2.0]], [1, 2]), "found an output|cannot be"),
+    (lambda image: tf.reduce_sum(image, [1, 2])[:, :2] / 0.0, "found logits that are no finite numbers"),
+    (lambda image: tf.nn.conv2d(image, tf.zeros([0, 3, 3, 2]), [1, 1, 1, 1], "SAME")[:, 0, 0], "that are not empty"),
+])  # fmt: skip
+@pytest.mark.parametrize("verb", ["predict test", "evaluate"])
+def test_graphs_that_calculate_nonsense(work, capfd, verb, output, expected):
+    make_graph(output)
+    assert run.main(verb.split()) == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith(f"error: graph {GRAPH}: ") and errors.count("\n") == 1 and re.search(expected, errors)
 
 
 def test_a_full_or_lost_log_does_not_cost_the_graph(work, monkeypatch, capfd):

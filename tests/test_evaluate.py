@@ -75,7 +75,7 @@ def test_checkpoint_and_frozen_graph_are_equally_good(trained):
         val_acc = json.load(file)["val_acc"]
     with open(run_file("run.json", str(trained / "checkpoints" / "lenet5"))) as file:
         record = json.load(file)
-    del record["history"]
+    del record["history"], record["time"]
     (name,) = [name for name, entry in record.items() if entry["val_acc"] == val_acc][-1:]
     prefix = os.path.relpath(run_file(f"{name}.index", str(trained / "checkpoints" / "lenet5")), str(trained))[:-6]
     graph, of_graph = report(trained)

@@ -97,7 +97,7 @@ def test_the_same_weights_give_the_same_bytes(exported):
 
 
 def test_export_without_a_usable_checkpoint(exported):
-    with pytest.raises(InputError, match="checkpoint_dir: found no checkpoint in empty"):
+    with pytest.raises(InputError, match="checkpoint_dir: found no run with checkpoints in empty"):
         export_checkpoint(checkpoint_dir="empty")
     path = run_file("run.json")
     with open(path) as file:
@@ -105,9 +105,9 @@ def test_export_without_a_usable_checkpoint(exported):
     for content, expected in (
         (record.replace('"img_size": 16', '"img_size": 32'), "fc1/kernel"),
         (record.replace('"bgr"', '"gbr"'), "channel_order"),
-        (record.replace('"val_loss": ', '"val_loss": "x", "other": '), "run.json"),
-        (record.replace('"lenet5-', '"other-'), "run.json"),
-        ("{", "run.json"),
+        (record.replace('"val_loss": ', '"val_loss": "x", "other": '), "found no run with checkpoints"),
+        (record.replace('"lenet5-', '"other-'), "found no run with checkpoints"),
+        ("{", "found no run with checkpoints"),
     ):
         with open(path, "w") as file:
             file.write(content)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from src.settings import settings
 from src.signals import HeldSignals
 from src.tf1 import tf
 from tests import chaos
-from tests.conftest import FIXTURES, REPOSITORY, load_graph, python, run_py
+from tests.conftest import FIXTURES, REPOSITORY, load_graph, python, run_file, run_py
 from trainer import Trainer
 from utils.checkpoints import find_checkpoint, read_weights
 from utils.files import remove_leftovers
@@ -77,7 +78,7 @@ def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, monke
     given = dict(few_images, model_arch="mobilenetv2", img_size=32, width=0.35, weight_decay=4e-5, num_epoch=2)
     for name in ("checkpoint_dir", "weight_dir", "tensorboard_dir"):
         del given[name]
-    with pytest.raises(InputError, match="found no checkpoint in checkpoints/lenet5 "):
+    with pytest.raises(InputError, match="found no run with checkpoints in checkpoints/lenet5,"):
         Trainer(resume=True)
     monkeypatch.setitem(vars(config), "model_arch", "mobilenetv2")
     assert straight_and_resumed(given, monkeypatch, [3]) == []
@@ -130,15 +131,15 @@ def test_num_epoch_is_the_total_and_early_stopping_goes_on_counting(few_images, 
 
 
 @pytest.mark.parametrize("given, expected", [
-    ({"lr": 0.02}, "setting lr: found 0.02, expected 0.01, as in checkpoints/lenet5/"),
+    ({"lr": 0.02}, "setting lr: found 0.02, expected 0.01: checkpoints/lenet5/"),
     ({"seed": 1}, "setting seed: found 1, expected 0"),
     ({"batch_size": 4}, "setting batch_size: found 4, expected 8"),
     ({"img_size": 20}, "setting img_size: found 20, expected 16"),
     ({"classes": ["dog", "cat"]}, "setting classes: found"),
     ({"validation_size": 0.5}, "setting validation_size: found 0.5"),
-    ({"model_arch": "mobilenetv2"}, "setting checkpoint_dir: found no checkpoint in checkpoints/mobilenetv2"),
+    ({"model_arch": "mobilenetv2"}, "setting checkpoint_dir: found no run with checkpoints in checkpoints/mobilenetv2"),
     ({"model_arch": "mobilenetv2", "checkpoint_dir": "checkpoints/lenet5"}, "setting model_arch: found 'mobilenetv2'"),
-    ({"checkpoint_dir": "nowhere"}, "setting checkpoint_dir: found no checkpoint in nowhere"),
+    ({"checkpoint_dir": "nowhere"}, "setting checkpoint_dir: found no run with checkpoints in nowhere"),
 ])  # fmt: skip
 def test_what_no_longer_fits_is_refused(few_images, given, expected):
     Trainer(**few_images).optimize(1)
@@ -153,7 +154,7 @@ def test_a_data_set_may_move_but_not_change(few_images):
     trainer.optimize()
     assert trainer.epoch == 2
     os.remove("moved/cat/003.png")
-    with pytest.raises(InputError, match="setting train_path: found other images in moved, expected those that"):
+    with pytest.raises(InputError, match="setting train_path: found other images in moved, expected the same"):
         Trainer(resume=True)
 
 
@@ -212,7 +213,7 @@ def test_a_run_of_either_runtime_is_resumed_on_this_one(in_tmp_path, runtime):
 
 
 def test_nothing_to_resume(few_images):
-    with pytest.raises(InputError, match="checkpoint_dir: found no checkpoint in checkpoints/lenet5 that run.json"):
+    with pytest.raises(InputError, match="checkpoint_dir: found no run with checkpoints in checkpoints/lenet5,"):
         Trainer(resume=True)
     shutil.copytree(os.path.join(FIXTURES, "tensorflow-2.21", "checkpoints"), "checkpoints/lenet5")
     with pytest.raises(InputError, match="found no checkpoint to resume in checkpoints/lenet5, expected one that this"):
@@ -231,7 +232,7 @@ def test_a_new_run_takes_nothing_from_an_old_one(few_images, capsys):
     second.optimize(1)
     second.export()
     name = os.path.basename(first.run_folder)
-    assert f"moved the graph of another run to weights/lenet5/{name}" in capsys.readouterr().out
+    assert f"moved the previous graph, which is of another run, to weights/lenet5/{name}" in capsys.readouterr().out
     assert sorted(os.listdir("weights/lenet5")) == sorted([name, "labels.txt", "lenet5.json", "lenet5.pb"])
     assert sorted(os.listdir(f"weights/lenet5/{name}")) == [
         "labels.txt", "lenet5-int8.tflite", "lenet5-savedmodel", "lenet5.json", "lenet5.onnx", "lenet5.pb",
@@ -263,7 +264,9 @@ def test_as_many_old_runs_are_kept_as_is_said(few_images, capsys):
         trainer.optimize(1)
     names = [os.path.basename(trainer.run_folder) for trainer in trainers]
     assert sorted(set(os.listdir("checkpoints/lenet5")) - {"lock", "checkpoint"}) == names[2:]
-    assert f"deleted checkpoints/lenet5/{names[0]}, as keep_runs is 1" in capsys.readouterr().out
+    assert (
+        f"deleted the checkpoints in checkpoints/lenet5/{names[0]}, because keep_runs is 1" in capsys.readouterr().out
+    )
     assert sorted(os.listdir("graphs/lenet5")) == names
 
 
@@ -282,7 +285,7 @@ def test_a_second_training_into_the_same_folder_is_refused(few_images, monkeypat
     trainer.optimize(1)
     monkeypatch.setattr(Trainer, "evaluate", begin_another)
     trainer.optimize(1)
-    expected = f"checkpoint_dir: found checkpoints/lenet5 in use by a training with process id {os.getpid()}, expected"
+    expected = f"checkpoint_dir: found checkpoints/lenet5, which another training is using (process {os.getpid()});"
     assert len(refused) == 2 and all(expected in text for text in refused)
 
 
@@ -329,7 +332,7 @@ def test_a_signal_comes_between_two_steps(few_images, monkeypatch):
     monkeypatch.setattr(tf.Session, "run", run_and_signal)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize()
-    assert (trainer.step, trainer.position, len(trainer.window)) == (3, 3, 3)
+    assert (trainer.step, trainer.position, trainer.window["steps"]) == (3, 3, 3)
     assert trainer.last_checkpoint.endswith("lenet5-3")
 
 
@@ -361,7 +364,7 @@ def test_ctrl_c_names_the_command_that_goes_on(few_images, monkeypatch, capsys):
         interrupt_at(patch, 7)
         assert run.main([*given, "--checkpoint_dir", "my checkpoints"]) == 130
     output = capsys.readouterr().out
-    assert "to go on:     python run.py --resume --checkpoint_dir 'my checkpoints'\n" in output
+    assert re.search(r"to go on:     python run.py --resume --run 2\S+ --checkpoint_dir 'my checkpoints'\n", output)
     assert run.main(["--resume", "--checkpoint_dir", "my checkpoints"]) == 0
     output = capsys.readouterr().out
     assert "lenet5-7: 1 of 2 epochs are done" in output and "epoch 2/2: " in output
@@ -386,7 +389,7 @@ def test_broken_weights_are_neither_saved_nor_exported(few_images):
         (bias,) = [variable for variable in tf.trainable_variables() if variable.op.name == "fc3/bias"]
         spoil = tf.assign(bias, [np.nan, 1.0])
     trainer.session.run(spoil)
-    with pytest.raises(FloatingPointError, match=f"found nan at step 6, learning rate 0.01, .* checkpoint is {good};"):
+    with pytest.raises(FloatingPointError, match=f"found nan at step 6, learning rate 0.01, .* checkpoint: {good};"):
         trainer.optimize(1)
     with pytest.raises(FloatingPointError, match="weights: found some that are no finite numbers at step 6"):
         trainer.save()
@@ -430,3 +433,169 @@ def test_a_second_ctrl_c_does_no_harm(few_images):
     assert process.returncode == 130
     done = run_py("--resume", "--num_epoch", "4", cwd=os.getcwd())
     assert done.returncode == 0, done.stderr
+
+
+def test_the_newest_run_is_the_one_that_was_saved_last_whatever_its_folder_is_called(few_images):
+    first = Trainer(**few_images)
+    first.optimize(1)
+    os.rename(first.checkpoints.folder, "checkpoints/lenet5/zzz")
+    second = Trainer(**dict(few_images, keep_runs=0))
+    second.optimize(1)
+    assert find_run("checkpoints/lenet5").folder == second.checkpoints.folder
+    assert sorted(set(os.listdir("checkpoints/lenet5")) - {"lock", "checkpoint"}) == [
+        os.path.basename(second.run_folder)
+    ]
+
+
+def test_only_checkpoints_are_deleted_where_logs_are_beside_them(few_images):
+    given = dict(few_images, checkpoint_dir="all", weight_dir="all", tensorboard_dir="all", keep_runs=0)
+    first, second = Trainer(**given), Trainer(**given)
+    for trainer in (first, second):
+        trainer.optimize(1)
+        trainer.export()
+    left = os.listdir(first.checkpoints.folder)
+    assert "history.csv" in left and "curves.png" in left and "run.json" not in left
+    assert not [name for name in left if name.startswith("lenet5-")]
+    assert os.path.exists(f"{first.run_folder}-2/lenet5.pb")  # as the folder of that name has the log
+
+
+def test_a_run_folder_may_have_the_name_of_a_conversion(few_images):
+    first = Trainer(**few_images)
+    first.optimize(1)
+    os.rename(first.checkpoints.folder, "checkpoints/lenet5/lenet5-best")
+    resumed = Trainer(resume=True, num_epoch=2)
+    resumed.optimize()
+    graph = load_graph(resumed.export())
+    for seed in (1, 2):
+        trainer = Trainer(**dict(few_images, seed=seed))
+        trainer.optimize(1)
+        trainer.export()
+    assert load_graph("weights/lenet5/lenet5-best/lenet5.pb") == graph
+    assert sorted(os.listdir("weights/lenet5/lenet5-best")) == ["labels.txt", "lenet5.json", "lenet5.pb"]
+
+
+def test_exports_back_and_forth_make_no_copies(few_images):
+    names = []
+    for seed in (1, 2):
+        trainer = Trainer(**dict(few_images, seed=seed))
+        trainer.optimize(1)
+        trainer.export()
+        names.append(os.path.basename(trainer.run_folder))
+    for name in names + names:
+        export_checkpoint(run=name)
+    assert sorted(os.listdir("weights/lenet5")) == sorted([*names, "labels.txt", "lenet5.json", "lenet5.pb"])
+
+
+@pytest.mark.parametrize("kills_at", ["copytree", "copy2", "rename", "remove", "replace"])
+def test_a_kill_while_a_graph_is_moved_aside_loses_nothing(few_images, kills_at):
+    first = Trainer(**few_images)
+    first.optimize(1)
+    graph = load_graph(first.export())
+    os.makedirs("weights/lenet5/lenet5-savedmodel/1")
+    open("weights/lenet5/lenet5.onnx", "w").close()
+    second = Trainer(**dict(few_images, seed=1))
+    second.optimize(1)
+    code = (
+        "import os, shutil, signal\n"
+        "def die(*arguments, **options): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"for module in (os, shutil):\n    hasattr(module, {kills_at!r}) and setattr(module, {kills_at!r}, die)\n"
+        "from convert.freeze import export_checkpoint\n"
+        "export_checkpoint()\n"
+    )
+    assert python("-c", code, cwd=os.getcwd()).returncode == -signal.SIGKILL
+    export_checkpoint()
+    name = os.path.basename(first.run_folder)
+    assert sorted(os.listdir("weights/lenet5")) == sorted([name, "labels.txt", "lenet5.json", "lenet5.pb"])
+    assert load_graph(f"weights/lenet5/{name}/lenet5.pb") == graph
+    with open(f"weights/lenet5/{name}/lenet5.json") as file:
+        assert json.load(file)["run"]["run_folder"] == first.run_folder
+    assert os.path.exists(f"weights/lenet5/{name}/lenet5.onnx")
+
+
+def test_a_trainer_that_another_has_overtaken_deletes_nothing(few_images):
+    Trainer(**few_images).optimize(1)
+    first, second = Trainer(resume=True, num_epoch=3), Trainer(resume=True, num_epoch=4)
+    first.optimize()
+    with pytest.raises(InputError, match="another training has gone on with checkpoints/lenet5/.*; resume it again"):
+        second.optimize()
+    assert find_run("checkpoints/lenet5").newest() == first.last_checkpoint
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_not_taken_for_the_one_before(few_images):
+    first = Trainer(**few_images)
+    first.optimize(1)
+    code = (
+        "import os, signal, trainer\n"
+        "trainer.Trainer._train_step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"trainer.Trainer(train_path={few_images['train_path']!r}, img_size=16, batch_size=8).optimize(1)\n"
+    )
+    assert python("-c", code, cwd=os.getcwd()).returncode == -signal.SIGKILL
+    with pytest.raises(InputError, match="found no checkpoint in checkpoints/lenet5/.*, the newest run, .* --run 2"):
+        Trainer(resume=True)
+    resumed = Trainer(resume=os.path.basename(first.run_folder), num_epoch=2)
+    resumed.optimize()
+    assert resumed.epoch == 2
+    assert Trainer(resume=True).epoch == 2  # now it is the newest
+
+
+def test_a_run_that_learned_nothing_leaves_no_folder_of_checkpoints(few_images, monkeypatch):
+    trainer = Trainer(**few_images)
+    monkeypatch.setattr(trainer, "_train_step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.optimize()
+    assert os.listdir("checkpoints/lenet5") == ["lock"]
+
+
+def test_a_second_signal_right_after_a_step_does_not_make_a_wrong_history(few_images, monkeypatch):
+    """The step's loss is lost then, so the run is resumed from the checkpoint before it."""
+    run_session, steps = tf.Session.run, []
+
+    def run_and_signal_twice(session, fetches, *arguments, **options):
+        result = run_session(session, fetches, *arguments, **options)
+        if isinstance(fetches, list) and len(fetches) == 4:
+            steps.append(fetches)
+            if len(steps) == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    trainer = Trainer(**few_images)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.Session, "run", run_and_signal_twice)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            trainer.optimize()
+    assert Trainer(resume=True).step == 5
+
+
+WRONG_RECORDS = [
+    lambda record, entry: record.update(history=[1]),
+    lambda record, entry: record.update(history=[{}]),
+    lambda record, entry: record.update(history="none"),
+    lambda record, entry: record["history"][0].update(val_loss="x"),
+    lambda record, entry: record["history"][0].update(val_acc=None),
+    lambda record, entry: record["history"][0].pop("loss"),
+    lambda record, entry: entry["progress"].update(position=-1),
+    lambda record, entry: entry["progress"].update(position=10**40),
+    lambda record, entry: entry["progress"].update(position=True),
+    lambda record, entry: entry["progress"].update(epoch=-1),
+    lambda record, entry: entry["progress"].update(epoch=7),
+    lambda record, entry: entry["progress"].update(window=[1]),
+    lambda record, entry: entry["progress"].update(window={"train_loss": "x"}),
+    lambda record, entry: entry["progress"].update(sums=[0.0]),
+    lambda record, entry: entry["progress"].pop("fingerprint"),
+    lambda record, entry: entry.update(run_folder="a\0/b"),
+    lambda record, entry: entry.update(progress=None),
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG_RECORDS)))
+def test_a_record_from_elsewhere_is_refused_in_one_line(few_images, number):
+    Trainer(**few_images).optimize(1)
+    with open(run_file("run.json")) as file:
+        record = json.load(file)
+    WRONG_RECORDS[number](record, record["lenet5-5"])
+    with open(run_file("run.json"), "w") as file:
+        json.dump(record, file)
+    with pytest.raises(InputError) as refused:
+        Trainer(resume=True, num_epoch=3)
+    assert "checkpoint" in str(refused.value) and "\n" not in str(refused.value)

@@ -62,7 +62,7 @@ def test_help_tells_every_verb_and_setting(capsys):
         (["prepare", "digits", "--archive", "x"], "--archive: found x, expected none"),
         (["export", "--channel_order", "rgb"], "--channel_order"),
         (["prepare", "cifar10", "--archive", "nowhere.tar.gz"], "nowhere.tar.gz"),
-        (["export"], "setting checkpoint_dir: found no checkpoint in checkpoints/lenet5"),
+        (["export"], "setting checkpoint_dir: found no run with checkpoints in checkpoints/lenet5"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(folders, in_tmp_path, capfd, arguments, expected):

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import time
 
 import numpy as np
 
@@ -44,7 +45,16 @@ class Checkpoints:
 
     def refresh(self):
         """Read the record again."""
-        self._record, self.history = read_record(self.folder)
+        self._record, self.history, self._time = read_record(self.folder)
+
+    def has_moved_on(self):
+        """Whether another training has written into the folder since this one has last read or written the record."""
+        record, _, _ = read_record(self.folder)
+        return bool(record) and list(record) != list(self._record)
+
+    def time(self):
+        """When the run was last saved, in seconds since 1970; 0 in one of an earlier version."""
+        return self._time
 
     def prefixes(self):
         """The prefixes of the checkpoints that the record names, the newest last."""
@@ -69,8 +79,6 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written.
         """
-        with writable("checkpoint_dir", self.folder):
-            os.makedirs(self.folder, exist_ok=True)
         if self._record.pop(name, None):
             self._write_record(history)
         prefix = os.path.join(self.folder, name)
@@ -83,9 +91,24 @@ class Checkpoints:
         self.delete_others()
         return prefix
 
+    def begin(self):
+        """Make the folder of a run that has no checkpoint yet, so that it is known to be the newest."""
+        with writable("checkpoint_dir", self.folder):
+            os.makedirs(self.folder, exist_ok=True)
+        self._write_record([])
+
+    def delete(self):
+        """Delete the checkpoints, and the folder if there is nothing else in it."""
+        self._record = {}
+        with contextlib.suppress(OSError):
+            self.delete_others()
+            os.remove(os.path.join(self.folder, RECORD))
+            os.rmdir(self.folder)
+
     def _write_record(self, history):
         self.history = list(history)
-        content = json.dumps(dict(self._record, history=self.history), indent=1)
+        self._time = time.time()
+        content = json.dumps(dict(self._record, history=self.history, time=self._time), indent=1)
         write_atomically({os.path.join(self.folder, RECORD): content})
 
     def delete_after(self, prefix):
@@ -107,6 +130,10 @@ class Checkpoints:
     def described(self):
         """Those of the prefixes that the record says all about."""
         return [prefix for prefix in self.prefixes() if self.entry(prefix)]
+
+    def is_empty(self):
+        """Whether the run has begun, but has not written a checkpoint yet."""
+        return not self._record
 
     def newest(self):
         """The prefix of the newest checkpoint that the record describes, None if there is none."""
@@ -158,7 +185,7 @@ class Checkpoints:
         if not isinstance(entry, dict):
             return None
         complete = all(key in entry and isinstance(entry[key], kind) for key, kind in RECORDED.items())
-        return entry if complete else None
+        return entry if complete and "\0" not in (entry["run_folder"] or "") else None
 
 
 def best_entry(entries):
@@ -171,7 +198,7 @@ def best_entry(entries):
 
 
 def read_record(folder):
-    """({checkpoint's name: its entry}, the oldest first; history); both empty if there is no record to be read."""
+    """({checkpoint's name: its entry}, the oldest first; history; time of writing), empty if it cannot be read."""
     try:
         record = json.loads(read_file("record", os.path.join(folder, RECORD)).decode("utf-8"))
     except (InputError, ValueError, RecursionError):
@@ -179,12 +206,14 @@ def read_record(folder):
     record = record if isinstance(record, dict) else {}
     history = record.pop("history", [])
     history = history if isinstance(history, list) else []
-    return {name: entry for name, entry in record.items() if is_file_name(name)}, history
+    written = record.pop("time", 0.0)
+    written = written if isinstance(written, float) else 0.0
+    return {name: entry for name, entry in record.items() if is_file_name(name)}, history, written
 
 
 def is_file_name(name):
     """Whether it is one, as this program gives them: files from elsewhere may say anything."""
-    return name.isprintable() and name == os.path.basename(name) != ""
+    return name.isprintable() and name == os.path.basename(name) and name not in ("", os.curdir, os.pardir)
 
 
 # What a network that was trained before expects of its images, and its size.

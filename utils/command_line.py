@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         """Options for settings of src/config.py; help says that those `of_the_run` come from the run of the graph."""
         if not names:
             return
-        group = self.add_argument_group("settings of src/config.py, for this run, with [what they are now]")
+        group = self.add_argument_group("settings of src/config.py, for this command, with [what they are now]")
         for name in names:
             rule = RULES[name]
             now = "that of the run" if name in of_the_run else shown(name)
@@ -64,9 +64,13 @@ def shown(name):
         value = getattr(config, name, None)
     except InputError:  # which is said when it is used
         value = vars(config).get(name)
+    value = value.tolist() if hasattr(value, "tolist") else value
     if name in ("classes", "total_class") and not value:
         return "as in train_path"
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    except ValueError:  # a number of more digits than Python prints
+        return "..."
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

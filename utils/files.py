@@ -12,6 +12,8 @@ from src.errors import InputError
 
 PARTIAL = re.compile(r"(?:^|\.)partial-(\d+)")  # in the name of what is being written: the process that writes it
 
+being_written = set()  # by this process; in a container, one before it may have had the same number
+
 
 def read_file(what, path, advice=""):
     """The bytes of a file. Raises InputError if it cannot be read, or is a device or a pipe, which may never end."""
@@ -34,6 +36,7 @@ def write_atomically(contents, make_way=None):
         InputError: they cannot be written; what was there before is then still there.
     """
     partial = {path: f"{path}.partial-{os.getpid()}" for path in contents}
+    being_written.update(map(os.path.abspath, partial.values()))
     try:
         for path, content in contents.items():
             with open(partial[path], "wb") as file:
@@ -50,6 +53,7 @@ def write_atomically(contents, make_way=None):
         for path in partial.values():
             if os.path.exists(path):
                 os.remove(path)
+        being_written.difference_update(map(os.path.abspath, partial.values()))
 
 
 @contextlib.contextmanager
@@ -78,7 +82,7 @@ def remove_leftovers(folder):
         return
     for entry in os.scandir(folder):
         found = PARTIAL.search(entry.name)
-        if not found or is_alive(int(found.group(1))):
+        if not found or is_alive(int(found.group(1))) or os.path.abspath(entry.path) in being_written:
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -122,8 +126,8 @@ def locked(setting, folder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            found = f"found {folder} in use by a training with process id {file.read().strip() or 'unknown'}"
-            raise InputError(f"setting {setting}: {found}, expected another folder, or wait for its end") from error
+            found = f"found {folder}, which another training is using (process {file.read().strip() or 'unknown'})"
+            raise InputError(f"setting {setting}: {found}; wait for its end, or give another folder") from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -58,20 +58,29 @@ class Predictor:
                 raise InputError(f"graph {source}: cannot be built ({first_line(error)})") from error
             self._input, self._output = (find_tensor(graph, metadata[role], source) for role in ("input", "output"))
             self._session = open_session("gpu")
-        self._check_output()
+        self.check_output(1)
 
-    def _check_output(self):
-        """Raise InputError unless one image gives one row of logits: a graph from elsewhere may want other things."""
+    def check_output(self, count):
+        """Raise InputError unless so many images give as many rows of logits: a graph from elsewhere may not."""
         try:
-            logits = self.logits(np.zeros([1, self.img_size, self.img_size, 3], np.float32))
+            logits = self.logits(np.zeros([count, self.img_size, self.img_size, 3], np.float32))
         except Exception as error:  # TensorFlow raises all kinds of errors
-            reason = f"cannot be run on one float32 image ({first_line(error)})"
+            reason = f"cannot be run on {count} float32 images ({first_line(error)})"
             raise InputError(f"graph {self.source}: {reason}") from error
-        if logits.shape != (1, len(self.classes)):
+        if logits.shape != (count, len(self.classes)):
             raise InputError(
-                f"graph {self.source}: found an output of shape {list(logits.shape)} for one image, "
-                f"expected [1, {len(self.classes)}]"
+                f"graph {self.source}: found an output of shape {list(logits.shape)} for images [{count}, ...], "
+                f"expected [{count}, {len(self.classes)}]"
             )
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """The softmax of the logits, float64 [n, classes]. Raises InputError unless they are finite numbers."""
+        logits = self.logits(images)
+        if not np.isfinite(logits).all():
+            raise InputError(
+                f"graph {self.source}: found logits that are no finite numbers, expected a graph that learned"
+            )
+        return softmax(logits)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]."""
@@ -82,7 +91,7 @@ class Predictor:
         batch = inference_batch(self.img_size)
         choices = (paths[start : start + batch] for start in range(0, len(paths), batch))
         for images, errors in read_ahead(self._read, choices, batch * image_bytes(self.img_size)):
-            rows = iter(softmax(self.logits(images)) if len(images) else [])
+            rows = iter(self.probabilities(images) if len(images) else [])
             for path, error in errors:
                 yield path, error or next(rows)
 
@@ -119,7 +128,9 @@ def load(path: str, trusted: bool = False) -> Predictor:
     graph_def, checksum = read_graph(path, trusted)
     metadata = read_metadata(metadata_path(path))
     check_pair(path, checksum, metadata)
-    return Predictor(graph_def, metadata, path)
+    predictor = Predictor(graph_def, metadata, path)
+    predictor.check_output(2)
+    return predictor
 
 
 def check_pair(path, checksum, metadata):
@@ -151,6 +162,10 @@ def read_graph(path, trusted=False):
         raise InputError(
             f"graph {path}: found a file that is damaged, cut short or no graph, expected an exported graph"
         ) from error
+    for node in [node for node in graph_def.node if node.op == "Const"]:
+        shape = [dimension.size for dimension in node.attr["value"].tensor.tensor_shape.dim]
+        if len(shape) > 1 and 0 in shape:  # TensorFlow 1.14 dies of them, in convolutions
+            raise InputError(f"graph {path}: found {node.name} of shape {shape}, expected weights that are not empty")
     unknown = sorted({node.op for node in graph_def.node} - OPERATIONS)
     unknown += sorted(function.signature.name for function in graph_def.library.function)
     if unknown and not trusted:

@@ -14,7 +14,6 @@ from utils.files import write_atomically
 from utils.images import muting, read_image
 from utils.loader import inference_batch
 from utils.plots import draw_confusion, draw_grid, escape_label
-from utils.predictor import softmax
 
 MISTAKES = 24  # in the picture
 
@@ -24,7 +23,7 @@ def predict_dataset(predictor, data):
     probabilities = []
     with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
         for batch in data.batches(inference_batch(predictor.img_size)):
-            probabilities.append(softmax(predictor.logits(batch.images)))
+            probabilities.append(predictor.probabilities(batch.images))
             bar.update(len(batch.images))
     return np.concatenate(probabilities)
 

@@ -5,7 +5,6 @@ import csv
 import io
 import os
 
-import numpy as np
 from tqdm import tqdm
 
 from src.errors import InputError, first_line, print_error, say
@@ -33,7 +32,7 @@ class Reporter:
         config: its settings.
         graph: the tf.Graph that is trained.
         step: steps done so far.
-        window: scalars of the steps that the curves have no point of yet.
+        window: {tag: sum over the steps that the curves have no point of yet}, with their number under "steps".
 
     Attributes:
         error: what was wrong when something could not be written; None if all is well.
@@ -44,7 +43,7 @@ class Reporter:
         self._config = config
         self._bar = None
         self._logger = None
-        self.window = list(window)
+        self.window = dict(window)
         self.error = None
         with self._tolerant():
             os.makedirs(folder, exist_ok=True)
@@ -79,9 +78,8 @@ class Reporter:
             images = denormalized(batch.images[:SHOWN], self._config)
             with self._tolerant():
                 draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
-        self.window.append(
-            dict({tag: float(value) for tag, value in scalars.items()}, train_loss=loss, train_acc=accuracy)
-        )
+        for tag, value in dict(scalars, train_loss=loss, train_acc=accuracy, steps=1).items():
+            self.window[tag] = self.window.get(tag, 0.0) + float(value)
         if step % WINDOW == 0:
             self._write_window(step)
         self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
@@ -91,9 +89,9 @@ class Reporter:
         """A point of the training curves: the means over the last steps."""
         if self.window and self._logger:
             with self._tolerant():
-                means = {tag: np.mean([scalars[tag] for scalars in self.window]) for tag in self.window[0]}
-                self._logger.scalars(step, means)
-        self.window = []
+                steps = self.window.pop("steps")
+                self._logger.scalars(step, {tag: total / steps for tag, total in self.window.items()})
+        self.window = {}
 
     def epoch(self, step, history, seconds, histograms, last):
         """An epoch is done: Trainer.history with it, the seconds that its steps took, a summary of histograms; and

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import shutil
 
 from src.errors import InputError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, check, settings
@@ -16,17 +15,22 @@ from utils.predictor import metadata_path, read_metadata
 CHANGEABLE = ("num_epoch", "early_stopping", "device", "train_path", "test_path", "cache_mb", "checkpoint_minutes",
               "keep_runs", *FOLDERS)  # fmt: skip
 # How far training was, beside its weights.
-PROGRESS = {"epoch": int, "position": int, "sums": list, "seconds": float, "window": list, "learning_rate": float,
+HISTORY = ("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds")  # of each epoch, beside its number
+PROGRESS = {"epoch": int, "position": int, "sums": list, "seconds": float, "window": dict, "learning_rate": float,
             "fingerprint": str}  # fmt: skip
 
 
-def run_folders(checkpoint_dir):
-    """The folders of all runs, the oldest first. An earlier version wrote into checkpoint_dir itself."""
+def list_runs(checkpoint_dir):
+    """The Checkpoints of all runs, the one that was saved last at the end.
+
+    An earlier version of this program wrote into checkpoint_dir itself.
+    """
     if not os.path.isdir(checkpoint_dir):
         return []
     names = sorted(entry.name for entry in os.scandir(checkpoint_dir) if entry.is_dir() and is_file_name(entry.name))
     folders = [checkpoint_dir] + [os.path.join(checkpoint_dir, name) for name in names]
-    return [folder for folder in folders if os.path.isfile(os.path.join(folder, RECORD))]
+    runs = [Checkpoints(folder) for folder in folders if os.path.isfile(os.path.join(folder, RECORD))]
+    return sorted(runs, key=Checkpoints.time)
 
 
 def find_run(checkpoint_dir, run=None):
@@ -35,7 +39,7 @@ def find_run(checkpoint_dir, run=None):
     Raises:
         InputError: there is none.
     """
-    found = [checkpoints for checkpoints in map(Checkpoints, run_folders(checkpoint_dir)) if checkpoints.newest()]
+    found = [checkpoints for checkpoints in list_runs(checkpoint_dir) if checkpoints.newest()]
     names = [os.path.basename(checkpoints.folder) for checkpoints in found]
     if run is not None:
         if run not in names:
@@ -43,21 +47,29 @@ def find_run(checkpoint_dir, run=None):
             raise InputError(f"--run: found no run {run} with checkpoints in {checkpoint_dir}, expected {there}")
         return found[names.index(run)]
     if not found:
-        expected = f"that {RECORD} describes, expected some that training wrote"
-        raise InputError(f"setting checkpoint_dir: found no checkpoint in {checkpoint_dir} {expected}")
+        expected = "expected one that training has left"
+        raise InputError(f"setting checkpoint_dir: found no run with checkpoints in {checkpoint_dir}, {expected}")
     return found[-1]
 
 
-def find_interrupted(given):
-    """What is to be resumed: (settings, Checkpoints of the newest run, prefix of its newest whole checkpoint).
+def find_interrupted(given, run=None):
+    """What is to be resumed: (settings, Checkpoints of the run, prefix of its newest whole checkpoint).
 
     The settings are those that the run had, but for the given ones, and for the folders.
+
+    Args:
+        run: its name; None: the newest.
 
     Raises:
         InputError: nothing to resume, or a given setting that does not fit.
     """
     now = settings(**given)
-    checkpoints = find_run(now.checkpoint_dir)
+    checkpoints = find_run(now.checkpoint_dir, run)
+    newest = list_runs(now.checkpoint_dir)[-1]
+    if run is None and newest.is_empty():
+        found = f"found no checkpoint in {newest.folder}, the newest run, which was ended before it wrote one"
+        before = f"--run {os.path.basename(checkpoints.folder)} resumes the one before"
+        raise InputError(f"setting checkpoint_dir: {found}; {before}")
     prefix = newest_whole(checkpoints)
     recorded = checkpoints.entry(prefix)["settings"]
     for name in sorted(set(given) - set(CHANGEABLE)):
@@ -65,8 +77,12 @@ def find_interrupted(given):
             continue
         value = check(name, given[name])
         if name in recorded and value != recorded[name] and list_of(value) != list_of(recorded[name]):
-            expected = f"expected {recorded[name]!r}, as in {checkpoints.folder}, which is to be resumed"
+            expected = f"expected {recorded[name]!r}: {checkpoints.folder} keeps its settings when it is resumed"
             raise InputError(f"setting {name}: found {value!r}, {expected}")
+    done = checkpoints.entry(prefix)["progress"]["epoch"]
+    if given.get("num_epoch", done) < done:
+        expected = f"expected {done} or more, the epochs that {checkpoints.folder} has done"
+        raise InputError(f"setting num_epoch: found {given['num_epoch']}, {expected}")
     changed = {name: getattr(now, name) for name in set(given) & set(CHANGEABLE) | set(FOLDERS)}
     return checkpoints.settings_of(prefix, **changed), checkpoints, prefix
 
@@ -74,7 +90,7 @@ def find_interrupted(given):
 def newest_whole(checkpoints):
     """The prefix of the newest checkpoint that can be read to the end and says how far training was."""
     for prefix in reversed(checkpoints.prefixes()):
-        if not has_progress(checkpoints.entry(prefix)):
+        if not has_progress(checkpoints.entry(prefix), checkpoints.history):
             continue
         try:
             read_weights("checkpoint", prefix)
@@ -85,10 +101,20 @@ def newest_whole(checkpoints):
     raise InputError(f"setting checkpoint_dir: found no checkpoint to resume in {checkpoints.folder}, {expected}")
 
 
-def has_progress(entry):
+def has_progress(entry, history):
+    """Whether an entry of the record, and the history, say all that is needed to resume; they are only a file."""
     progress = entry and entry.get("progress")
-    whole = isinstance(progress, dict) and all(isinstance(progress.get(name), kind) for name, kind in PROGRESS.items())
-    return whole and [type(value) for value in progress["sums"]] == [float, float]
+    if not isinstance(progress, dict) or any(type(progress.get(name)) is not kind for name, kind in PROGRESS.items()):
+        return False
+    done = history[: max(0, progress["epoch"])]
+    return (
+        min(progress["epoch"], progress["position"]) >= 0
+        and len(progress["sums"]) == 2
+        and all(type(value) is float for value in progress["sums"])
+        and all(type(value) is float for value in progress["window"].values())
+        and [isinstance(line, dict) and line.get("epoch") for line in done] == list(range(1, progress["epoch"] + 1))
+        and all(type(line.get(name)) is float for line in done for name in HISTORY)
+    )
 
 
 def list_of(value):
@@ -103,12 +129,14 @@ def write_index(checkpoint_dir, checkpoints):
     write_atomically({os.path.join(checkpoint_dir, "checkpoint"): str(state)})
 
 
-def delete_old_runs(checkpoint_dir, keep):
-    """Delete the checkpoints of all runs but the newest and `keep` before it; None: delete none."""
-    old = [folder for folder in run_folders(checkpoint_dir) if folder != checkpoint_dir]
-    for folder in old[: -(keep + 1)] if keep is not None else []:
-        shutil.rmtree(folder, ignore_errors=True)
-        say(f"deleted {folder}, as keep_runs is {keep}")
+def delete_old_runs(checkpoint_dir, current, keep):
+    """Delete the checkpoints of all runs but `current` and `keep` of the others; None: delete none."""
+    if keep is None:
+        return
+    others = [run for run in list_runs(checkpoint_dir) if run.folder not in (checkpoint_dir, current)]
+    for run in others[: len(others) - keep]:
+        run.delete()
+        say(f"deleted the checkpoints in {run.folder}, because keep_runs is {keep}")
 
 
 def table(configs):
@@ -119,7 +147,7 @@ def table(configs):
     """
     rows = [("run", "model", "images", "epochs", "best val_acc", "MB", "graph")]
     for config in configs:
-        for checkpoints in map(Checkpoints, run_folders(config.checkpoint_dir)):
+        for checkpoints in list_runs(config.checkpoint_dir):
             newest = checkpoints.newest()
             if newest and checkpoints.entry(newest)["settings"].get("model_arch") == config.model_arch:
                 rows.append(row(checkpoints, newest, config))
@@ -140,19 +168,20 @@ def row(checkpoints, newest, config):
         f"{entry.get('epoch')} of {entry['settings'].get('num_epoch')}",
         f"{checkpoints.entry(best)['val_acc']:.4f}" if best else "-",
         f"{sum(map(os.path.getsize, files)) / 1e6:.1f}",
-        find_graph(config, os.path.basename(entry["run_folder"] or "")) or "-",
+        find_graph(config, os.path.basename(entry["run_folder"] or ""), best) or "-",
     )
     return [escape_control_characters(str(value)) for value in values]
 
 
-def find_graph(config, run):
-    """The path of the graph that a run exported, None if there is none any more."""
+def find_graph(config, run, best):
+    """The path of the graph that a run exported, and a word if its best checkpoint is another; None: there is none."""
     name = f"{config.model_arch}.pb"
     for path in [os.path.join(config.weight_dir, name), *sorted(glob.glob(os.path.join(config.weight_dir, "*", name)))]:
         try:
-            exported_by = read_metadata(metadata_path(path))["run"].get("run_folder", "")
+            origin = read_metadata(metadata_path(path))["run"]
         except InputError:
             continue
-        if os.path.basename(exported_by) == run and os.path.exists(path):
-            return path
+        if os.path.basename(origin.get("run_folder", "")) == run and os.path.exists(path):
+            is_best = os.path.basename(origin.get("checkpoint", "")) == os.path.basename(best or "")
+            return path if is_best else f"{path} (not of its best checkpoint)"
     return None
