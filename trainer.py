@@ -185,13 +185,15 @@ class Trainer:
         self.resumed = False
         with locked("checkpoint_dir", config.checkpoint_dir), HeldSignals() as self.signals:
             self._make_folders()
-            with Reporter(self.run_folder, config, self.graph, self.step, self.window) as reporter:
+            is_epoch_trained = self.position == self.data.train.num_examples // self.train_batch_size
+            first = self.step + (not is_epoch_trained)
+            with Reporter(self.run_folder, config, self.graph, self.step, first, self.window) as reporter:
                 try:
                     while not self._is_complete():
                         self._train_epoch(reporter)
                 except (KeyboardInterrupt, SystemExit, InputError):
                     # A second Ctrl-C may come after a step, but before it is counted: then its loss is lost.
-                    if self.step == self.session.run(self.global_step):
+                    if not self._count_others():
                         self.save(reporter)
                     raise
                 finally:
@@ -215,11 +217,8 @@ class Trainer:
         if self.run_folder is None:
             self.run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
             self.checkpoints = Checkpoints(os.path.join(config.checkpoint_dir, os.path.basename(self.run_folder)))
-        elif self.checkpoints.has_moved_on():
-            found = f"found that another training has gone on with {self.checkpoints.folder}"
-            raise InputError(f"setting checkpoint_dir: {found} in the meantime; resume it again")
         if self.last_checkpoint:
-            self.checkpoints.delete_after(self.last_checkpoint)
+            self.checkpoints.go_on_from(self.last_checkpoint)
         else:
             self.checkpoints.begin()
 
@@ -232,8 +231,7 @@ class Trainer:
 
     def _train_epoch(self, reporter):
         """The steps that an epoch has left, then validation, a line of history, and a checkpoint."""
-        batch_size, train = self.train_batch_size, self.data.train
-        title = f"epoch {self.epoch + 1}/{self.last_epoch}"
+        batch_size, train, title = self.train_batch_size, self.data.train, f"epoch {self.epoch + 1}/{self.last_epoch}"
         reporter.start(title, train.num_examples // batch_size * batch_size, self.position * batch_size)
         start = time.time() - self.seconds
         self.val_loss = self.val_acc = None
@@ -245,10 +243,8 @@ class Trainer:
             if time.monotonic() - self.saved_time > 60 * self.config.checkpoint_minutes:
                 self.save(reporter)
         steps, seconds = self.position, self.seconds
-
-        val_loss, val_acc = self.evaluate(self.data.valid)
+        self.val_loss, self.val_acc = val_loss, val_acc = self.evaluate(self.data.valid)
         self._check_finite(val_loss)
-        self.val_loss, self.val_acc = val_loss, val_acc
         self.epoch += 1
         entry = {"epoch": self.epoch, "loss": self.sums[0] / steps, "acc": self.sums[1] / steps}
         entry.update(val_loss=val_loss, val_acc=val_acc, learning_rate=self.last_rate, seconds=time.time() - start)
@@ -302,10 +298,8 @@ class Trainer:
             FloatingPointError: a weight is no finite number; nothing is then written.
             InputError: it cannot be written.
         """
-        step = int(self.session.run(self.global_step))
-        self.position += step - self.step  # steps may have been done by hand
-        self.step = step
-        if (step, self.epoch) == self.saved:
+        self._count_others()
+        if (self.step, self.epoch) == self.saved:
             return
         if not self.session.run(self.finite):
             self._stop("weights: found some that are no finite numbers")
@@ -317,12 +311,18 @@ class Trainer:
         progress.update(window=reporter.window if reporter else self.window)
         progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint)
         entry = {"settings": dict(vars(self.config), num_epoch=self.last_epoch), "run_folder": self.run_folder}
-        entry.update(epoch=self.epoch, global_step=step, progress=progress)
+        entry.update(epoch=self.epoch, global_step=self.step, progress=progress)
         entry.update(val_loss=self.val_loss, val_acc=self.val_acc)
-        name = f"{self.config.model_arch}-{step}"
+        name = f"{self.config.model_arch}-{self.step}"
         self.last_checkpoint = self.checkpoints.save(self.session, self.saver, name, entry, self.history)
         write_index(self.config.checkpoint_dir, self.checkpoints)
-        self.saved, self.saved_time = (step, self.epoch), time.monotonic()
+        self.saved, self.saved_time = (self.step, self.epoch), time.monotonic()
+
+    def _count_others(self):
+        """Count the steps that were done by hand, or not counted for another reason; returns how many there are."""
+        others = int(self.session.run(self.global_step)) - self.step
+        self.step, self.position = self.step + others, self.position + others
+        return others
 
     def export(self, last: bool = False) -> str:
         """Freeze the weights of the best epoch to weights/<model_arch>/; returns the path of the .pb file.

@@ -31,7 +31,7 @@ from utils.prepare_data import prepare_digits  # noqa: E402
 from utils.runs import find_run  # noqa: E402
 
 EXPORTS = 2  # kills during the export
-EPOCHS = {"lenet5": 24, "mobilenetv2": 8}
+EPOCHS = {"lenet5": 24, "mobilenetv2": 16}
 SETTINGS = {
     "lenet5": ["--augment", "crop+flip"],
     "mobilenetv2": ["--augment", "crop+flip", "--width", "0.35", "--img_size", "32", "--batch_size", "64"],
@@ -88,7 +88,7 @@ def chaos(folder, data, model_arch, kills, seed):
     dice, epochs = random.Random(seed), EPOCHS[model_arch]
     settings = ["--model_arch", model_arch, *SETTINGS[model_arch], "--train_path", data, "--num_epoch", str(epochs)]
     done = []
-    moments = sorted(dice.randrange(epochs - 1) for _ in range(kills - EXPORTS)) + [epochs] * EXPORTS
+    moments = sorted(dice.randrange(epochs - 4) for _ in range(kills - EXPORTS)) + [epochs] * EXPORTS
     for number, moment in enumerate(moments):
         begun = os.path.isfile(os.path.join(folder, "checkpoints", model_arch, "checkpoint"))
         arguments = ["--resume", "--model_arch", model_arch] if begun else settings

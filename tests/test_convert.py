@@ -410,14 +410,14 @@ def sums(image):
             tf.float32,
             None,
             lambda image: tf.reduce_sum(image, axis=1),
-            "found an output of shape [1, 32, 3] for one image",
+            "found an output of shape [1, 32, 3] for images [1, ...]",
         ),
-        (tf.float32, [4, 32, 32, 3], sums, "cannot be run on one float32 image (Cannot feed"),
+        (tf.float32, [4, 32, 32, 3], sums, "cannot be run on 1 float32 images (Cannot feed"),
         (
             tf.float32,
             [None, 32, 32, 3],
             lambda image: sums(image) + tf.placeholder(tf.float32, [3]),
-            "cannot be run on one float32 image (",
+            "cannot be run on 1 float32 images (",
         ),
     ],
 )

@@ -22,6 +22,7 @@ from src.tf1 import tf
 from tests import chaos
 from tests.conftest import FIXTURES, REPOSITORY, load_graph, python, run_file, run_py
 from trainer import Trainer
+from utils import reporter
 from utils.checkpoints import find_checkpoint, read_weights
 from utils.files import remove_leftovers
 from utils.runs import find_run
@@ -82,6 +83,38 @@ def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, monke
         Trainer(resume=True)
     monkeypatch.setitem(vars(config), "model_arch", "mobilenetv2")
     assert straight_and_resumed(given, monkeypatch, [3]) == []
+
+
+def test_points_that_a_killed_process_wrote_before_its_checkpoint_are_not_doubled(few_images, monkeypatch):
+    """Three times it validates, writes the points of the epoch, and is ended before it saves."""
+    monkeypatch.setattr(reporter, "WINDOW", 5)  # so that there are points of the training curves at the same steps
+    given = dict(few_images, num_epoch=2)
+    for name in ("straight", "resumed"):
+        os.mkdir(name)
+    os.chdir("straight")
+    trainer = Trainer(**given)
+    trainer.optimize()
+    trainer.export()
+    os.chdir("../resumed")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(**given).optimize()
+
+    def killed_before_it_saves(trainer, its_reporter):
+        its_reporter.flush()
+        raise ZeroDivisionError
+
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "save", killed_before_it_saves)
+            with pytest.raises(ZeroDivisionError):
+                Trainer(resume=True).optimize()
+    trainer = Trainer(resume=True)
+    trainer.optimize()
+    trainer.export()
+    os.chdir("..")
+    assert chaos.differences("straight", "resumed", "lenet5") == []
 
 
 def test_a_comparison_of_runs_finds_a_difference(few_images):

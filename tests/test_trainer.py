@@ -419,7 +419,7 @@ def test_a_step_that_was_done_when_ctrl_c_came_is_counted(trainer, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(num_epoch=1)
     assert trainer.session.run(trainer.global_step) == trainer.step == 3
-    assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-3")
+    assert tf.train.latest_checkpoint("checkpoints/lenet5") is None  # its loss is lost: it would not be resumed exactly
     assert trainer.data.train.epochs_completed == trainer.epoch == 0
     trainer.optimize(num_epoch=1)
     assert trainer.step == 4 and trainer.data.train.epochs_completed == trainer.epoch == 1

@@ -47,11 +47,6 @@ class Checkpoints:
         """Read the record again."""
         self._record, self.history, self._time = read_record(self.folder)
 
-    def has_moved_on(self):
-        """Whether another training has written into the folder since this one has last read or written the record."""
-        record, _, _ = read_record(self.folder)
-        return bool(record) and list(record) != list(self._record)
-
     def time(self):
         """When the run was last saved, in seconds since 1970; 0 in one of an earlier version."""
         return self._time
@@ -111,8 +106,16 @@ class Checkpoints:
         content = json.dumps(dict(self._record, history=self.history, time=self._time), indent=1)
         write_atomically({os.path.join(self.folder, RECORD): content})
 
-    def delete_after(self, prefix):
-        """Forget the checkpoints that are newer: training resumes from this one."""
+    def go_on_from(self, prefix):
+        """Forget the checkpoints that are newer: training resumes from this one.
+
+        Raises:
+            InputError: another training has written into the folder since the record was last read or written.
+        """
+        record, _, _ = read_record(self.folder)
+        if record and list(record) != list(self._record):
+            found = f"found that another training has gone on with {self.folder} in the meantime"
+            raise InputError(f"setting checkpoint_dir: {found}; resume it again")
         names = list(self._record)
         newer = names[names.index(os.path.basename(prefix)) + 1 :]
         if newer:

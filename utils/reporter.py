@@ -32,13 +32,15 @@ class Reporter:
         config: its settings.
         graph: the tf.Graph that is trained.
         step: steps done so far.
+        first: the first step of which points are to be written; those of it and of later ones that an interrupted
+            process has left are forgotten.
         window: {tag: sum over the steps that the curves have no point of yet}, with their number under "steps".
 
     Attributes:
         error: what was wrong when something could not be written; None if all is well.
     """
 
-    def __init__(self, folder, config, graph, step, window):
+    def __init__(self, folder, config, graph, step, first, window):
         self._folder = folder
         self._config = config
         self._bar = None
@@ -47,7 +49,7 @@ class Reporter:
         self.error = None
         with self._tolerant():
             os.makedirs(folder, exist_ok=True)
-            self._logger = TensorBoardLogger(folder, step)
+            self._logger = TensorBoardLogger(folder, first)
             if step == 0:
                 self._logger.graph(graph)
                 self._logger.settings(step, vars(config))
@@ -66,7 +68,7 @@ class Reporter:
 
     def start(self, title, images, done):
         """An epoch of this many images begins; of which some are done."""
-        self._title, self._images = title, images
+        self._title, self._images, self._left = title, images, images - done
         self._bar = tqdm(
             total=images, initial=done, desc=title, unit="images", disable=None, leave=False, dynamic_ncols=True
         )
@@ -80,7 +82,10 @@ class Reporter:
                 draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
         for tag, value in dict(scalars, train_loss=loss, train_acc=accuracy, steps=1).items():
             self.window[tag] = self.window.get(tag, 0.0) + float(value)
-        if step % WINDOW == 0:
+        self._left -= len(batch.images)
+        if (
+            step % WINDOW == 0 and self._left
+        ):  # else with the other points of the epoch, so that they are there together
             self._write_window(step)
         self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
         self._bar.update(len(batch.images))
@@ -98,7 +103,7 @@ class Reporter:
         whether it is the last, after which the steps that are no full window get their point."""
         self._bar.close()
         entry, speed = history[-1], self._images / seconds
-        if last:
+        if last or step % WINDOW == 0:
             self._write_window(step)
         with self._tolerant():
             self._write_history(history)

@@ -14,8 +14,8 @@ class TensorBoardLogger:
 
     Args:
         folder: of the run.
-        step: at which writing begins. If that is not 0, the run is resumed: TensorBoard is told to forget the points
-            after it that the interrupted process may have left.
+        first: the first step of which there are points to write. If that is not 1, the run is resumed: TensorBoard is
+            told to forget points of this step and later ones, which the interrupted process may have left.
 
     Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point per 100 steps), val_loss,
     val_acc, best_val_acc, images_per_second and histograms of the weights (a point per epoch). A point's x is the
@@ -25,12 +25,12 @@ class TensorBoardLogger:
         tf.errors.OpError: in all that it does, if that cannot be written.
     """
 
-    def __init__(self, folder, step):
+    def __init__(self, folder, first):
         # Not tf.summary.FileWriter: the thread that writes for it dies of a full disk, and nobody is told.
-        self._writer = tf.io.TFRecordWriter(new_event_file(folder, step))
+        self._writer = tf.io.TFRecordWriter(new_event_file(folder, first))
         self._write(file_version="brain.Event:2")
-        if step:
-            self._write(step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
+        if first > 1:
+            self._write(first, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def graph(self, graph):
         """The tf.Graph to show."""
