@@ -62,8 +62,9 @@ run: python $(INSTALLED)
 	@$(PREPARE)
 	@[ -d "$(DATA)" ] || { echo "error: DATASET=$(DATASET): found no such folder, expected digits, cifar10 or a folder \
 	with train and test in it"; exit 2; }
-	@train="$(DATA)"; [ ! -d "$$train/train" ] || train="$$train/train"; set -x; \
-	$(VENV)/bin/python run.py --train_path "$$train" --test_path "$(DATA)/test" \
+	@train="$(DATA)"; [ ! -d "$$train/train" ] || train="$$train/train"; \
+	for name in val valid validation; do [ ! -d "$(DATA)/$$name" ] || valid="$(DATA)/$$name"; done; set -x; \
+	$(VENV)/bin/python run.py --train_path "$$train" --test_path "$(DATA)/test" $${valid:+--valid_path "$$valid"} \
 		$(if $(MODEL),--model_arch "$(MODEL)") $(if $(EPOCHS),--num_epoch "$(EPOCHS)")
 
 test: python $(INSTALLED) $(CONVERTERS)

@@ -13,9 +13,10 @@ from typing import Iterator
 import numpy as np
 
 from src.errors import InputError, escape_control_characters
-from utils.images import EXTENSIONS, MARGIN, augmented, normalization_table, normalize
-from utils.loader import Cache, ImageFiles, image_bytes, read_ahead
+from utils.images import EXTENSIONS, MARGIN, augmented, fitting, normalization_table, normalize, problem_of
+from utils.loader import Cache, ImageFiles, image_bytes, map_images, read_ahead
 
+PLURAL = ("folder", "broken image")  # of what is passed over, these get an s; the others are endings of names
 CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, for handing them over takes time as well
 
 # n images: float32 [n, img_size, img_size, 3] normalized, float32 one-hot [n, total_class], file names, class names.
@@ -39,7 +40,7 @@ class DataSet:
         self._ids = [os.path.basename(path) for path in paths]
         self.labels = labels
         self._config = config
-        self._files = ImageFiles(paths, config.img_size, cache)
+        self._files = ImageFiles(paths, fitting(config), config.img_size, cache)
         self._one_hot = np.eye(len(config.classes), dtype=np.float32)
         self._table = normalization_table(config.image_normalize_mean, config.image_normalize_std)
         self.num_examples = len(paths)
@@ -148,20 +149,26 @@ DataSets = namedtuple("DataSets", "train valid passed_over fingerprint")
 
 
 def read_train_sets(config):
-    """Find the images under config.train_path and split them, `config.validation_size` for validation.
+    """Find the images under config.train_path, and those to validate on.
 
-    The split is a function of the file names and config.seed alone; each class is split in proportion.
+    These are under config.valid_path, or if that is None a part `config.validation_size` of the others. The split is a
+    function of the file names and config.seed alone; each class is split in proportion.
 
     Raises:
         InputError: no such folder, fewer than two classes, a class without images, an empty side.
     """
-    paths, labels, passed_over = find_images("train_path", config.train_path, config.classes)
-    train, valid = split(labels, config.validation_size, config.seed)
-    if len(train) == 0 or len(valid) == 0:
-        left = f"leaves {len(train)} training and {len(valid)} validation images of {len(paths)}"
-        raise InputError(
-            f"setting validation_size: found {config.validation_size}, which {left}, expected some of each"
-        )
+    paths, labels, passed_over = find_sound_images("train_path", config)
+    if config.valid_path is None:
+        train, valid = split(labels, config.validation_size, config.seed)
+        if len(train) == 0 or len(valid) == 0:
+            left = f"leaves {len(train)} training and {len(valid)} validation images of {len(paths)}"
+            raise InputError(
+                f"setting validation_size: found {config.validation_size}, which {left}, expected some of each"
+            )
+    else:
+        train, valid_paths = np.arange(len(paths)), find_sound_images("valid_path", config)
+        paths, labels = paths + valid_paths[0], np.concatenate([labels, valid_paths[1]])
+        passed_over, valid = passed_over + valid_paths[2], np.arange(len(train), len(paths))
     cache = Cache(config.cache_mb)
     return DataSets(
         DataSet([paths[i] for i in train], labels[train], config, cache, config.augment),
@@ -169,6 +176,25 @@ def read_train_sets(config):
         passed_over,
         fingerprint(paths, labels),
     )
+
+
+def find_sound_images(setting, config):
+    """As find_images; without the broken ones, which are counted, if config.bad_images is "skip"."""
+    paths, labels, passed_over = find_images(setting, getattr(config, setting), config.classes)
+    if config.bad_images == "skip":
+        sound = np.array([problem is None for problem in map_images(problem_of, paths, setting)])
+        passed_over["broken image"] += int((~sound).sum())
+        paths, labels = [path for path, is_sound in zip(paths, sound) if is_sound], labels[sound]
+    return paths, labels, passed_over
+
+
+def balanced_weights(labels, classes):
+    """What an image of each class counts for if all classes are to count the same: n / (classes * n of the class)."""
+    counts = np.bincount(labels, minlength=len(classes))
+    if not counts.all():
+        found = f"found no training image of {classes[counts.argmin()]} left after the split"
+        raise InputError(f"setting class_weights: {found}, expected some of each class")
+    return (len(labels) / (len(classes) * counts)).astype(np.float32)
 
 
 def fingerprint(paths, labels):
@@ -185,10 +211,10 @@ def describe(data, config):
     text = f"{data.train.num_examples} images to train on, {data.valid.num_examples} to validate on; "
     text += f"{len(classes)} classes of {counts[few]} ({classes[few]}) to {counts[many]} ({classes[many]}) images"
     lines = [escape_control_characters(text)]
-    if data.passed_over:
+    if any(data.passed_over.values()):
         kinds = sorted(data.passed_over.items(), key=lambda item: (-item[1], item[0]))
-        kinds = ", ".join(f"{count} {kind}" + ("s" if kind == "folder" and count > 1 else "") for kind, count in kinds)
-        lines.append(escape_control_characters(f"passed over in the class folders: {kinds}"))
+        kinds = [f"{count} {kind}" + ("s" if kind in PLURAL and count > 1 else "") for kind, count in kinds if count]
+        lines.append(escape_control_characters(f"passed over in the class folders: {', '.join(kinds)}"))
     for folder in [config.test_path] + [os.path.join(config.test_path, name) for name in classes]:
         if not os.path.isdir(folder):
             note = f"note: setting test_path: found no folder {folder}; evaluate will need one, by --test_path"

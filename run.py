@@ -6,6 +6,8 @@
   python run.py predict IMAGE ...    classify images, or all those in a folder, with the exported graph
   python run.py --resume             go on with the newest run, where it was interrupted
   python run.py runs                 list the runs: model, data, epochs, accuracy, where the graph is, megabytes
+  python run.py explain IMAGE ...    draw what in an image speaks for its best classes
+  python run.py check                look for broken, doubled and odd images, and for uneven classes
   python run.py export               export the best checkpoint of the newest run, without training
   python run.py summary              the layers of model_arch, their parameters and multiply-adds
   python run.py prepare digits       make a data set: data/digitspng, 1,797 handwritten digits, no download
@@ -148,8 +150,8 @@ def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
     from convert.freeze import frozen_graph, graph_path, make_metadata
     from dataset import read_test_set
     from utils.checkpoints import Checkpoints
-    from utils.predictor import Predictor, image_settings, load
-    from utils.report import predict_dataset, write_report
+    from utils.predictor import Predictor, image_paths, image_settings, load
+    from utils.report import predict_dataset, settings_of_graph, write_page, write_report
     from utils.tensorboard import new_run_folder
 
     if checkpoint is not None:
@@ -157,7 +159,7 @@ def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
         predictor = Predictor(frozen_graph(trained, values), make_metadata(trained, origin), checkpoint)
     else:
         predictor = load(graph_path(now) if weights is None else weights, trust_graph)
-    config = image_settings(predictor.metadata, given, now)
+    config = image_settings(predictor.metadata, **image_paths(predictor.metadata, given, now))
     data = read_test_set(config)
     probabilities = predict_dataset(predictor, data)
     folder = predictor.metadata["run"].get("run_folder")
@@ -166,7 +168,8 @@ def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
     print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes))
-    print(f"written to {folder}: evaluation.txt, predictions.csv, confusion.png, mistakes.png")
+    write_page(folder, heading, settings_of_graph(predictor.metadata), predictor, data, probabilities)
+    print(f"written to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
 
 
 def is_in(folder, path):
@@ -199,6 +202,50 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
     predictor = load(graph_path(now) if weights is None else weights, trust_graph)
     broken = show(predictor, [file for path in images for file in list_images(path)], top, json)
     return 1 if broken else 0
+
+
+@verb(
+    [
+        option("images", help="image files, or folders of images", nargs="+", metavar="IMAGE_OR_FOLDER"),
+        option("--output", help="where to write the picture (default explanation.png)", metavar="FILE.png"),
+        WEIGHTS,
+        TRUST_GRAPH,
+    ],
+    settings=["model_arch", "weight_dir"],
+    usage="IMAGE_OR_FOLDER ... [--OPTION VALUE ...]",
+)
+def explain(images, output="explanation.png", weights=None, trust_graph=False, **given):
+    """Draw what in an image speaks for each of its three best classes (Grad-CAM)."""
+    now = settings(**given)
+    from convert.freeze import graph_path
+    from utils.explain import MOST_EXPLAINED, Explainer, draw_explanations
+    from utils.images import list_images
+    from utils.predictor import load
+
+    paths = [file for path in images for file in list_images(path)]
+    if len(paths) > MOST_EXPLAINED:
+        raise InputError(f"explain: found {len(paths)} images, expected at most {MOST_EXPLAINED} for one picture")
+    predictor = load(graph_path(now) if weights is None else weights, trust_graph)
+    draw_explanations(output, Explainer(predictor), paths)
+    say(f"written to {output}")
+
+
+@verb(
+    [option("--output", help="where to write the picture (default samples.png)", metavar="FILE.png")],
+    settings=["train_path", "valid_path", "test_path", "classes", "model_arch", "img_size"],
+)
+def check(output="samples.png", **given):
+    """Look at every image of the training, validation and test sets, and list what is odd about them."""
+    config = settings(**given)
+    from dataset import find_images
+    from utils.check_data import check_data
+
+    names = [name for name in ("train_path", "valid_path", "test_path") if os.path.isdir(getattr(config, name) or "")]
+    sets = {name: find_images(name, getattr(config, name), config.classes)[:2] for name in names or ["train_path"]}
+    lines, problems = check_data(sets, config.classes, config.img_size, output)
+    say("\n".join(lines))
+    say(f"some images of each class: {output}")
+    return 1 if problems else 0
 
 
 @verb(

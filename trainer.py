@@ -13,8 +13,8 @@ from typing import List, Optional, Tuple, Union
 import numpy as np
 
 from convert.freeze import freeze
-from dataset import DataSet, describe, read_train_sets
-from models import build
+from dataset import DataSet, balanced_weights, describe, read_train_sets
+from models import build, classify, learned_variables
 from src.errors import InputError, say
 from src.settings import check
 from src.signals import HeldSignals
@@ -129,14 +129,19 @@ class Trainer:
     def _build_networks(self):
         """The network that learns, and one for inference on the same input, which shares its variables."""
         config = self.config
-        self.model = build(config, is4Train=True)
+        # The frozen part of a network is as in inference: batch norm by the moving statistics, which stay as they are.
+        self.model = build(config, is4Train=config.train_layers == "all")
         self.variables = tf.global_variables()  # those of the model: what is learned and the moving statistics
+        self.learned = learned_variables(config.train_layers)
         self.x = self.model.getInput()
         self.y_true = tf.placeholder(tf.float32, [None, config.total_class], name="y_true")
         with tf.name_scope("inference"):
             eval_model = build(config, is4Train=False, image=self.x)
             self.inference = classify(eval_model.getOutput(), self.y_true)[1:]
         self.cross_entropy, self.cost, self.accuracy = classify(self.model.getOutput(), self.y_true)
+        if config.class_weights == "balanced":
+            weights = tf.constant(balanced_weights(self.data.train.labels, config.classes))
+            self.cost = tf.reduce_mean(self.cross_entropy * tf.reduce_sum(self.y_true * weights, 1))
 
     def _build_optimizer(self):
         config = self.config
@@ -147,13 +152,13 @@ class Trainer:
         )
         self.scalars = {"learning_rate": self.learning_rate}  # to log beside loss and accuracy
         if config.weight_decay:
-            kernels = [variable for variable in self.variables if variable.op.name.endswith("kernel")]
+            kernels = [variable for variable in self.learned if variable.op.name.endswith("kernel")]
             self.weight_loss = config.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
             self.cost += self.weight_loss
             self.scalars["weight_loss"] = self.weight_loss
 
         adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
-        gradients = adam.compute_gradients(self.cost)
+        gradients = adam.compute_gradients(self.cost, self.learned)
         with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
             update = adam.apply_gradients(gradients, self.global_step)
         self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
@@ -341,10 +346,3 @@ class Trainer:
     def close(self) -> None:
         """Free the session's memory. The Trainer can do nothing more then."""
         self.session.close()
-
-
-def classify(logits, labels):
-    """(cross entropy of each image, its mean, accuracy) of logits against one-hot labels, both [batch, classes]."""
-    cross_entropy = tf.nn.softmax_cross_entropy_with_logits_v2(logits=logits, labels=labels)
-    correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
-    return cross_entropy, tf.reduce_mean(cross_entropy), tf.reduce_mean(tf.cast(correct, tf.float32))

@@ -15,7 +15,7 @@ from src.errors import InputError, escape_control_characters, first_line, print_
 from src.settings import settings
 from src.tf1 import quiet, tf
 from utils.files import remove_leftovers
-from utils.predictor import Predictor, check_pair, image_settings, metadata_path, read_graph, read_metadata
+from utils.predictor import Predictor, check_pair, image_paths, image_settings, metadata_path, read_graph, read_metadata
 
 IMAGES = 1000  # test images that both models classify
 TURN = 50  # images that one classifies before it is the other's turn: so a busy moment of the machine slows both
@@ -60,7 +60,7 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **giv
     metadata = find_metadata(path, now, input, output)
     check_pair(path, checksum, metadata)
     predictor = Predictor(graph_def, metadata, path)
-    config = image_settings(metadata, given, now)
+    config = image_settings(metadata, **image_paths(metadata, given, now))
     return ReferenceModel(path, graph_def, predictor, config, read_sample("test_path", config, IMAGES))
 
 

@@ -150,6 +150,7 @@ def make_metadata(config, origin):
         "image_normalize_mean": list(config.image_normalize_mean),
         "image_normalize_std": list(config.image_normalize_std),
         "channel_order": config.channel_order,
+        "resize": config.resize,
         "classes": list(config.classes),
         "val_acc": origin["val_acc"],
         "run": {

@@ -3,6 +3,7 @@
 from models.lenet5 import LeNet
 from models.mobilenetv2 import MobileNetv2
 from src.errors import InputError
+from src.tf1 import tf
 
 MODELS = {
     "lenet5": lambda shape, is4Train, config, image: LeNet(shape, config.total_class, image),
@@ -23,3 +24,17 @@ def build(config, is4Train, image=None):
         raise InputError(f"setting model_arch: found no {config.model_arch} in MODELS of models/__init__.py")
     shape = [None, config.img_size, config.img_size, config.numchannels]
     return MODELS[config.model_arch](shape, is4Train, config, image)
+
+
+def learned_variables(train_layers):
+    """What learns: "all" that can; or the "head", the last layer that was made."""
+    variables = tf.trainable_variables()
+    head = variables[-1].op.name.split("/")[0]
+    return [variable for variable in variables if train_layers == "all" or variable.op.name.split("/")[0] == head]
+
+
+def classify(logits, labels):
+    """(cross entropy of each image, its mean, accuracy) of logits against one-hot labels, both [batch, classes]."""
+    cross_entropy = tf.nn.softmax_cross_entropy_with_logits_v2(logits=logits, labels=labels)
+    correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
+    return cross_entropy, tf.reduce_mean(cross_entropy), tf.reduce_mean(tf.cast(correct, tf.float32))

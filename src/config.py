@@ -13,18 +13,23 @@ numchannels = 3
 width = 1.0
 batch_norm_momentum = 0.9
 pretrained = None
+train_layers = "all"
 
 # Data
 train_path = "data/cifar10png/train"
 test_path = "data/cifar10png/test"
 classes = None  # None: all folders in train_path
 total_class = None  # None: the number of classes
+valid_path = None
 validation_size = 0.16
 batch_size = 32
 image_normalize_mean = [0.485, 0.456, 0.406]
 image_normalize_std = [0.229, 0.224, 0.225]
 channel_order = "bgr"
+resize = "stretch"
 augment = "none"
+class_weights = "none"
+bad_images = "stop"
 cache_mb = 1024
 seed = 0
 

@@ -97,6 +97,9 @@ WIDTH = number(lambda value: 0 < value <= 10, "a number above 0, at most 10")
 FRACTION = number(lambda value: 0 < value < 1, "a fraction above 0 and below 1")
 EPOCHS = (_literal, lambda value: value is None or _is_integer(value, 1), "a whole number, 1 or more, or None")
 RUNS = (_literal, lambda value: value is None or _is_integer(value, 0), "a whole number, 0 or more, or None")
+CLASS_WEIGHTS = one_of("none", "balanced")
+BAD_IMAGES = one_of("stop", "skip")
+RESIZE = one_of("stretch", "crop", "pad")
 AUGMENT = one_of("none", "crop", "crop+flip")
 CLASS_NAMES = (
     _class_names,
@@ -104,6 +107,11 @@ CLASS_NAMES = (
     'a list of different names, such as ["cat", "dog"], in UTF-8, without line breaks',
 )
 FOLDER = (str, _is_name, "the path of a folder")
+FOLDER_OR_NONE = (
+    lambda text: None if text == "None" else text,
+    lambda value: value is None or _is_name(value),
+    "the path of a folder, or None",
+)
 OUTPUT_FOLDER = (str, lambda value: _is_name(value) and _is_utf8(value), "the path of a folder, in UTF-8")
 CHECKPOINT_FOLDER = (
     str,
@@ -113,7 +121,7 @@ CHECKPOINT_FOLDER = (
 CHECKPOINT = (
     lambda text: None if text == "None" else text,
     lambda value: value is None or _is_name(value),
-    "a checkpoint, such as checkpoints/lenet5/RUN/lenet5-1312, or a folder of checkpoints, or None",
+    "a checkpoint, a folder of checkpoints, or a file of Keras' MobileNetV2 weights (.h5), or None",
 )
 
 if not isinstance(config.MODEL_ARCHS, dict) or not all(
@@ -129,16 +137,21 @@ RULES = {
     "width": Rule("mobilenetv2: factor on the depth of every layer", *WIDTH),
     "batch_norm_momentum": Rule("mobilenetv2: share of the moving mean and variance that is kept at each step", *SHARE),
     "pretrained": Rule("weights to start from, where name and shape agree", *CHECKPOINT),
+    "train_layers": Rule("head: only the classifier learns, the rest stays as it is", *one_of("all", "head")),
     "train_path": Rule("training images, one folder per class", *FOLDER),
     "test_path": Rule("test images, one folder per class", *FOLDER),
     "classes": Rule("class folders to learn, by default all in train_path", *CLASS_NAMES),
     "total_class": Rule("number of classes", *integer(at_least=0)),
+    "valid_path": Rule("validation images, one folder per class; None: some of the training images", *FOLDER_OR_NONE),
     "validation_size": Rule("fraction of the training images held out for validation", *FRACTION),
     "batch_size": Rule("images per training step", *integer(at_least=1)),
     "image_normalize_mean": Rule("subtracted from each channel after scaling it to 0..1", *three_numbers(-1e30)),
     "image_normalize_std": Rule("each channel is then divided by this", *three_numbers(1e-6, " above 0.000001")),
     "channel_order": Rule("bgr: as OpenCV reads images; rgb: swapped before normalization", *one_of("bgr", "rgb")),
+    "resize": Rule("stretch: to a square; crop: its middle; pad: with borders in the mean colour", *RESIZE),
     "augment": Rule("crop: shift training images; crop+flip: also mirror half of them", *AUGMENT),
+    "class_weights": Rule("balanced: images of rare classes count for more in the training cost", *CLASS_WEIGHTS),
+    "bad_images": Rule("stop: training ends at a broken image; skip: it is left out and counted", *BAD_IMAGES),
     "cache_mb": Rule("megabytes of decoded images to keep in memory", *NOT_NEGATIVE),
     "seed": Rule("decides the split, the order of the batches and the first weights", *integer(at_least=0)),
     "num_epoch": Rule("epochs to train for", *integer(at_least=1)),

@@ -1,3 +1,4 @@
+import functools
 import os
 import threading
 
@@ -126,7 +127,8 @@ def test_batches_are_those_of_a_plain_loader_whatever_is_cached(folders, size, c
 @pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 0)])  # 10,000 bytes hold this many of 3 * size ** 2
 def test_the_cache_keeps_no_more_than_it_is_told(folders, tmp_path, size, kept):
     path = folders({"cat": 20}, size=32)
-    files = ImageFiles([f"{path}/cat/{index:03d}.png" for index in range(20)], size, Cache(10000 / 2**20))
+    fit = functools.partial(resized, size=size)
+    files = ImageFiles([f"{path}/cat/{index:03d}.png" for index in range(20)], fit, size, Cache(10000 / 2**20))
     images = files.read(np.arange(20))
     os.rename(path, str(tmp_path / "gone"))
     for index, image in enumerate(images):

@@ -61,6 +61,7 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
         "image_normalize_mean": [0.485, 0.456, 0.406],
         "image_normalize_std": [0.229, 0.224, 0.225],
         "channel_order": "bgr",
+        "resize": "stretch",
         "classes": ["cat", "dog"],
         "val_acc": max(entry["val_acc"] for entry in exported.history),
         "run": {

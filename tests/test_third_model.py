@@ -50,7 +50,7 @@ def program(tmp_path):
         (folder / "models" / "tiny.py").write_text(MODEL)
         if registered:
             edit(folder / "models" / "__init__.py", "MODELS = {\n", "MODELS = {\n" + REGISTRY_LINE)
-            edit(folder / "models" / "__init__.py", "from src", "from models.tiny import Tiny\nfrom src")
+            edit(folder / "models" / "__init__.py", "from src.errors", "from models.tiny import Tiny\nfrom src.errors")
         edit(folder / "src" / "config.py", "MODEL_ARCHS = {", 'MODEL_ARCHS = {"tiny": 4, ')
         if entry:
             edit(folder / "src" / "config.py", "\n    else:\n", ENTRY + "    else:\n")

@@ -17,6 +17,7 @@ from src.errors import InputError, first_line, print_note, say
 from src.settings import RULES, settings
 from src.tf1 import tf
 from utils.files import read_file, write_atomically
+from utils.keras_weights import expected_settings, is_keras_file, read_keras_weights
 
 KEPT = 10  # the newest checkpoints that are kept, beside the best
 RECORD = "run.json"
@@ -228,8 +229,11 @@ def inherit_settings(given):
     now = settings(**given)
     if now.pretrained is None:
         return now
-    prefix = find_checkpoint("setting pretrained", now.pretrained)
-    recorded = (Checkpoints(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
+    if is_keras_file(now.pretrained):
+        recorded = dict(expected_settings(now.pretrained), model_arch="mobilenetv2")
+    else:
+        prefix = find_checkpoint("setting pretrained", now.pretrained)
+        recorded = (Checkpoints(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
     if recorded.get("model_arch") != now.model_arch:
         return now
     inherited = {name: recorded[name] for name in INHERITED if name in recorded}
@@ -240,8 +244,11 @@ def inherit_settings(given):
 
 def load_pretrained(session, variables, config):
     """Take over the weights in config.pretrained for variables of the same name and shape; list the others."""
-    prefix = find_checkpoint("setting pretrained", config.pretrained)
-    weights = read_weights("setting pretrained", prefix)
+    if is_keras_file(config.pretrained):
+        source, weights = config.pretrained, read_keras_weights("setting pretrained", config.pretrained)
+    else:
+        source = find_checkpoint("setting pretrained", config.pretrained)
+        weights = read_weights("setting pretrained", source)
     fitting, others = [], []
     for variable in variables:
         fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
@@ -249,10 +256,13 @@ def load_pretrained(session, variables, config):
     if not fitting:
         expected = f"expected weights of a {config.model_arch}"
         raise InputError(f"setting pretrained: found nothing in {config.pretrained} that fits, {expected}")
+    if all("logits/" in variable.op.name for variable in fitting):
+        expected = f"expected weights of a {config.model_arch} of this width"
+        raise InputError(f"setting pretrained: found only the classifier of {config.pretrained} to fit, {expected}")
     assign(session, fitting, weights)
     names = [variable.op.name for variable in others]
     rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
-    say(f"weights of {prefix}: took {len(fitting)} of {len(variables)} variables{rest}")
+    say(f"weights of {source}: took {len(fitting)} of {len(variables)} variables{rest}")
     say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in INHERITED))
 
 

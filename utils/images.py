@@ -1,6 +1,7 @@
 """Reading, resizing, normalizing and augmenting images."""
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 from src.errors import InputError
 from utils.files import read_file
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MARGIN = 8  # augmentation shifts an image by up to this part of its size: 4 pixels of 32
 
 
@@ -43,8 +44,17 @@ def read_image(path):
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         problem = "found a file that OpenCV cannot read, or that is cut short"
-        raise InputError(f"image {path}: {problem}, expected a PNG, JPEG or BMP image")
+        raise InputError(f"image {path}: {problem}, expected a PNG, JPEG, BMP, WebP or TIFF image")
     return image
+
+
+def problem_of(path):
+    """What is wrong with an image file, an InputError; None if nothing is."""
+    try:
+        read_image(path)
+    except InputError as error:
+        return error
+    return None
 
 
 class Muting:
@@ -100,10 +110,39 @@ def normalize(images, channel_order, table):
     return cv2.LUT(tall, table).reshape(images.shape)
 
 
-def resized(image, size):
-    if image.shape[:2] == (size, size):
+def fitting(config):
+    """The function that gives an image its size: uint8 [H, W, 3] -> uint8 [img_size, img_size, 3].
+
+    Training, evaluation, prediction and converters all use it.
+
+    Args:
+        config: img_size, resize, and for the borders of "pad" image_normalize_mean and channel_order.
+    """
+    mean = config.image_normalize_mean if config.channel_order == "bgr" else config.image_normalize_mean[::-1]
+    border = [float(np.clip(round(255 * level), 0, 255)) for level in mean]
+    return functools.partial(resized, size=config.img_size, resize=config.resize, border=border)
+
+
+def resized(image, size, resize="stretch", border=(0, 0, 0)):
+    """The image in a square of that size.
+
+    Args:
+        resize: "stretch": whatever its shape; "crop": the middle of it, after its shorter side got the size; "pad": all
+            of it, after its longer side got the size, with borders of the colour `border`, blue, green, red.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
         return image
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    if resize == "stretch":
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    scale = size / (min(height, width) if resize == "crop" else max(height, width))
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    top, left = abs(height - size) // 2, abs(width - size) // 2
+    if resize == "crop":
+        return image[top : top + size, left : left + size]
+    bottom, right = size - height - top, size - width - left
+    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=border)
 
 
 def augmented(image, shift, mirror):

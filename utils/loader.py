@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
-from utils.images import muting, read_image, resized
+from utils.images import muting, read_image
 
 cv2.setNumThreads(1)  # threads of our own read images, several at a time
 
@@ -38,12 +39,14 @@ class ImageFiles:
 
     Args:
         paths: n files.
-        size: width and height that the images are resized to.
+        fit: as `fitting` makes it.
+        size: width and height that it gives an image.
         cache: a Cache.
     """
 
-    def __init__(self, paths, size, cache):
+    def __init__(self, paths, fit, size, cache):
         self._paths = paths
+        self._fit = fit
         self._size = size
         # Rows of one array: gathering them is twice as fast as gathering as many arrays.
         self._rows = np.empty((cache.take(len(paths), size * size * 3), size, size, 3), np.uint8)
@@ -62,12 +65,19 @@ class ImageFiles:
         return images
 
     def _read_file(self, index):
-        image = resized(read_image(self._paths[index]), self._size)
+        image = self._fit(read_image(self._paths[index]))
         row = next(self._free_rows, None)
         if row is not None:
             self._rows[row] = image
             self._row_of[index] = row
         return image
+
+
+def map_images(function, paths, title):
+    """[function(path) for each image], in order, in threads, with a progress bar."""
+    with ThreadPoolExecutor(THREADS) as pool, muting:
+        results = pool.map(function, paths)
+        return list(tqdm(results, total=len(paths), desc=title, unit="images", disable=None, leave=False))
 
 
 def inference_batch(img_size):

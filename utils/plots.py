@@ -32,21 +32,21 @@ def escape_label(text, length):
     return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
 
 
-def draw_grid(path, images, titles, heading):
-    """Images, uint8 [H, W, 3] red, green, blue, eight in a row, with a title of one or two lines over each."""
-    rows = max(1, -(-len(images) // COLUMNS))
+def draw_grid(path, images, titles, heading, columns=COLUMNS):
+    """Images, uint8 [H, W, 3] red, green, blue, some in a row, with a title of one or two lines over each."""
+    rows = max(1, -(-len(images) // columns))
     text_height = 0.13 * max([title.count("\n") + 1 for title in titles] or [1])  # inches
     row_height = 1.2 + text_height + 0.12
     height = row_height * rows + 0.5
-    figure = new_figure(1.3 * COLUMNS, height)
+    figure = new_figure(1.3 * columns, height)
     axes = figure.add_axes([0, 0, 1, 1])  # one for all: one for each image would take a second to draw
-    axes.set_xlim(0, 1.3 * COLUMNS)
+    axes.set_xlim(0, 1.3 * columns)
     axes.set_ylim(height, 0)
     axes.axis("off")
     axes.text(0.1, 0.3, heading, fontsize=11)
     for number, (image, title) in enumerate(zip(images, titles)):
         height, width = np.divide(image.shape[:2], max(image.shape[:2])) * 1.2
-        left, top = 1.3 * (number % COLUMNS) + 0.05, row_height * (number // COLUMNS) + 0.5 + text_height
+        left, top = 1.3 * (number % columns) + 0.05, row_height * (number // columns) + 0.5 + text_height
         axes.imshow(image, extent=(left, left + width, top + height, top), interpolation="nearest", aspect="auto")
         axes.text(left, top - 0.06, title, fontsize=8, linespacing=1.1)
     save(figure, path)

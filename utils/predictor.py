@@ -14,7 +14,7 @@ from src.errors import InputError, escape_control_characters, first_line
 from src.settings import RULES
 from src.tf1 import open_session, tf
 from utils.files import read_file
-from utils.images import muting, normalization_table, normalize, read_image, resized
+from utils.images import fitting, muting, normalization_table, normalize, read_image
 from utils.loader import image_bytes, inference_batch, read_ahead
 
 # A graph is a program. These operations of TensorFlow calculate tensors from tensors; they know no files, no network,
@@ -41,6 +41,9 @@ class Predictor:
         metadata: its JSON, as a dict.
         source: its name in errors.
 
+    Attributes:
+        classes, img_size, graph, session, input, output: what is in its metadata, and its tensors.
+
     Raises:
         InputError: not a graph, or not the one that the metadata describes.
     """
@@ -50,14 +53,16 @@ class Predictor:
         self.metadata = metadata
         self.classes = metadata["classes"]
         self.img_size = metadata["input"]["shape"][1]
+        self._fit = fitting(image_settings(metadata))
         self._table = normalization_table(metadata["image_normalize_mean"], metadata["image_normalize_std"])
-        with tf.Graph().as_default() as graph:
+        self.graph = graph = tf.Graph()
+        with graph.as_default():
             try:
                 tf.import_graph_def(graph_def, name="")
             except Exception as error:  # TensorFlow raises all kinds of errors on a damaged graph
                 raise InputError(f"graph {source}: cannot be built ({first_line(error)})") from error
-            self._input, self._output = (find_tensor(graph, metadata[role], source) for role in ("input", "output"))
-            self._session = open_session("gpu")
+            self.input, self.output = (find_tensor(graph, metadata[role], source) for role in ("input", "output"))
+            self.session = open_session("gpu")
         self.check_output(1)
 
     def check_output(self, count):
@@ -84,7 +89,7 @@ class Predictor:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]."""
-        return self._session.run(self._output, {self._input: images})
+        return self.session.run(self.output, {self.input: images})
 
     def classify(self, paths: List[str]) -> Iterator[Tuple[str, object]]:
         """For each image file, in order: (path, probabilities: float64 [classes]); an InputError for a broken one."""
@@ -101,7 +106,7 @@ class Predictor:
         with muting:
             for path in paths:
                 try:
-                    images.append(resized(read_image(path), self.img_size))
+                    images.append(self._fit(read_image(path)))
                     errors.append((path, None))
                 except InputError as error:
                     errors.append((path, error))
@@ -181,13 +186,19 @@ def read_metadata(path):
         metadata = json.loads(read_file("metadata", path, f", {expected}").decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"metadata {path}: found a file that is not JSON, {expected}") from error
-    for name in ("classes", "channel_order", "image_normalize_mean", "image_normalize_std"):
+    if isinstance(metadata, dict):
+        metadata.setdefault("resize", "stretch")  # in the JSON of an earlier version there is none
+    for name in PREPROCESSING:
         value = metadata.get(name) if isinstance(metadata, dict) else None
         if not RULES[name].ok(value):
             raise InputError(f"metadata {path}: found {value!r} for {name}, expected {RULES[name].expected}")
     check_shape(path, metadata, "input", "[null, size, size, 3]", _is_image_shape)
     classes = len(metadata["classes"])
     check_shape(path, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
+    if not RULES["resize"].ok(metadata["resize"]):
+        raise InputError(
+            f"metadata {path}: found {metadata['resize']!r} for resize, expected {RULES['resize'].expected}"
+        )
     run = metadata.get("run") if isinstance(metadata.get("run"), dict) else {}
     metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and "\0" not in text}
     return metadata
@@ -209,16 +220,21 @@ def check_shape(path, metadata, role, expected, ok):
         )
 
 
-def image_settings(metadata, given, otherwise):
-    """The settings that say where the images for a graph are, and how they are preprocessed.
+PREPROCESSING = ("classes", "image_normalize_mean", "image_normalize_std", "channel_order", "resize")
 
-    train_path and test_path are those given, else those of the run that made the graph, else those in `otherwise`.
-    """
-    result = {name: metadata[name] for name in ("classes", "image_normalize_mean", "image_normalize_std")}
-    for name in ("train_path", "test_path"):
-        result[name] = given.get(name, metadata["run"].get(name, getattr(otherwise, name)))
-    img_size = metadata["input"]["shape"][1]
-    return argparse.Namespace(img_size=img_size, channel_order=metadata["channel_order"], seed=0, **result)
+
+def image_settings(metadata, **paths):
+    """The settings that say how the images for a graph are preprocessed, and where they are."""
+    result = {name: metadata[name] for name in PREPROCESSING}
+    return argparse.Namespace(img_size=metadata["input"]["shape"][1], seed=0, **result, **paths)
+
+
+def image_paths(metadata, given, otherwise):
+    """train_path and test_path: those given, else those of the run that made the graph, else those in `otherwise`."""
+    return {
+        name: given.get(name, metadata["run"].get(name, getattr(otherwise, name)))
+        for name in ("train_path", "test_path")
+    }
 
 
 def find_tensor(graph, described, source):

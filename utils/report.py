@@ -6,16 +6,57 @@ import os
 
 import cv2
 import numpy as np
-from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    classification_report,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
 from tqdm import tqdm
 
-from src.errors import escape_control_characters
+from src.errors import InputError, escape_control_characters, print_note
+from utils.explain import Explainer, draw_explained_mistakes
 from utils.files import write_atomically
 from utils.images import muting, read_image
 from utils.loader import inference_batch
+from utils.page import page
 from utils.plots import draw_confusion, draw_grid, escape_label
 
 MISTAKES = 24  # in the picture
+EXPLAINED = 6  # of them, with heat maps
+
+
+def write_page(folder, heading, config, predictor, data, probabilities):
+    """Write mistakes_explained.png and report.html, after write_report.
+
+    Args:
+        folder: as for write_report, and what training has drawn there.
+        config: the settings that the page shows.
+        predictor, data: that were evaluated.
+        probabilities: as for write_report.
+    """
+    labels, classes = data.labels, predictor.classes
+    every, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
+    chosen = confident_mistakes(labels, probabilities)[:EXPLAINED]
+    picture = os.path.join(folder, "mistakes_explained.png")
+    try:
+        draw_explained_mistakes(picture, Explainer(predictor), [data.paths[i] for i in chosen], labels[chosen])
+    except InputError as error:  # a network without convolutions
+        print_note(f"{error}; report.html is without heat maps")
+    per_class = zip(classes, *precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0))
+    summary = f"{len(labels)} images, accuracy {accuracy_score(labels, predicted):.4f}"
+    text = page(heading, summary, per_class, config, folder)
+    write_atomically({os.path.join(folder, "report.html"): text.encode("utf-8", "surrogateescape")})
+
+
+def settings_of_graph(metadata):
+    """What is to be known of a graph, as {name: value}, from its metadata."""
+    rows = {name: value for name, value in metadata.items() if name not in ("input", "output", "run", "classes")}
+    rows["image size"] = metadata["input"]["shape"][1]
+    return dict(rows, **metadata["run"])
 
 
 def predict_dataset(predictor, data):
@@ -49,7 +90,10 @@ def write_report(folder, heading, paths, labels, probabilities, classes):
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=every)
     loss, accuracy = log_loss(labels, probabilities, labels=every), accuracy_score(labels, predicted)
-    text = f"{heading}\n{len(labels)} images: loss {loss:.4f}, accuracy {accuracy:.4f}\n\n"
+    macro = f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
+    balanced = balanced_accuracy_score(labels, predicted)
+    text = f"{heading}\n{len(labels)} images: loss {loss:.4f}, accuracy {accuracy:.4f}, "
+    text += f"balanced accuracy {balanced:.4f}, macro F1 {macro:.4f}\n\n"
     text += classification_report(labels, predicted, labels=every, target_names=names, digits=3, zero_division=0)
     text += "\n" + matrix_text(matrix, names)
     csv_path = os.path.join(folder, "predictions.csv")
@@ -78,11 +122,17 @@ def predictions_csv(paths, labels, probabilities, classes):
     return content.getvalue().encode("utf-8", "surrogateescape")
 
 
+def confident_mistakes(labels, probabilities):
+    """Indices of the images that got a wrong class, the most confident mistakes first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="mergesort")]
+
+
 def draw_mistakes(path, paths, labels, probabilities, classes):
     """The most confident mistakes, the most confident first."""
     confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    chosen = wrong[np.argsort(-confidence[wrong], kind="mergesort")][:MISTAKES]
+    wrong = confident_mistakes(labels, probabilities)
+    chosen = wrong[:MISTAKES]
     titles = []
     for i in chosen:
         predicted, true = escape_label(classes[probabilities[i].argmax()], 12), escape_label(classes[labels[i]], 16)

@@ -1,0 +1,126 @@
+"""Heat maps (Grad-CAM) against an example worked out by hand, and where the answer is known; report.html."""
+
+import os
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+import run
+from src.errors import InputError
+from src.tf1 import tf
+from trainer import Trainer
+from utils.explain import Explainer, heat
+from utils.page import page
+from utils.predictor import Predictor, load
+
+
+def metadata(size, classes):
+    return {
+        "classes": classes, "channel_order": "bgr", "image_normalize_mean": [0, 0, 0], "image_normalize_std": [1, 1, 1],
+        "resize": "stretch", "input": {"name": "Image", "shape": [None, size, size, 3]},
+        "output": {"name": "output", "shape": [None, len(classes)]}, "run": {},
+    }  # fmt: skip
+
+
+def test_a_heat_map_worked_out_by_hand():
+    """The weights are the means of the gradients, 1 and -2; relu(1 * f0 - 2 * f1) = relu([[4 - 2, 1], [0 - 2, 3]])."""
+    features = np.array([[[4, 1], [1, 0]], [[0, 1], [3, 0]]], np.float32)
+    gradients = np.array([[[0, -2], [2, -2]], [[1, -4], [1, 0]]], np.float32)
+    np.testing.assert_allclose(heat(features, gradients, 2), [[2 / 3, 1 / 3], [0, 1]], rtol=1e-6)
+    assert heat(-features, np.ones_like(gradients), 2).max() == 0  # nothing speaks for it
+
+
+def linear_network():
+    """A 1x1 convolution with ReLU, its mean, and a matrix product: the gradients of the logits are known."""
+    kernel = np.array([[1, 0], [0, 1], [0, 0]], np.float32).reshape(1, 1, 3, 2)
+    matrix = np.array([[2, -1], [-3, 4]], np.float32)
+    with tf.Graph().as_default() as graph:
+        image = tf.placeholder(tf.float32, [None, 4, 4, 3], name="Image")
+        features = tf.nn.relu(tf.nn.conv2d(image, tf.constant(kernel), [1, 1, 1, 1], "SAME"))
+        tf.matmul(tf.reduce_mean(features, [1, 2]), tf.constant(matrix), name="output")
+        return graph.as_graph_def(), matrix
+
+
+def test_the_heat_map_of_a_linear_network():
+    """Its gradients are the same everywhere: the column of the matrix / 16; so the map is relu(features . column)."""
+    graph_def, matrix = linear_network()
+    explainer = Explainer(Predictor(graph_def, metadata(4, ["a", "b"]), "linear"))
+    image = np.random.RandomState(0).rand(4, 4, 3).astype(np.float32)
+    for label in (0, 1):
+        expected = np.maximum(image[..., :2] @ matrix[:, label], 0)
+        np.testing.assert_allclose(explainer.heat_map(image, label), expected / expected.max(), atol=1e-5)
+
+
+def test_the_heat_is_where_the_square_is(in_tmp_path):
+    """A coloured square somewhere on a grey ground decides the class: at least 90 % of the maxima lie in it."""
+    random, size = np.random.RandomState(0), 64
+    side, places = size * 3 // 8, {}
+    for part, count in (("train", 120), ("test", 25)):
+        for name, colour in (("blue", (255, 0, 0)), ("red", (0, 0, 255))):
+            os.makedirs(f"{part}/{name}")
+            for number in range(count):
+                image = random.randint(90, 160, (size, size, 3)).astype(np.uint8)
+                top, left = random.randint(0, size - side, 2)
+                image[top : top + side, left : left + side] = colour
+                path = f"{part}/{name}/{number}.png"
+                places[path] = (top, left)
+                cv2.imwrite(path, image)
+    trainer = Trainer(train_path="train", test_path="test", batch_size=16, img_size=size)
+    trainer.optimize(8)
+    explainer = Explainer(load(trainer.export(last=True)))
+    hits = []
+    for path in [path for path in places if path.startswith("test")]:
+        _, ((name, _, heat_map),) = explainer.explain(path, count=1)
+        assert name == path.split("/")[1]
+        row, column = np.unravel_index(heat_map.argmax(), heat_map.shape)
+        top, left = places[path]
+        hits.append(top <= row < top + side and left <= column < left + side)
+    assert np.mean(hits) >= 0.9
+
+
+def test_a_network_without_convolutions_cannot_be_explained():
+    with tf.Graph().as_default() as graph:
+        image = tf.placeholder(tf.float32, [None, 4, 4, 3], name="Image")
+        tf.matmul(tf.reshape(image, [-1, 48]), tf.ones([48, 2]), name="output")
+        predictor = Predictor(graph.as_graph_def(), metadata(4, ["a", "b"]), "flat.pb")
+    with pytest.raises(InputError, match="graph flat.pb: found no convolution in it, expected one to explain"):
+        Explainer(predictor)
+
+
+class Links(HTMLParser):
+    """What a page loads, and how its elements are nested."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.open, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_of_an_evaluation_is_one_file_with_everything(folders, in_tmp_path):
+    path = folders({"<b>cat & co": 20, "dog": 20})
+    assert run.main(["--train_path", path, "--test_path", path, "--img_size", "16", "--batch_size", "8"]) == 0
+    assert run.main(["evaluate"]) == 0
+    (folder,) = os.listdir("graphs/lenet5")
+    with open(f"graphs/lenet5/{folder}/report.html", encoding="utf-8") as file:
+        found = Links(file.read())
+    assert found.open == [] and len(found.loads) == 5
+    assert all(link.startswith("data:image/png;base64,") for link in found.loads)
+    assert "<b>cat & co" in found.text and "Settings" in found.text
+
+
+def test_a_page_without_pictures(tmp_path):
+    text = page("title", "summary", [("cat", 1.0, 0.5, 0.667, 3)], {"lr": 0.01}, str(tmp_path))
+    assert "0.667" in text and Links(text).loads == []

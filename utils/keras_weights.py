@@ -1,0 +1,97 @@
+"""Weights of a MobileNetV2 in the HDF5 files of Keras, by the names of our variables.
+
+Two layouts: that of the files which Keras Applications publishes and of `save_weights` in Keras 2, where the
+attributes `layer_names` and `weight_names` say what is where; and that of Keras 3 (`.weights.h5`), which numbers the
+layers of each kind in the order in which they were made.
+"""
+
+import re
+
+import h5py
+import numpy as np
+
+from models.mobilenetv2 import BOTTLENECKS
+from src.errors import InputError, first_line
+
+PUBLISHED = re.compile(r"_([\d.]+)_(\d+)(_no_top)?\.h5$")  # width and image size in the name of a published file
+VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")  # of a batch norm, in Keras' order
+
+
+def is_keras_file(path):
+    """Whether it is to be read as one: by its name, as a damaged file is one, too."""
+    return path.endswith((".h5", ".hdf5", ".keras"))
+
+
+def expected_settings(path):
+    """The settings of the images that these weights were learned from: colours as RGB, each x / 127.5 - 1.
+
+    The names of published files also tell width and image size.
+    """
+    half = [0.5, 0.5, 0.5]
+    found = {"image_normalize_mean": half, "image_normalize_std": half, "channel_order": "rgb"}
+    published = PUBLISHED.search(path)
+    if published:
+        found.update(width=float(published.group(1)), img_size=int(published.group(2)))
+    return found
+
+
+def read_keras_weights(what, path):
+    """{variable name: array} of a file. Raises InputError, naming `what`, if it has no weights of a MobileNetV2."""
+    try:
+        with h5py.File(path, "r") as file:
+            weights = dict(by_number(file["layers"]) if "layers" in file else by_name(file.get("model_weights", file)))
+    except Exception as error:  # h5py raises all kinds of errors on damaged files
+        expected = f"expected an HDF5 file of Keras that can be read ({first_line(error)})"
+        raise InputError(f"{what}: found {path}, {expected}") from error
+    if not weights:
+        raise InputError(f"{what}: found {path}, expected an HDF5 file with the weights of a MobileNetV2 of Keras")
+    return weights
+
+
+def by_name(group):
+    """Pairs (variable name, array) where attributes name layers and their weights."""
+    for layer in names(group, "layer_names"):
+        scope = our_scope(layer)
+        for name in names(group[layer], "weight_names") if scope else []:
+            variable = name.split("/")[-1].split(":")[0].replace("depthwise_kernel", "kernel")
+            yield f"{scope}/{variable}", np.array(group[layer][name])
+
+
+def names(group, attribute):
+    """A list of names in an attribute, or, if it is long, in several: layer_names0, layer_names1 and so on."""
+    numbered = [key for key in group.attrs if re.fullmatch(attribute + r"\d+", key)]
+    numbered.sort(key=lambda key: int(key[len(attribute) :]))
+    parts = [attribute] if attribute in group.attrs else numbered
+    found = [name for part in parts for name in group.attrs[part]]
+    return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in found]
+
+
+def our_scope(layer):
+    """The scope of our variables that corresponds to a layer of Keras, None if there is none."""
+    layer = re.sub("^bn_|_(BN|bn)$", "", layer)
+    fixed = {"Conv1": "first", "Conv_1": "last", "Logits": "logits", "predictions": "logits"}
+    block = re.fullmatch(r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)", layer)
+    return f"block{int(block.group(1) or 0) + 1}/{block.group(2)}" if block else fixed.get(layer)
+
+
+def by_number(layers):
+    """The same pairs where layers are numbered: conv2d, conv2d_1, depthwise_conv2d, and so on."""
+    blocks = range(1, 1 + sum(n for _, _, n, _ in BOTTLENECKS))
+    parts = [f"block{block}/{part}" for block in blocks for part in ("expand", "depthwise", "project")]
+    scopes = ["first"] + [part for part in parts if part != "block1/expand"] + ["last"]
+    depthwise = [scope for scope in scopes if scope.endswith("depthwise")]
+    for kind, ours, variables in (
+        ("conv2d", [scope for scope in scopes if scope not in depthwise], ["kernel"]),
+        ("depthwise_conv2d", depthwise, ["kernel"]),
+        ("batch_normalization", scopes, VARIABLES),
+        ("dense", ["logits"], ["kernel", "bias"]),
+    ):
+        found = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=number)
+        for scope, layer in zip(ours, found):
+            for position, variable in enumerate(variables):
+                yield f"{scope}/{variable}", np.array(layers[layer]["vars"][str(position)])
+
+
+def number(layer):
+    """That at the end of a name, 0 if there is none."""
+    return int(re.search(r"(?:_(\d+))?$", layer.replace("conv2d", "")).group(1) or 0)

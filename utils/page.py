@@ -1,0 +1,80 @@
+"""A page that shows an evaluation: report.html, one file with everything in it."""
+
+import base64
+import csv
+import html
+import os
+
+PICTURES = (  # file in the run's folder, its heading
+    ("curves.png", "How it learned"),
+    ("confusion.png", "Right and wrong"),
+    ("mistakes.png", "The most confident mistakes"),
+    ("mistakes_explained.png", "What spoke for the wrong class, and what for the right one"),
+    ("train_batch.png", "What it was fed first"),
+)
+STYLE = """
+body { font: 16px/1.5 sans-serif; color: #222; max-width: 70rem; margin: 0 auto; padding: 1rem; }
+img { max-width: 100%; height: auto; }
+div.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
+td:first-child, th:first-child { text-align: left; }
+table.settings td { text-align: left; overflow-wrap: anywhere; }
+pre { overflow-x: auto; }
+"""
+
+
+def page(title, summary, per_class, settings, folder):
+    """The text of the page.
+
+    Args:
+        title: its heading.
+        summary: a sentence with the most important numbers.
+        per_class: [(class, precision, recall, F1, images)].
+        settings: {name: value} of what is to be known of the network and its run.
+        folder: where the pictures are, and history.csv; those that are not there are left out.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(summary)}</p>"]
+    heading = ("class", "precision", "recall", "F1", "images")
+    rows = [
+        (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", count)
+        for name, precision, recall, f1, count in per_class
+    ]
+    parts += ["<h2>The classes</h2>", table(heading, rows)]
+    for file, text in PICTURES:
+        path = os.path.join(folder, file)
+        if os.path.isfile(path):
+            parts += [f"<h2>{html.escape(text)}</h2>", picture(path, text)]
+    parts += history(os.path.join(folder, "history.csv"))
+    parts += ["<h2>Settings</h2>", table(None, settings.items(), "settings")]
+    body = "\n".join(parts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def table(heading, rows, kind=""):
+    lines = [heading_row(heading)] if heading else []
+    lines += ["<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows]
+    return f'<div class="wide"><table class="{kind}">\n' + "\n".join(lines) + "\n</table></div>"
+
+
+def heading_row(names):
+    return "<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in names) + "</tr>"
+
+
+def picture(path, text):
+    with open(path, "rb") as file:
+        content = base64.b64encode(file.read()).decode("ascii")
+    return f'<div class="wide"><img alt="{html.escape(text)}" src="data:image/png;base64,{content}"></div>'
+
+
+def history(path):
+    """The table of the epochs, folded; nothing if there is no such file."""
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    return ["<details><summary>Every epoch in numbers</summary>", table(rows[0], rows[1:]), "</details>"]
