@@ -56,6 +56,7 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **giv
         raise InputError(f"--weight_dir: found {given['weight_dir']} beside {graph}, expected one of them")
     now = settings(**given)
     path = graph_path(now) if graph is None else graph
+    remove_leftovers(os.path.dirname(path) or ".")
     graph_def, checksum = read_graph(path, trust_graph)
     metadata = find_metadata(path, now, input, output)
     check_pair(path, checksum, metadata)
@@ -101,9 +102,8 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
         InputError: it cannot be converted. Nothing is then written.
     """
     folder, name = os.path.split(path)
-    parent = os.path.dirname(reference.path) or "."
-    remove_leftovers(parent)
-    with tempfile.TemporaryDirectory(prefix=f"partial-{os.getpid()}-", dir=parent) as scratch:
+    beside = os.path.dirname(reference.path) or "."
+    with tempfile.TemporaryDirectory(prefix=f"partial-{os.getpid()}-", dir=beside) as scratch:
         partial = os.path.join(scratch, name)
         try:
             with quiet():  # converters are talkative

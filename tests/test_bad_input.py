@@ -95,6 +95,14 @@ def add_operation(name):
         write(JSON, without_checksum(file.read()))
 
 
+def add_function():
+    """Write a function called Relu into the graph: TensorFlow would take it for the operation of that name."""
+    with open(GRAPH, "ab") as file:
+        file.write(b"\x12\n\n\x08\n\x06\n\x04Relu")  # protocol buffers: what follows is merged with what was there
+    with open(JSON) as file:
+        write(JSON, without_checksum(file.read()))
+
+
 def link_to_pipe(path):
     os.mkfifo("pipe")
     os.symlink(os.path.abspath("pipe"), path)
@@ -184,6 +192,7 @@ BAD = [
     (lambda: write(GRAPH, b""), "evaluate", f"graph {GRAPH}: found a graph that is not the one its JSON describes"),
     (lambda: add_operation("WriteFile"), "predict test", f"graph {GRAPH}: found WriteFile in it, expected operations"),
     (lambda: add_operation("PyFunc"), "evaluate", f"graph {GRAPH}: found PyFunc in it, expected operations that"),
+    (add_function, "predict test", f"graph {GRAPH}: found Relu in it, expected operations"),
     (lambda: os.remove(JSON), "predict test", f"metadata {JSON}: cannot be read (No such file or directory), expected"),
     (lambda: write(JSON, "{"), "predict test", f"metadata {JSON}: found a file that is not JSON, expected the"),
     (lambda: write(JSON, b"\xff"), "predict test", f"metadata {JSON}: found a file that is not JSON, expected the"),

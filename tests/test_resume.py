@@ -349,20 +349,26 @@ def test_the_first_signal_waits_and_the_second_does_not():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as it was before
 
 
-def test_a_signal_comes_between_two_steps(few_images, monkeypatch):
-    """So that the checkpoint holds all of a step or nothing of it."""
-    run_session, counted = tf.Session.run, []
+def signal_after_step(monkeypatch, step, *signals):
+    """Let signals come when session.run of that step has returned, before it is counted."""
+    run_session, steps = tf.Session.run, []
 
     def run_and_signal(session, fetches, *arguments, **options):
         result = run_session(session, fetches, *arguments, **options)
         if isinstance(fetches, list) and len(fetches) == 4:
-            counted.append(fetches)
-            if len(counted) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
+            steps.append(fetches)
+            if len(steps) == step:
+                for number in signals:
+                    os.kill(os.getpid(), number)
         return result
 
-    trainer = Trainer(**few_images)
     monkeypatch.setattr(tf.Session, "run", run_and_signal)
+
+
+def test_a_signal_comes_between_two_steps(few_images, monkeypatch):
+    """So that the checkpoint holds all of a step or nothing of it."""
+    trainer = Trainer(**few_images)
+    signal_after_step(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize()
     assert (trainer.step, trainer.position, trainer.window["steps"]) == (3, 3, 3)
@@ -581,20 +587,9 @@ def test_a_run_that_learned_nothing_leaves_no_folder_of_checkpoints(few_images, 
 
 def test_a_second_signal_right_after_a_step_does_not_make_a_wrong_history(few_images, monkeypatch):
     """The step's loss is lost then, so the run is resumed from the checkpoint before it."""
-    run_session, steps = tf.Session.run, []
-
-    def run_and_signal_twice(session, fetches, *arguments, **options):
-        result = run_session(session, fetches, *arguments, **options)
-        if isinstance(fetches, list) and len(fetches) == 4:
-            steps.append(fetches)
-            if len(steps) == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
     trainer = Trainer(**few_images)
     with monkeypatch.context() as patch:
-        patch.setattr(tf.Session, "run", run_and_signal_twice)
+        signal_after_step(patch, 7, signal.SIGINT, signal.SIGTERM)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             trainer.optimize()
     assert Trainer(resume=True).step == 5

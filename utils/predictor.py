@@ -172,7 +172,9 @@ def read_graph(path, trusted=False):
         if len(shape) > 1 and 0 in shape:  # TensorFlow 1.14 dies of them, in convolutions
             raise InputError(f"graph {path}: found {node.name} of shape {shape}, expected weights that are not empty")
     unknown = sorted({node.op for node in graph_def.node} - OPERATIONS)
-    unknown += sorted(function.signature.name for function in graph_def.library.function)
+    # A graph can bring functions, which go by the names of operations.
+    functions = [value.function for field, value in graph_def.ListFields() if field.name == "library"]
+    unknown += sorted(function.signature.name for group in functions for function in group)
     if unknown and not trusted:
         found = f"found {', '.join(unknown[:5])} in it, expected operations that calculate logits and do nothing else"
         raise InputError(f"graph {path}: {found}; --trust_graph runs it all the same")
