@@ -68,7 +68,7 @@ run: python $(INSTALLED)
 		$(if $(MODEL),--model_arch "$(MODEL)") $(if $(EPOCHS),--num_epoch "$(EPOCHS)")
 
 test: python $(INSTALLED) $(CONVERTERS)
-	@$(VENV)/bin/python -m pytest tests
+	@$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
 
 # Python 3.6 is the oldest that the code must run on; ruff knows no older one than 3.7.
 PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) for path in sys.argv[1:]]
