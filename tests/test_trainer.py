@@ -245,7 +245,7 @@ def test_a_train_path_that_is_not_utf8(two_classes):
 
 
 def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
-    for name in ("a.webp", "b.webp", "notes.txt", "noend", ".hidden"):
+    for name in ("a.gif", "b.gif", "notes.txt", "noend", ".hidden"):
         open(os.path.join(two_classes.train_path, "cat", name), "w").close()
     os.mkdir(os.path.join(two_classes.train_path, "dog", "more"))
     os.remove(os.path.join(two_classes.train_path, "dog", "000.png"))
@@ -254,7 +254,7 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     first, second, third, note = output.out.splitlines()
     assert re.fullmatch(rf"TensorFlow {tf.__version__} on the CPU, with (oneDNN|Eigen) kernels", first)
     assert second == "33 images to train on, 6 to validate on; 2 classes of 19 (dog) to 20 (cat) images"
-    assert third == "passed over in the class folders: 2 .webp, 1 .txt, 1 folder, 1 without extension"
+    assert third == "passed over in the class folders: 2 .gif, 1 .txt, 1 folder, 1 without extension"
     assert output.err == ""
     assert (
         note == "note: setting test_path: found no folder data/cifar10png/test; evaluate will need one, by --test_path"
