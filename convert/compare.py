@@ -113,8 +113,7 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
         except (InputError, OSError):
             raise
         except Exception as error:  # converters raise all kinds of errors
-            reason = f"cannot be converted to {path} ({first_line(error)})"
-            raise InputError(f"graph {reference.path}: {reason}") from error
+            raise InputError(f"graph {reference.path}: cannot be converted to {path} ({first_line(error)})") from error
         failed = "-failed".join(os.path.splitext(path))
         os.makedirs(folder or ".", exist_ok=True)
         kept = failed if comparison.failure else path

@@ -47,8 +47,17 @@ def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
 
 
-def straight_and_resumed(given, monkeypatch, steps):
-    """Train in the folder `straight`; and in `resumed`, with an interruption after each of these steps."""
+def killed_before_it_saves(trainer, its_reporter):
+    """In place of Trainer.save."""
+    its_reporter.flush()
+    raise ZeroDivisionError
+
+
+def straight_and_resumed(given, monkeypatch, steps, kills=0):
+    """Train in the folder `straight`; and in `resumed`, with an interruption after each of these steps.
+
+    After the last of them, it is killed so many times before the next checkpoint is written.
+    """
     for name in ("straight", "resumed"):
         os.mkdir(name)
     os.chdir("straight")
@@ -63,6 +72,11 @@ def straight_and_resumed(given, monkeypatch, steps):
             with pytest.raises(KeyboardInterrupt):
                 Trainer(resume, **({} if resume else given)).optimize()
         resume = True
+    for _ in range(kills):
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "save", killed_before_it_saves)
+            with pytest.raises(ZeroDivisionError):
+                Trainer(resume=True).optimize()
     trainer = Trainer(resume=True)
     trainer.optimize()
     trainer.export()
@@ -88,33 +102,7 @@ def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, monke
 def test_points_that_a_killed_process_wrote_before_its_checkpoint_are_not_doubled(few_images, monkeypatch):
     """Three times it validates, writes the points of the epoch, and is ended before it saves."""
     monkeypatch.setattr(reporter, "WINDOW", 5)  # so that there are points of the training curves at the same steps
-    given = dict(few_images, num_epoch=2)
-    for name in ("straight", "resumed"):
-        os.mkdir(name)
-    os.chdir("straight")
-    trainer = Trainer(**given)
-    trainer.optimize()
-    trainer.export()
-    os.chdir("../resumed")
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 5)
-        with pytest.raises(KeyboardInterrupt):
-            Trainer(**given).optimize()
-
-    def killed_before_it_saves(trainer, its_reporter):
-        its_reporter.flush()
-        raise ZeroDivisionError
-
-    for _ in range(3):
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "save", killed_before_it_saves)
-            with pytest.raises(ZeroDivisionError):
-                Trainer(resume=True).optimize()
-    trainer = Trainer(resume=True)
-    trainer.optimize()
-    trainer.export()
-    os.chdir("..")
-    assert chaos.differences("straight", "resumed", "lenet5") == []
+    assert straight_and_resumed(dict(few_images, num_epoch=2), monkeypatch, [5], kills=3) == []
 
 
 def test_a_comparison_of_runs_finds_a_difference(few_images):
