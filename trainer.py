@@ -313,7 +313,7 @@ class Trainer:
         elif self.checkpoints is None:  # the steps were done by hand
             self._make_folders()
         progress = {"epoch": self.epoch, "position": self.position, "sums": self.sums, "seconds": self.seconds}
-        progress.update(window=reporter.window if reporter else self.window)
+        progress.update(window=dict(reporter.window if reporter else self.window))  # as it is now: the record keeps it
         progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint)
         entry = {"settings": dict(vars(self.config), num_epoch=self.last_epoch), "run_folder": self.run_folder}
         entry.update(epoch=self.epoch, global_step=self.step, progress=progress)

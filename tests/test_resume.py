@@ -135,6 +135,16 @@ def test_a_checkpoint_is_written_whenever_so_many_minutes_have_passed(few_images
     assert find_run("checkpoints/lenet5").best() == trainer.last_checkpoint
 
 
+def test_each_checkpoint_keeps_the_sums_of_its_own_step(few_images, monkeypatch):
+    """The newest may be lost, and training then goes on from the one before."""
+    interrupt_at(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(**dict(few_images, checkpoint_minutes=1e-9)).optimize()
+    checkpoints = find_run("checkpoints/lenet5")
+    windows = [checkpoints.entry(prefix)["progress"]["window"]["steps"] for prefix in checkpoints.prefixes()]
+    assert windows == [1, 2, 3, 4]
+
+
 def test_num_epoch_is_the_total_and_early_stopping_goes_on_counting(few_images, monkeypatch):
     trainer = Trainer(**few_images)
     trainer.optimize(2)
