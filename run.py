@@ -283,7 +283,7 @@ def runs(**given):
 
 @verb(
     [option("--total_class", help="number of classes (default: as in train_path, or 10)", type=int, metavar="COUNT")],
-    settings=["model_arch", "img_size", "width", "train_path", "classes"],
+    settings=["model_arch", "img_size", "width", "strides", "train_path", "classes"],
 )
 def summary(total_class=None, **given):
     """List the layers of a network: output shape, parameters, and multiply-adds for one image."""

@@ -8,7 +8,7 @@ from src.tf1 import tf
 MODELS = {
     "lenet5": lambda shape, is4Train, config, image: LeNet(shape, config.total_class, image),
     "mobilenetv2": lambda shape, is4Train, config, image: MobileNetv2(
-        shape, is4Train, config.width, config.total_class, config.batch_norm_momentum, image
+        shape, is4Train, config.width, config.total_class, config.batch_norm_momentum, config.strides, image
     ),
 }
 

@@ -5,18 +5,22 @@ from src import config
 from src.tf1 import tf
 
 SIGMA = 0.09  # of the first weights
-# Table 2 of the paper; the shapes are those for 224x224x3 and width 1
-FIRST_DEPTH = 32  # 112x112x32
-BOTTLENECKS = (  # t: expansion, c: depth, n: times, s: stride of the first
-    (1, 16, 1, 1),  # 112x112x16
-    (6, 24, 2, 2),  # 56x56x24
-    (6, 32, 3, 2),  # 28x28x32
-    (6, 64, 4, 2),  # 14x14x64
-    (6, 96, 3, 1),  # 14x14x96
-    (6, 160, 3, 2),  # 7x7x160
-    (6, 320, 1, 1),  # 7x7x320
+# Table 2 of the paper; the shapes are those for 224x224x3 and width 1, and for 32x32x3 with small strides
+FIRST_DEPTH = 32  # 112x112x32, 32x32x32
+BOTTLENECKS = (  # t: expansion, c: depth, n: times
+    (1, 16, 1),  # 112x112x16, 32x32x16
+    (6, 24, 2),  # 56x56x24, 32x32x24
+    (6, 32, 3),  # 28x28x32, 16x16x32
+    (6, 64, 4),  # 14x14x64, 8x8x64
+    (6, 96, 3),  # 14x14x96, 8x8x96
+    (6, 160, 3),  # 7x7x160, 4x4x160
+    (6, 320, 1),  # 7x7x320, 4x4x320
 )
-LAST_DEPTH = 1280  # 7x7x1280
+LAST_DEPTH = 1280  # 7x7x1280, 4x4x1280
+STRIDES = {  # of the first convolution, and of the first block of each line of BOTTLENECKS
+    "paper": (2, (1, 2, 2, 2, 1, 2, 1)),  # 32 in all
+    "small": (1, (1, 1, 2, 2, 1, 2, 1)),  # 8 in all
+}
 
 
 def rounded(depth):
@@ -35,23 +39,25 @@ class MobileNetv2:
         width: multiplies the depth of every layer; paper, section 4.
         total_class: number of logits; that of src/config.py if not given.
         momentum: of the moving statistics.
+        strides: "paper", or "small", which leaves more of images of some 32 pixels; a name in STRIDES.
         image: the input, if there is one already.
     """
 
-    def __init__(self, shape, is4Train, width=1.0, total_class=None, momentum=0.9, image=None):
+    def __init__(self, shape, is4Train, width=1.0, total_class=None, momentum=0.9, strides="paper", image=None):
         self.is4Train = is4Train
         self.momentum = momentum
         self.inputImage = tf.placeholder(tf.float32, shape, name="Image") if image is None else image
 
-        x = tf.nn.relu6(self._convolution("first", self.inputImage, rounded(FIRST_DEPTH * width), size=3, stride=2))
+        first, others = STRIDES[strides]
+        x = tf.nn.relu6(self._convolution("first", self.inputImage, rounded(FIRST_DEPTH * width), size=3, stride=first))
         block = 0
-        for t, c, n, s in BOTTLENECKS:
+        for (t, c, n), s in zip(BOTTLENECKS, others):
             for i in range(n):
                 block += 1
                 with tf.variable_scope(f"block{block}"):
                     x = self._bottleneck(x, t, rounded(c * width), s if i == 0 else 1)
         x = tf.nn.relu6(self._convolution("last", x, rounded(LAST_DEPTH * max(1.0, width)), size=1))
-        x = tf.reduce_mean(x, [1, 2])  # 7x7x1280 -> 1280
+        x = tf.reduce_mean(x, [1, 2])  # -> 1280
         with tf.variable_scope("logits", reuse=tf.AUTO_REUSE):
             x = fully_connected(x, total_class or config.total_class, SIGMA)
         self.output = tf.identity(x, name="output")

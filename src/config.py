@@ -11,6 +11,7 @@ model_arch = "lenet5"
 img_size = None  # None: see model_defaults below
 numchannels = 3
 width = 1.0
+strides = "paper"
 batch_norm_momentum = 0.9
 pretrained = None
 train_layers = "all"

@@ -99,6 +99,7 @@ EPOCHS = (_literal, lambda value: value is None or _is_integer(value, 1), "a who
 RUNS = (_literal, lambda value: value is None or _is_integer(value, 0), "a whole number, 0 or more, or None")
 CLASS_WEIGHTS = one_of("none", "balanced")
 BAD_IMAGES = one_of("stop", "skip")
+STRIDES = one_of("paper", "small")
 RESIZE = one_of("stretch", "crop", "pad")
 AUGMENT = one_of("none", "crop", "crop+flip")
 CLASS_NAMES = (
@@ -135,6 +136,7 @@ RULES = {
         "colour channels of the network's input", _literal, lambda value: _is_integer(value, 3, 3), "3"
     ),
     "width": Rule("mobilenetv2: factor on the depth of every layer", *WIDTH),
+    "strides": Rule("mobilenetv2: paper; or small, for images of some 32 pixels", *STRIDES),
     "batch_norm_momentum": Rule("mobilenetv2: share of the moving mean and variance that is kept at each step", *SHARE),
     "pretrained": Rule("weights to start from, where name and shape agree", *CHECKPOINT),
     "train_layers": Rule("head: only the classifier learns, the rest stays as it is", *one_of("all", "head")),

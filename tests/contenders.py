@@ -134,7 +134,7 @@ def torch_lenet5(nn):
 
 
 def torch_mobilenetv2(nn):
-    from models.mobilenetv2 import BOTTLENECKS, FIRST_DEPTH, LAST_DEPTH
+    from models.mobilenetv2 import BOTTLENECKS, FIRST_DEPTH, LAST_DEPTH, STRIDES
 
     def convolution(n, depth, size, stride=1, groups=1, relu=True):
         layers = [nn.Conv2d(n, depth, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(depth)]
@@ -151,7 +151,7 @@ def torch_mobilenetv2(nn):
             return x + self.layers(x) if self.shortcut else self.layers(x)
 
     layers, n = convolution(3, FIRST_DEPTH, 3, 2), FIRST_DEPTH
-    for t, c, times, s in BOTTLENECKS:
+    for (t, c, times), s in zip(BOTTLENECKS, STRIDES["paper"][1]):
         for i in range(times):
             layers.append(Bottleneck(n, t, c, s if i == 0 else 1))
             n = c

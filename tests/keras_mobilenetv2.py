@@ -1,6 +1,6 @@
 """The independent implementation: MobileNetV2 of the Keras that comes with the installed TensorFlow.
 
-    python keras_mobilenetv2.py IN.npz OUT.npz SIZE WIDTH
+    python keras_mobilenetv2.py IN.npz OUT.npz SIZE WIDTH STRIDES
 
 IN holds `images` [n, SIZE, SIZE, 3] and `labels`, one-hot [n, 10]. OUT receives the weights, in the order in which the
 layers were made, with moving statistics that are not at their first values (w000, w001, ...); `probabilities` of the
@@ -36,9 +36,19 @@ def set_weights(model, values):
             variable.assign(value)
 
 
-def random_weights(model):
+def random_weights(model, images):
     """Seeded weights, and statistics other than the first. The offsets keep most of what ReLU6 sees away from its two
-    corners: gradients through 52 layers would otherwise magnify the last bits of float32 ten thousandfold."""
+    corners: gradients through 52 layers would otherwise magnify the last bits of float32 ten thousandfold.
+
+    The moving statistics are mostly those of the images: with others, every image gets the same answer."""
+    values = seeded_weights(model)
+    set_weights(model, values)
+    model.compile(tf.keras.optimizers.SGD(0.0), "categorical_crossentropy")  # only the statistics learn
+    model.train_on_batch(images, np.eye(10)[: len(images)])
+    return [value + 900 * (after - value) for value, after in zip(values, get_weights(model))]  # momentum is 0.999
+
+
+def seeded_weights(model):
     random = np.random.RandomState(0)
     values = []
     for layer in model.layers:
@@ -47,13 +57,14 @@ def random_weights(model):
             depth = int(shapes[0][0])
             values += [
                 random.uniform(0.5, 1.0, depth),
-                random.normal(2, 0.1, depth),
+                random.normal(2.5, 0.1, depth),
                 random.normal(0, 0.1, depth),
                 random.uniform(0.5, 1.5, depth),
             ]
         else:  # a kernel and perhaps a bias, or nothing
             shapes = [tuple(int(size) for size in shape) for shape in shapes]
-            values += [random.randn(*shape) / np.sqrt(np.prod(shape[:-1])) for shape in shapes]
+            inputs = 2 if isinstance(layer, tf.keras.layers.DepthwiseConv2D) else -1  # axes that an output is a sum of
+            values += [random.randn(*shape) / np.sqrt(np.prod(shape[:inputs])) for shape in shapes]
     return [value.astype(np.float32) for value in values]
 
 
@@ -73,17 +84,28 @@ def step_keras_2(model, images, labels):
     return backend.function([model.input, target], [cost] + gradients, updates=model.updates)([images, labels])
 
 
-def main(source, destination, size, width):
+def without_strides(model):
+    """The same network with stride 1 in the first convolution and at the beginning of the stage of 24 channels."""
+    network = model.get_config()
+    for layer in network["layers"]:
+        if layer["config"]["name"] in ("Conv1", "block_1_depthwise"):
+            layer["config"].update(strides=(1, 1), padding="same")
+        if layer["config"]["name"] in ("Conv1_pad", "block_1_pad"):  # they made up for the strides
+            layer["config"].update(padding=((0, 0), (0, 0)))
+    return type(model).from_config(network)
+
+
+def main(source, destination, size, width, strides):
     given = np.load(source)
     result = {}
 
     def build():
-        return tf.keras.applications.MobileNetV2(
-            input_shape=(int(size), int(size), 3), alpha=float(width), weights=None, classes=10
-        )
+        shape = (int(size), int(size), 3)
+        model = tf.keras.applications.MobileNetV2(input_shape=shape, alpha=float(width), weights=None, classes=10)
+        return without_strides(model) if strides == "small" else model
 
     model = build()
-    values = random_weights(model)
+    values = random_weights(model, given["images"])
     set_weights(model, values)
     result.update((f"w{i:03d}", value) for i, value in enumerate(values))
     result["probabilities"] = model.predict(given["images"])

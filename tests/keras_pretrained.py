@@ -37,16 +37,16 @@ def publish(model, path, top):
 
 
 def main(source, folder, size, width):
-    images = np.load(source)["images"]
+    images = np.load(source)["images"] / np.float32(127.5) - 1
     model = tf.keras.applications.MobileNetV2(
         input_shape=(int(size), int(size), 3), alpha=float(width), weights=None, classes=10
     )
-    set_weights(model, random_weights(model))
+    set_weights(model, random_weights(model, images[:10]))
     name = os.path.join(folder, f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_{size}")
     publish(model, f"{name}.h5", top=True)
     publish(model, f"{name}_no_top.h5", top=False)
     model.save_weights(os.path.join(folder, "keras.h5" if LEGACY else "keras.weights.h5"))
-    probabilities = model.predict(images / np.float32(127.5) - 1).astype(np.float64)
+    probabilities = model.predict(images).astype(np.float64)
     np.savez(os.path.join(folder, "answer.npz"), logarithms=np.log(probabilities))
 
 

@@ -11,6 +11,7 @@ import sklearn.datasets
 import run
 from src.tf1 import IS_1_14
 from tests.conftest import python
+from tests.test_mobilenetv2 import assert_images_differ_alike
 from trainer import Trainer
 from utils.checkpoints import inherit_settings
 
@@ -53,7 +54,7 @@ def test_a_network_with_the_weights_of_keras_answers_as_keras_does(written, in_t
     )
     config, output = trainer.config, capsys.readouterr().out
     assert (config.width, config.img_size, config.channel_order) == (float(width), SIZE, "rgb")
-    assert f"with img_size 96, width {float(width)}, image_normalize_mean [0.5, 0.5, 0.5]" in output
+    assert f"with img_size 96, width {float(width)}, strides paper, image_normalize_mean [0.5, 0.5, 0.5]" in output
     if kind == "without the classifier":
         assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in output
         return
@@ -67,6 +68,7 @@ def test_a_network_with_the_weights_of_keras_answers_as_keras_does(written, in_t
     found -= found.mean(axis=1, keepdims=True)
     expected -= expected.mean(axis=1, keepdims=True)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert_images_differ_alike(found, expected)
 
 
 def test_what_is_given_counts_more_than_what_the_weights_want(in_tmp_path):

@@ -221,7 +221,9 @@ def is_file_name(name):
 
 
 # What a network that was trained before expects of its images, and its size.
-INHERITED = ("img_size", "width", "image_normalize_mean", "image_normalize_std", "channel_order", "resize")
+INHERITED = (
+    "img_size", "width", "strides", "image_normalize_mean", "image_normalize_std", "channel_order", "resize",
+)  # fmt: skip
 
 
 def inherit_settings(given):

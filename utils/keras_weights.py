@@ -76,7 +76,7 @@ def our_scope(layer):
 
 def by_number(layers):
     """The same pairs where layers are numbered: conv2d, conv2d_1, depthwise_conv2d, and so on."""
-    blocks = range(1, 1 + sum(n for _, _, n, _ in BOTTLENECKS))
+    blocks = range(1, 1 + sum(n for _, _, n in BOTTLENECKS))
     parts = [f"block{block}/{part}" for block in blocks for part in ("expand", "depthwise", "project")]
     scopes = ["first"] + [part for part in parts if part != "block1/expand"] + ["last"]
     depthwise = [scope for scope in scopes if scope.endswith("depthwise")]
