@@ -27,9 +27,26 @@ def quiet():
         os.close(nowhere)
 
 
+@contextlib.contextmanager
+def without_keras():
+    """TensorFlow 2.x imports Keras at once, for half of its time, unless it is told of an older Keras.
+
+    Nothing here needs it; tf.keras is there all the same for those who use it afterwards.
+    """
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TF_USE_LEGACY_KERAS"]
+        if before is not None:
+            os.environ["TF_USE_LEGACY_KERAS"] = before
+
+
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read when TensorFlow is imported; 1.14 knows no such thing
 quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
-with HeldSignals(), contextlib.ExitStack() as stack:  # TensorFlow 1.14 swallows what signals raise in an import
+# TensorFlow 1.14 swallows what signals raise in an import.
+with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
     if quietly:
         stack.enter_context(quiet())
     import tensorflow.compat.v1 as tf

@@ -57,7 +57,7 @@ def seeded_weights(model):
             depth = int(shapes[0][0])
             values += [
                 random.uniform(0.5, 1.0, depth),
-                random.normal(2.5, 0.1, depth),
+                random.normal(3, 0.1, depth),
                 random.normal(0, 0.1, depth),
                 random.uniform(0.5, 1.5, depth),
             ]

@@ -143,7 +143,7 @@ def test_images_of_any_kind_and_broken_ones(shipped):
     random = np.random.RandomState(0)
     kinds = {
         "dot.png": random.randint(0, 256, (1, 1, 3)).astype(np.uint8),
-        "large.jpg": random.randint(0, 256, (3000, 4000, 3)).astype(np.uint8),
+        "large.jpg": random.randint(0, 256, (1500, 2000, 3)).astype(np.uint8),
         "grey.png": random.randint(0, 256, (40, 30)).astype(np.uint8),
         "alpha.png": random.randint(0, 256, (40, 30, 4)).astype(np.uint8),
         "deep.png": random.randint(0, 65536, (40, 30, 3)).astype(np.uint16),

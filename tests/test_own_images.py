@@ -50,8 +50,14 @@ def test_every_shape_becomes_the_square(resize, shape):
     assert resized(np.zeros((*shape, 3), np.uint8), 32, resize).shape == (32, 32, 3)
 
 
-def test_stretch_is_opencv_s_bilinear():
-    image = np.random.RandomState(0).randint(0, 256, (50, 70, 3)).astype(np.uint8)
+def test_a_photo_is_made_small_by_the_means_of_areas():
+    image = np.random.RandomState(0).randint(0, 256, (96, 160, 3)).astype(np.uint8)
+    means = image.reshape(32, 3, 32, 5, 3).mean(axis=(1, 3))
+    assert np.abs(resized(image, 32) - means).max() <= 0.51  # rounded
+
+
+def test_stretch_is_opencv_s_bilinear_up_to_half_the_size():
+    image = np.random.RandomState(0).randint(0, 256, (50, 64, 3)).astype(np.uint8)
     assert np.array_equal(resized(image, 32), cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR))
 
 

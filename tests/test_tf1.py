@@ -33,6 +33,19 @@ def test_onednn_is_on_unless_the_user_says_otherwise(tmp_path, monkeypatch, chos
     assert ("convolution" in done.stdout) == (expected == "oneDNN")
 
 
+def test_keras_is_not_imported_but_there(tmp_path):
+    """Importing it takes as long as all the rest of TensorFlow 2.x."""
+    code = """
+import os, sys
+from src.tf1 import tf
+print("keras" in sys.modules, os.environ.get("TF_USE_LEGACY_KERAS"))
+from tensorflow.keras.layers import Dense
+print(Dense.__name__, tf.keras.layers.Dense is Dense)
+"""
+    done = python("-c", code, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "False None\nDense True\n"), done.stderr
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one thread, nothing is added up in another order")
 @pytest.mark.parametrize("given", [
     {"model_arch": "lenet5", "augment": "crop+flip"},

@@ -134,15 +134,25 @@ def resized(image, size, resize="stretch", border=(0, 0, 0)):
     if (height, width) == (size, size):
         return image
     if resize == "stretch":
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+        return scaled(image, size, size)
     scale = size / (min(height, width) if resize == "crop" else max(height, width))
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    image = scaled(image, width, height)
     top, left = abs(height - size) // 2, abs(width - size) // 2
     if resize == "crop":
         return image[top : top + size, left : left + size]
     bottom, right = size - height - top, size - width - left
     return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=border)
+
+
+def scaled(image, width, height):
+    """The image in that size, by bilinear interpolation; one that is more than halved, by the means of areas.
+
+    Bilinear interpolation looks at four pixels for each that it makes, so that it would pass over most of a photo.
+    """
+    factors = image.shape[0] / height, image.shape[1] / width
+    is_halved = min(factors) >= 1 and max(factors) > 2
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if is_halved else cv2.INTER_LINEAR)
 
 
 def augmented(image, shift, mirror):
