@@ -136,12 +136,13 @@ def print_stopped(trainer, given):
         option(
             "--checkpoint", help="a checkpoint instead, such as checkpoints/lenet5/RUN/lenet5-1110", metavar="PREFIX"
         ),
+        option("--flip", help="judge the means over each image and its mirror image as well", action="store_true"),
         TRUST_GRAPH,
     ],
     settings=["model_arch", "weight_dir", "test_path", "tensorboard_dir"],
     of_the_run=["test_path", "tensorboard_dir"],
 )
-def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
+def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **given):
     """Evaluate the exported graph on the test images of the run that made it."""
     end_with_the_reader()
     if weights is not None and checkpoint is not None:
@@ -162,12 +163,13 @@ def evaluate(weights=None, checkpoint=None, trust_graph=False, **given):
     config = image_settings(predictor.metadata, **image_paths(predictor.metadata, given, now))
     data = read_test_set(config)
     probabilities = predict_dataset(predictor, data)
+    mirrored = predict_dataset(predictor, data, mirrored=True) if flip else None
     folder = predictor.metadata["run"].get("run_folder")
     if not is_in(now.tensorboard_dir, folder):
         folder = new_run_folder(now.tensorboard_dir, config.test_path, now.checkpoint_dir)  # of a graph from elsewhere
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
-    print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes))
+    print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes, mirrored))
     write_page(folder, heading, settings_of_graph(predictor.metadata), predictor, data, probabilities)
     print(f"written to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
 

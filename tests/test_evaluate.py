@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 
 import cv2
@@ -59,15 +60,23 @@ def test_what_evaluate_prints_is_what_scikit_learn_makes_of_its_csv(trained, dig
     assert accuracy_in_opencv(str(trained / "weights" / "lenet5" / "lenet5.pb"), f"{digits}/test") == accuracy
 
 
-def test_loss_is_that_of_opencv_s_logits(trained, digits):
-    printed, rows = report(trained)
+def test_loss_is_that_of_opencv_s_logits_with_and_without_mirror_images(trained, digits):
+    printed, rows = report(trained, "--flip")
     images = [cv2.resize(cv2.imread(row["image"]), (32, 32)) for row in rows]
     images = (np.array(images) / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    logits = run_opencv(str(trained / "weights" / "lenet5" / "lenet5.pb"), images.astype(np.float32)).astype(float)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    loss = log_loss([int(row["true"]) for row in rows], shares, labels=list(range(10)))
-    assert float(printed.split("loss ")[1].split(",")[0]) == pytest.approx(loss, abs=2e-4)
-    assert [float(row["probability"]) for row in rows] == pytest.approx(list(shares.max(axis=1)), abs=1e-4)
+
+    def shares(images):
+        graph = str(trained / "weights" / "lenet5" / "lenet5.pb")
+        powers = np.exp(run_opencv(graph, images.astype(np.float32)).astype(float))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    true, plain, mirrored = [int(row["true"]) for row in rows], shares(images), shares(images[:, :, ::-1])
+    losses = [log_loss(true, answer, labels=list(range(10))) for answer in (plain, (plain + mirrored) / 2)]
+    hits = ((plain + mirrored).argmax(axis=1) == true).sum()
+    found = re.findall(r"loss (\S+), accuracy (\S+)", printed)
+    assert [float(loss) for loss, _ in found] == pytest.approx(losses, abs=2e-4)
+    assert losses[1] > losses[0] + 0.1 and float(found[1][1].strip(",")) == pytest.approx(hits / 360, abs=1e-4)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(list(plain.max(axis=1)), abs=1e-4)
 
 
 def test_checkpoint_and_frozen_graph_are_equally_good(trained):

@@ -59,17 +59,17 @@ def settings_of_graph(metadata):
     return dict(rows, **metadata["run"])
 
 
-def predict_dataset(predictor, data):
-    """Probabilities, float64 [n, classes], for every image of a DataSet, in order."""
+def predict_dataset(predictor, data, mirrored=False):
+    """Probabilities, float64 [n, classes], for every image of a DataSet, in order; or for their mirror images."""
     probabilities = []
     with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
         for batch in data.batches(inference_batch(predictor.img_size)):
-            probabilities.append(predictor.probabilities(batch.images))
+            probabilities.append(predictor.probabilities(batch.images[:, :, ::-1] if mirrored else batch.images))
             bar.update(len(batch.images))
     return np.concatenate(probabilities)
 
 
-def write_report(folder, heading, paths, labels, probabilities, classes):
+def write_report(folder, heading, paths, labels, probabilities, classes, mirrored=None):
     """Write evaluation.txt, predictions.csv, confusion.png and mistakes.png.
 
     Args:
@@ -78,6 +78,7 @@ def write_report(folder, heading, paths, labels, probabilities, classes):
         paths: n image files.
         labels: their classes, as n indices into `classes`.
         probabilities: float64 [n, classes].
+        mirrored: the same of the mirror images, if the means of both are to be judged as well.
 
     Returns:
         The text: loss, accuracy, precision, recall and F1 of each class, and the confusion matrix.
@@ -89,11 +90,13 @@ def write_report(folder, heading, paths, labels, probabilities, classes):
     every = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=every)
-    loss, accuracy = log_loss(labels, probabilities, labels=every), accuracy_score(labels, predicted)
     macro = f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
     balanced = balanced_accuracy_score(labels, predicted)
-    text = f"{heading}\n{len(labels)} images: loss {loss:.4f}, accuracy {accuracy:.4f}, "
-    text += f"balanced accuracy {balanced:.4f}, macro F1 {macro:.4f}\n\n"
+    text = f"{heading}\n{len(labels)} images: {loss_and_accuracy(labels, probabilities)}, "
+    text += f"balanced accuracy {balanced:.4f}, macro F1 {macro:.4f}\n"
+    if mirrored is not None:
+        text += f"with mirror images: {loss_and_accuracy(labels, (probabilities + mirrored) / 2)}\n"
+    text += "\n"
     text += classification_report(labels, predicted, labels=every, target_names=names, digits=3, zero_division=0)
     text += "\n" + matrix_text(matrix, names)
     csv_path = os.path.join(folder, "predictions.csv")
@@ -102,6 +105,12 @@ def write_report(folder, heading, paths, labels, probabilities, classes):
     draw_confusion(os.path.join(folder, "confusion.png"), matrix, classes)
     draw_mistakes(os.path.join(folder, "mistakes.png"), paths, labels, probabilities, classes)
     return text
+
+
+def loss_and_accuracy(labels, probabilities):
+    """The two, in words."""
+    loss = log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))
+    return f"loss {loss:.4f}, accuracy {accuracy_score(labels, probabilities.argmax(axis=1)):.4f}"
 
 
 def matrix_text(matrix, classes):
