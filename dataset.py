@@ -211,15 +211,19 @@ def describe(data, config):
     text = f"{data.train.num_examples} images to train on, {data.valid.num_examples} to validate on; "
     text += f"{len(classes)} classes of {counts[few]} ({classes[few]}) to {counts[many]} ({classes[many]}) images"
     lines = [escape_control_characters(text)]
-    if any(data.passed_over.values()):
-        kinds = sorted(data.passed_over.items(), key=lambda item: (-item[1], item[0]))
-        kinds = [f"{count} {kind}" + ("s" if kind in PLURAL and count > 1 else "") for kind, count in kinds if count]
-        lines.append(escape_control_characters(f"passed over in the class folders: {', '.join(kinds)}"))
+    lines += passed_over_lines(data.passed_over)
     for folder in [config.test_path] + [os.path.join(config.test_path, name) for name in classes]:
         if not os.path.isdir(folder):
             note = f"note: setting test_path: found no folder {folder}; evaluate will need one, by --test_path"
             return "\n".join(lines + [escape_control_characters(note)])
     return "\n".join(lines)
+
+
+def passed_over_lines(passed_over):
+    """What else was found in the class folders, {kind: count}, in a line, if there was anything."""
+    kinds = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    kinds = [f"{count} {kind}" + ("s" if kind in PLURAL and count > 1 else "") for kind, count in kinds if count]
+    return [escape_control_characters(f"passed over in the class folders: {', '.join(kinds)}")] if kinds else []
 
 
 def read_test_set(config):

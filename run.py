@@ -95,6 +95,7 @@ def train(resume=False, run=None, **given):
     with locked("checkpoint_dir", now.checkpoint_dir):
         pass
     from trainer import Trainer
+    from utils.checkpoints import best_entry
 
     trainer = Trainer(resume=resume and (run or True), **given)
     try:
@@ -106,6 +107,8 @@ def train(resume=False, run=None, **given):
         raise
     finally:
         trainer.close()
+    best = best_entry(trainer.history)
+    say(f"best epoch       {best['epoch']}, validation accuracy {best['val_acc']:.4f}")
     say(f"graph            {graph}")
     say(f"checkpoints      {trainer.checkpoints.folder}")
     say(f"TensorBoard logs {trainer.run_folder}")
@@ -127,7 +130,7 @@ def print_stopped(trainer, given):
     say(f"stopped; saved {trainer.last_checkpoint}")
     name = os.path.basename(trainer.checkpoints.folder)
     say(f"to go on:     {program('python')} run.py --resume --run {name}{options(['model_arch', *FOLDERS])}")
-    say(f"to export it: {program('python')} run.py export --last{options(VERBS['export'].settings)}")
+    say(f"to export it: {program('python')} run.py export --last --run {name}{options(VERBS['export'].settings)}")
 
 
 @verb(
@@ -169,9 +172,19 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
         folder = new_run_folder(now.tensorboard_dir, config.test_path, now.checkpoint_dir)  # of a graph from elsewhere
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
-    print(write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes, mirrored))
-    write_page(folder, heading, settings_of_graph(predictor.metadata), predictor, data, probabilities)
+    text = write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes, mirrored)
+    print(text)
+    trained = settings_of_run(predictor.metadata["run"].get("checkpoint"), now.checkpoint_dir)
+    write_page(folder, text, settings_of_graph(predictor.metadata, trained), predictor, data, probabilities)
     print(f"written to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
+
+
+def settings_of_run(checkpoint, checkpoint_dir):
+    """Those that a checkpoint was trained with; {} if it is not there any more."""
+    from utils.checkpoints import Checkpoints
+
+    folder = os.path.dirname(checkpoint or "")
+    return (Checkpoints(folder).entry(checkpoint) or {}).get("settings", {}) if is_in(checkpoint_dir, folder) else {}
 
 
 def is_in(folder, path):
@@ -239,15 +252,22 @@ def explain(images, output="explanation.png", weights=None, trust_graph=False, *
 def check(output="samples.png", **given):
     """Look at every image of the training, validation and test sets, and list what is odd about them."""
     config = settings(**given)
-    from dataset import find_images
+    from dataset import find_images, passed_over_lines
     from utils.check_data import check_data
 
-    names = [name for name in ("train_path", "valid_path", "test_path") if os.path.isdir(getattr(config, name) or "")]
-    sets = {name: find_images(name, getattr(config, name), config.classes)[:2] for name in names or ["train_path"]}
+    sets, others, faults = {}, [], []
+    for name in ("train_path", "valid_path", "test_path"):
+        if name == "train_path" or os.path.isdir(getattr(config, name) or ""):
+            try:
+                *sets[name], passed_over = find_images(name, getattr(config, name), config.classes)
+                others += [f"{name}: {line}" for line in passed_over_lines(passed_over)]
+            except InputError as error:
+                if name == "train_path":
+                    raise
+                faults.append(escape_control_characters(str(error)))
     lines, problems = check_data(sets, config.classes, config.img_size, output)
-    say("\n".join(lines))
-    say(f"some images of each class: {output}")
-    return 1 if problems else 0
+    say("\n".join(lines + others + faults))
+    return 1 if problems or faults else 0
 
 
 @verb(

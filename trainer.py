@@ -196,6 +196,8 @@ class Trainer:
                 try:
                     while not self._is_complete():
                         self._train_epoch(reporter)
+                    if self.stopped_early:
+                        say(f"stopped early: validation loss has not fallen for {self.config.early_stopping} epochs")
                 except (KeyboardInterrupt, SystemExit, InputError):
                     # A second Ctrl-C may come after a step, but before it is counted: then its loss is lost.
                     if not self._count_others():
@@ -257,8 +259,6 @@ class Trainer:
         self.position, self.sums, self.seconds = 0, [0.0, 0.0], 0.0
         reporter.epoch(self.step, self.history, seconds, self.session.run(self.histograms), self._is_complete())
         self.save(reporter)
-        if self.stopped_early:
-            say(f"stopped early: validation loss has not fallen for {self.config.early_stopping} epochs")
 
     def _train_step(self, batch, reporter):
         """One update of the weights; loss, accuracy and learning rate are those before it."""

@@ -88,7 +88,7 @@ def test_what_is_given_counts_more_than_what_the_weights_want(in_tmp_path):
 
 
 @pytest.mark.parametrize("name, content, arguments, expected", [
-    ("none.h5", None, [], "setting pretrained: found none.h5, expected an HDF5 file of Keras that can be read"),
+    ("none.h5", None, [], "setting pretrained: found no file none.h5, expected weights of a MobileNetV2 of Keras"),
     ("text.h5", b"no HDF5", [], "setting pretrained: found text.h5, expected an HDF5 file of Keras that can be read"),
     ("cut.h5", 2000, [], "setting pretrained: found cut.h5, expected an HDF5 file of Keras that can be read"),
     ("good.h5", "good", ["--model_arch", "lenet5"], "setting pretrained: found nothing in good.h5 that fits, expected"),

@@ -56,13 +56,16 @@ def check_data(sets, classes, img_size, picture):
         problems += len(broken)
     doubled = doubled_lines(sets, findings, classes)
     lines += doubled or ["no image is there twice"]
-    draw_samples(picture, sets, findings, classes)
+    shown = draw_samples(picture, sets, findings, classes)
+    lines.append(f"some images of {shown}: {picture}")
     return [escape_control_characters(line) for line in lines], problems + len(doubled)
 
 
 def class_lines(labels, classes):
     counts = np.bincount(labels, minlength=len(classes))
     few, many = counts.argmin(), counts.argmax()
+    if counts[few] == counts[many]:
+        return [f"  {counts[few]} images in each class"]
     text = f"  {counts[few]} ({classes[few]}) to {counts[many]} ({classes[many]}) images in a class"
     uneven = counts[many] > UNEVEN * counts[few]
     return [text + ("; uneven: --class_weights balanced may help" if uneven else "")]
@@ -108,7 +111,8 @@ def shortened(lines, indent="  "):
 
 
 def draw_samples(picture, sets, findings, classes):
-    """A row for each class."""
+    """A row for each class, of the first SAMPLED_CLASSES; returns, in words, of which."""
+    shown = "each class" if len(classes) <= SAMPLED_CLASSES else f"the first {SAMPLED_CLASSES} classes"
     name = next(iter(sets))
     paths, labels = sets[name]
     images, titles = [], []
@@ -122,4 +126,5 @@ def draw_samples(picture, sets, findings, classes):
         titles += [escape_label(os.path.basename(path), 16) for path in chosen[1:]]
         titles.insert(len(images) - SAMPLES, escape_label(f"{classes[label]}:", 16))
         titles += [""] * (len(images) - len(titles))
-    draw_grid(picture, images, titles, f"some images of each class in {name}", columns=SAMPLES)
+    draw_grid(picture, images, titles, f"some images of {shown} in {name}", columns=SAMPLES)
+    return shown

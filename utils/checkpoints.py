@@ -230,6 +230,8 @@ def inherit_settings(given):
     """The settings of a run; those INHERITED are as in the record of the checkpoint it starts from, if not given."""
     now = settings(**given)
     if now.pretrained is None:
+        if now.train_layers == "head":
+            print_note("setting train_layers: only the head learns, on top of first weights that learned nothing")
         return now
     if is_keras_file(now.pretrained):
         recorded = dict(expected_settings(now.pretrained), model_arch="mobilenetv2")

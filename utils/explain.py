@@ -14,6 +14,7 @@ from utils.predictor import image_settings
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 MOST_EXPLAINED = 100  # images in a picture
 OPACITY = 0.5  # of a heat map over its image
+KEY = "red most, blue nothing"
 
 
 class Explainer:
@@ -106,10 +107,10 @@ def draw_explanations(path, explainer, image_paths):
     for image_path in image_paths:
         pixels, best = explainer.explain(image_path)
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)] + [overlaid(pixels, heat_map) for _, _, heat_map in best]
-        titles.append(escape_label(os.path.basename(image_path), 18))
+        titles.append(escape_label(image_path, 20))
         titles += [f"{escape_label(name, 12)} {100 * probability:.1f} %" for name, probability, _ in best]
     columns = 1 + len(best)
-    draw_grid(path, images, titles, "what speaks for the best classes", columns)
+    draw_grid(path, images, titles, f"what speaks for the best classes: {KEY}", columns)
 
 
 def draw_explained_mistakes(path, explainer, image_paths, labels):
@@ -121,6 +122,6 @@ def draw_explained_mistakes(path, explainer, image_paths, labels):
         true, (predicted, probability, heat_map) = explainer.predictor.classes[label], best[0]
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), overlaid(pixels, heat_map)]
         images.append(overlaid(pixels, explainer.heat_map(image, label)))
-        titles += [escape_label(os.path.basename(image_path), 18)]
-        titles += [f"{escape_label(predicted, 10)}? {100 * probability:.0f} %", f"is {escape_label(true, 14)}"]
-    draw_grid(path, images, titles, "what spoke for which class", columns=3)
+        titles += [escape_label(os.path.join(*image_path.split(os.sep)[-2:]), 20)]
+        titles += [f"{escape_label(predicted, 12)}? {100 * probability:.0f} %", f"is {escape_label(true, 16)}"]
+    draw_grid(path, images, titles, f"what spoke for which class: {KEY}", columns=3)

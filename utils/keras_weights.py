@@ -5,6 +5,7 @@ attributes `layer_names` and `weight_names` say what is where; and that of Keras
 layers of each kind in the order in which they were made.
 """
 
+import os
 import re
 
 import h5py
@@ -37,6 +38,8 @@ def expected_settings(path):
 
 def read_keras_weights(what, path):
     """{variable name: array} of a file. Raises InputError, naming `what`, if it has no weights of a MobileNetV2."""
+    if not os.path.isfile(path):
+        raise InputError(f"{what}: found no file {path}, expected weights of a MobileNetV2 of Keras")
     try:
         with h5py.File(path, "r") as file:
             weights = dict(by_number(file["layers"]) if "layers" in file else by_name(file.get("model_weights", file)))

@@ -14,12 +14,13 @@ PICTURES = (  # file in the run's folder, its heading
 )
 STYLE = """
 body { font: 16px/1.5 sans-serif; color: #222; max-width: 70rem; margin: 0 auto; padding: 1rem; }
-img { max-width: 100%; height: auto; }
+h1 { overflow-wrap: anywhere; }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; }
 td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 td:first-child, th:first-child { text-align: left; }
-table.settings td { text-align: left; overflow-wrap: anywhere; }
+table.settings td { text-align: left; }
+table.settings td + td { overflow-wrap: anywhere; }
 pre { overflow-x: auto; }
 """
 

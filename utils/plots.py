@@ -28,8 +28,12 @@ def save(figure, path):
 
 
 def escape_label(text, length):
-    """The text, cut to `length`, and with its dollar signs escaped: to matplotlib they mean mathematics."""
-    return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
+    """The text, shortened in its middle to `length`, and with its dollar signs escaped, which matplotlib takes for
+    mathematics."""
+    if len(text) > length:
+        end = length // 2
+        text = f"{text[: length - 1 - end]}…{text[-end:]}"
+    return text.replace("$", r"\$")
 
 
 def draw_grid(path, images, titles, heading, columns=COLUMNS):
@@ -98,5 +102,5 @@ def draw_curves(path, history, best):
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=3, frameon=False)  # below: it hides nothing
     save(figure, path)

@@ -197,10 +197,6 @@ def read_metadata(path):
     check_shape(path, metadata, "input", "[null, size, size, 3]", _is_image_shape)
     classes = len(metadata["classes"])
     check_shape(path, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
-    if not RULES["resize"].ok(metadata["resize"]):
-        raise InputError(
-            f"metadata {path}: found {metadata['resize']!r} for resize, expected {RULES['resize'].expected}"
-        )
     run = metadata.get("run") if isinstance(metadata.get("run"), dict) else {}
     metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and "\0" not in text}
     return metadata

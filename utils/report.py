@@ -29,11 +29,12 @@ MISTAKES = 24  # in the picture
 EXPLAINED = 6  # of them, with heat maps
 
 
-def write_page(folder, heading, config, predictor, data, probabilities):
+def write_page(folder, text, config, predictor, data, probabilities):
     """Write mistakes_explained.png and report.html, after write_report.
 
     Args:
         folder: as for write_report, and what training has drawn there.
+        text: what write_report has returned; its first lines are the heading and the summary.
         config: the settings that the page shows.
         predictor, data: that were evaluated.
         probabilities: as for write_report.
@@ -47,16 +48,19 @@ def write_page(folder, heading, config, predictor, data, probabilities):
     except InputError as error:  # a network without convolutions
         print_note(f"{error}; report.html is without heat maps")
     per_class = zip(classes, *precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0))
-    summary = f"{len(labels)} images, accuracy {accuracy_score(labels, predicted):.4f}"
-    text = page(heading, summary, per_class, config, folder)
-    write_atomically({os.path.join(folder, "report.html"): text.encode("utf-8", "surrogateescape")})
+    heading, summary = text.split("\n\n")[0].split("\n", 1)
+    content = page(heading, summary, per_class, config, folder)
+    write_atomically({os.path.join(folder, "report.html"): content.encode("utf-8", "surrogateescape")})
 
 
-def settings_of_graph(metadata):
-    """What is to be known of a graph, as {name: value}, from its metadata."""
-    rows = {name: value for name, value in metadata.items() if name not in ("input", "output", "run", "classes")}
-    rows["image size"] = metadata["input"]["shape"][1]
-    return dict(rows, **metadata["run"])
+def settings_of_graph(metadata, trained):
+    """What is to be known of a graph, as {name: value}: from its metadata, and the settings of its run, if they are
+    known."""
+    rows = {name: value for name, value in metadata.items() if name not in ("input", "output", "run")}
+    rows.update(trained)
+    rows.update(metadata["run"])
+    rows["img_size"] = metadata["input"]["shape"][1]
+    return {name: value for name, value in rows.items() if name != "classes"}
 
 
 def predict_dataset(predictor, data, mirrored=False):
