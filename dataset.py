@@ -185,6 +185,10 @@ def find_sound_images(setting, config):
         sound = np.array([problem is None for problem in map_images(problem_of, paths, setting)])
         passed_over["broken image"] += int((~sound).sum())
         paths, labels = [path for path, is_sound in zip(paths, sound) if is_sound], labels[sound]
+        counts = np.bincount(labels, minlength=len(config.classes))
+        if not counts.all():
+            found = f"found no image of {config.classes[counts.argmin()]} that can be read"
+            raise InputError(f"setting {setting}: {found} in {getattr(config, setting)}, expected some of each class")
     return paths, labels, passed_over
 
 
@@ -291,9 +295,9 @@ def list_class(folder):
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # entry.is_dir() fails of a link to itself
             others.append("folder")
-        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
+        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_symlink() or entry.is_file()):
             files.append(entry.name)
         else:
             others.append(os.path.splitext(entry.name)[1].lower() or "without extension")

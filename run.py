@@ -257,7 +257,8 @@ def check(output="samples.png", **given):
 
     sets, others, faults = {}, [], []
     for name in ("train_path", "valid_path", "test_path"):
-        if name == "train_path" or os.path.isdir(getattr(config, name) or ""):
+        # Those of src/config.py need not be there.
+        if name == "train_path" or given.get(name) or os.path.isdir(getattr(config, name) or ""):
             try:
                 *sets[name], passed_over = find_images(name, getattr(config, name), config.classes)
                 others += [f"{name}: {line}" for line in passed_over_lines(passed_over)]

@@ -110,7 +110,8 @@ class Trainer:
         progress = entry["progress"]
         if progress["fingerprint"] != self.data.fingerprint:
             expected = f"expected the same as when {self.checkpoints.folder} began"
-            raise InputError(f"setting train_path: found other images in {self.config.train_path}, {expected}")
+            folders = " or ".join(filter(None, [self.config.train_path, self.config.valid_path]))
+            raise InputError(f"setting train_path or valid_path: found other images in {folders}, {expected}")
         if progress["position"] > self.data.train.num_examples // self.train_batch_size:
             raise InputError(f"checkpoint {prefix}: found {progress['position']} steps of an epoch, expected fewer")
         with readable("checkpoint", prefix):

@@ -108,7 +108,13 @@ def link_to_pipe(path):
     os.symlink(os.path.abspath("pipe"), path)
 
 
-DATA = "--train_path train --test_path test --batch_size 8 --img_size 16"
+def spoil_class(folder):
+    for name in os.listdir(folder):
+        write(os.path.join(folder, name), "no image")
+
+
+TRAIN = "--train_path train --test_path test"
+DATA = f"{TRAIN} --batch_size 8 --img_size 16"
 # What is done to the folder, the command line, and how the one line begins.
 BAD = [
     # the command line
@@ -166,6 +172,14 @@ BAD = [
     (lambda: shutil.rmtree("test/dog"), "evaluate", "setting test_path: found no folder test/dog, expected one with"),
     (None, "evaluate --test_path nowhere", "setting test_path: found no folder nowhere, expected one with a folder"),
     (lambda: os.mkdir("empty"), "predict empty", "folder empty: found no images, expected files ending in .png"),
+    (lambda: spoil_class("train/dog"), f"{DATA} --bad_images skip", "setting train_path: found no image of dog"),
+    (
+        lambda: shutil.copytree("test", "v") and spoil_class("v/cat"),
+        f"{DATA} --bad_images skip --valid_path v",
+        "setting valid_path: found no image of cat that can be read in v, expected some of each class",
+    ),
+    (None, "check --train_path nowhere --test_path test", "setting train_path: found no folder nowhere, expected one"),
+    (lambda: os.mkfifo("pipe"), f"check {TRAIN} --output pipe", "file pipe: found a folder, a device or a pipe, exp"),
     # checkpoints and their record
     (None, "evaluate --checkpoint nowhere", "checkpoint: found nowhere, expected checkpoints that can be read"),
     (None, "export --checkpoint_dir train", "setting checkpoint_dir: found no run with checkpoints in train"),
@@ -173,13 +187,9 @@ BAD = [
     (lambda: flip(run_file("*.data*"), 99), "export", "checkpoint: found checkpoints/lenet5/2"),
     (lambda: cut(run_file("*.index"), 0), "export", "checkpoint: found checkpoints/lenet5/2"),
     (lambda: os.remove(run_file("*.data*")), "export", "checkpoint: found checkpoints/lenet5/2"),
-    (lambda: write(run_file("run.json"), "{"), "export", "setting checkpoint_dir: found no run with checkpoin"),
-    (lambda: write(run_file("run.json"), "[]"), "--resume", "setting checkpoint_dir: found no run with checkpoints in"),
-    (
-        lambda: write(run_file("run.json"), b"\xff\xfe"),
-        "export",
-        "setting checkpoint_dir: found no run with checkpoints in",
-    ),
+    (lambda: write(run_file("run.json"), "{"), "export", "record checkpoints/lenet5/2"),
+    (lambda: write(run_file("run.json"), "[]"), "--resume", "record checkpoints/lenet5/2"),
+    (lambda: write(run_file("run.json"), b"\xff\xfe"), "export", "record checkpoints/lenet5/2"),
     (lambda: edit_run(settings=[]), "export", "setting checkpoint_dir: found no run with checkpoints in checkpoints"),
     (lambda: edit_run(settings={"img_size": -4}), "export", "checkpoint checkpoints/lenet5/2"),
     (lambda: edit_run(progress={"epoch": "one"}), "--resume", "setting checkpoint_dir: found no checkpoint to resume"),

@@ -13,6 +13,7 @@ from src.tf1 import tf
 from trainer import Trainer
 from utils.explain import Explainer, heat
 from utils.page import page
+from utils.plots import draw_grid, escape_label
 from utils.predictor import Predictor, load
 
 
@@ -89,6 +90,16 @@ def test_a_network_without_convolutions_cannot_be_explained():
         Explainer(predictor)
 
 
+def test_a_network_whose_answer_has_no_gradient_cannot_be_explained():
+    with tf.Graph().as_default() as graph:
+        image = tf.placeholder(tf.float32, [None, 4, 4, 3], name="Image")
+        features = tf.nn.conv2d(image, tf.ones([1, 1, 3, 2]), [1, 1, 1, 1], "SAME")
+        tf.reduce_mean(tf.floor(features), [1, 2], name="output")
+        predictor = Predictor(graph.as_graph_def(), metadata(4, ["a", "b"]), "flat.pb")
+    with pytest.raises(InputError, match="graph flat.pb: found that its answer has no gradient"):
+        Explainer(predictor)
+
+
 class Links(HTMLParser):
     """What a page loads, and how its elements are nested."""
 
@@ -119,6 +130,20 @@ def test_the_page_of_an_evaluation_is_one_file_with_everything(folders, in_tmp_p
     assert found.open == [] and len(found.loads) == 5
     assert all(link.startswith("data:image/png;base64,") for link in found.loads)
     assert "<b>cat & co" in found.text and "Settings" in found.text
+
+
+def test_names_that_are_not_utf_8_are_drawn(tmp_path):
+    path = str(tmp_path / "grid.png")
+    draw_grid(path, [np.zeros((4, 4, 3), np.uint8)], [escape_label(os.fsdecode(b"0\xff.png"), 18)], "heading")
+    assert cv2.imread(path).std() > 5
+    assert escape_label("Oxford_flower_species_number_010", 12) == "Oxfor…er_010"
+
+
+@pytest.mark.parametrize("content", [b"", "epoch,loss".encode("utf-16"), b'"' + b"x" * 200000])
+def test_a_page_of_a_run_whose_history_is_damaged(tmp_path, content):
+    (tmp_path / "history.csv").write_bytes(content)
+    assert "Every epoch" not in page("title", "summary", [], {"a": "b\x1b[31m"}, str(tmp_path))
+    assert "b\\x1b[31m" in page("title", "summary", [], {"a": "b\x1b[31m"}, str(tmp_path))
 
 
 def test_a_page_without_pictures(tmp_path):

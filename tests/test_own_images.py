@@ -1,5 +1,6 @@
 """Folders of images as people have them: their shapes, formats, sizes of classes, and what is wrong with them."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -209,6 +210,28 @@ def test_broken_images_are_left_out_and_counted_if_that_is_said(folders, in_tmp_
     assert "passed over in the class folders: 2 broken images" in output.out
 
 
+def test_a_jpeg_that_is_cut_short_is_broken_even_if_its_thumbnail_is_whole(tmp_path):
+    image = np.random.RandomState(0).randint(0, 256, (90, 90, 3)).astype(np.uint8)
+    path, thumbnail = str(tmp_path / "photo.jpg"), cv2.imencode(".jpg", image[:20, :20])[1].tobytes()
+    content = cv2.imencode(".jpg", image)[1].tobytes()
+    content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + content[2:]
+    for length, is_whole in ((len(content), True), (len(content) - 2, False), (len(content) // 2, False)):
+        with open(path, "wb") as file:
+            file.write(content[:length])
+        with contextlib.ExitStack() as stack:
+            if not is_whole:
+                stack.enter_context(pytest.raises(InputError, match="or that is cut short"))
+            assert read_image(path).shape == (90, 90, 3)
+
+
+def test_a_thin_image_is_cropped_without_becoming_huge():
+    image = np.arange(40000, dtype=np.uint8).reshape(40000, 1, 1).repeat(3, axis=2)
+    cropped = resized(image, 224, "crop")  # whole, it would have 2 billion pixels
+    assert cropped.shape == (224, 224, 3)
+    expected = cv2.resize(image[19998:20002], (224, 896), interpolation=cv2.INTER_LINEAR)[336:560]
+    assert np.array_equal(cropped, expected)
+
+
 def bomb(path):
     """A PNG of a few bytes that claims 50,000 x 50,000 pixels."""
 
@@ -266,6 +289,25 @@ def test_check_finds_nothing_where_nothing_is_wrong(odd, capsys):
     assert "train_path: 50 images of 2 classes" in output and "no image is there twice" in output
     assert "10 (dog) to 40 (cat) images in a class; uneven: --class_weights balanced may help" in output
     assert cv2.imread("samples.png").shape[1] > 800
+
+
+def test_check_names_what_it_was_given_and_does_not_find(odd, capsys):
+    os.symlink("loop.png", "train/cat/loop.png")
+    shutil.rmtree("valid/dog")
+    assert run.main(["check", *odd]) == 1
+    output = capsys.readouterr().out
+    assert "train/cat/loop.png: cannot be read (Too many levels of symbolic links)" in output
+    assert "valid/dog, expected one with images of that class" in output
+    assert run.main(["check", *odd, "--valid_path", "nowhere"]) == 1
+    assert "setting valid_path: found no folder nowhere" in capsys.readouterr().out
+
+
+def test_check_finds_what_opencv_reads_only_in_part(odd, capfd, monkeypatch):
+    """Such as damaged TIFFs of 16 bit: IMREAD_COLOR gives an image, IMREAD_UNCHANGED none."""
+    imdecode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, mode: None if mode < 0 and 7 in data else imdecode(data, mode))
+    assert run.main(["check", *odd]) == 1
+    assert "000.png: found a file that OpenCV reads only in part" in capfd.readouterr().out
 
 
 def test_check_lists_all_that_is_odd(odd, capfd):

@@ -93,6 +93,9 @@ def test_what_is_given_counts_more_than_what_the_weights_want(in_tmp_path):
     ("cut.h5", 2000, [], "setting pretrained: found cut.h5, expected an HDF5 file of Keras that can be read"),
     ("good.h5", "good", ["--model_arch", "lenet5"], "setting pretrained: found nothing in good.h5 that fits, expected"),
     ("other.h5", "other", [], "setting pretrained: found other.h5, expected an HDF5 file with the weights of a Mobile"),
+    ("nan.h5", np.nan, ["--width", "0.35"], "setting pretrained: found numbers in first/kernel of nan.h5 that are"),
+    ("word.h5", b"1.5", [], "setting pretrained: found word.h5, expected an HDF5 file of Keras that can be read (/C"),
+    ("x_2024.01.15_96.h5", "good", ["--width", "1.4"], "setting pretrained: found only the classifier of x_2024"),
     ("good.h5", "good", ["--width", "1.4"], "setting pretrained: found only the classifier of good.h5 to fit, expec"),
 ])  # fmt: skip
 def test_weight_files_that_cannot_be_used(narrow, in_tmp_path, capsys, name, content, arguments, expected):
@@ -104,6 +107,13 @@ def test_weight_files_that_cannot_be_used(narrow, in_tmp_path, capsys, name, con
         with h5py.File(name, "w") as file:
             file.attrs["layer_names"] = [b"dense_1"]
             file.create_group("dense_1").attrs["weight_names"] = []
+    elif content in (np.nan, b"1.5"):
+        with open(name, "wb") as file:
+            file.write(good)
+        with h5py.File(name, "r+") as file:
+            shape = file["Conv1/Conv1/kernel:0"].shape
+            del file["Conv1/Conv1/kernel:0"]
+            file["Conv1/Conv1/kernel:0"] = np.full(shape, content)
     elif content is not None:
         with open(name, "wb") as file:
             file.write({"good": good}.get(content) or (good[:content] if isinstance(content, int) else content))

@@ -185,7 +185,9 @@ def test_a_data_set_may_move_but_not_change(few_images):
     trainer.optimize()
     assert trainer.epoch == 2
     os.remove("moved/cat/003.png")
-    with pytest.raises(InputError, match="setting train_path: found other images in moved, expected the same"):
+    with pytest.raises(
+        InputError, match="setting train_path or valid_path: found other images in moved, expected the same"
+    ):
         Trainer(resume=True)
 
 

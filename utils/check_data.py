@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 
 from src.errors import InputError, escape_control_characters
-from utils.images import read_image
+from utils.images import read_image, scaled
 from utils.loader import map_images
 from utils.plots import draw_grid, escape_label
 
 SHOWN = 10  # lines of each kind; the rest is counted
 SAMPLES = 8  # images of each class in the picture
 SAMPLED_CLASSES = 30
+THUMBNAIL = 240  # pixels along the longer side, in the picture
 UNEVEN = 3  # times as many images in the largest class as in the smallest: worth a warning
 LONG = 3  # times as long as wide
 
@@ -30,6 +31,8 @@ def inspect(path):
         return Finding(str(error), None, None, None)
     with open(path, "rb") as file:
         raw = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        return Finding(f"image {path}: found a file that OpenCV reads only in part", None, None, None)
     channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: "with transparency"}.get(raw.shape[-1], "colour")}[raw.ndim]
     checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
     return Finding(None, checksum, pixels.shape[:2], f"{8 * raw.dtype.itemsize} bit, {channels}")
@@ -110,6 +113,14 @@ def shortened(lines, indent="  "):
     return [f"{indent}{line}" for line in lines[:SHOWN]] + rest
 
 
+def thumbnail(path):
+    """A small copy of an image, red, green, blue: photos at full size would fill the memory."""
+    image = read_image(path)
+    scale = min(1, THUMBNAIL / max(image.shape[:2]))
+    height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+    return cv2.cvtColor(scaled(image, width, height), cv2.COLOR_BGR2RGB)
+
+
 def draw_samples(picture, sets, findings, classes):
     """A row for each class, of the first SAMPLED_CLASSES; returns, in words, of which."""
     shown = "each class" if len(classes) <= SAMPLED_CLASSES else f"the first {SAMPLED_CLASSES} classes"
@@ -121,7 +132,7 @@ def draw_samples(picture, sets, findings, classes):
             path for path, of, finding in zip(paths, labels, findings[name]) if of == label and not finding.problem
         ]
         chosen = sound[:: max(1, len(sound) // SAMPLES)][:SAMPLES]
-        images += [cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB) for path in chosen]
+        images += [thumbnail(path) for path in chosen]
         images += [np.full((1, 1, 3), 255, np.uint8)] * (SAMPLES - len(chosen))
         titles += [escape_label(os.path.basename(path), 16) for path in chosen[1:]]
         titles.insert(len(images) - SAMPLES, escape_label(f"{classes[label]}:", 16))

@@ -139,6 +139,10 @@ class Checkpoints:
         """Whether the run has begun, but has not written a checkpoint yet."""
         return not self._record
 
+    def is_damaged(self):
+        """Whether the record cannot be read: then it does not even say when it was written."""
+        return not self._record and not self._time
+
     def newest(self):
         """The prefix of the newest checkpoint that the record describes, None if there is none."""
         described = self.described()
@@ -260,6 +264,10 @@ def load_pretrained(session, variables, config):
     if not fitting:
         expected = f"expected weights of a {config.model_arch}"
         raise InputError(f"setting pretrained: found nothing in {config.pretrained} that fits, {expected}")
+    broken = [variable.op.name for variable in fitting if not np.isfinite(weights[variable.op.name]).all()]
+    if broken:
+        found = f"found numbers in {broken[0]} of {source} that are not finite"
+        raise InputError(f"setting pretrained: {found}, expected weights that learned something")
     if all("logits/" in variable.op.name for variable in fitting):
         expected = f"expected weights of a {config.model_arch} of this width"
         raise InputError(f"setting pretrained: found only the classifier of {config.pretrained} to fit, {expected}")

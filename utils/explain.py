@@ -37,6 +37,9 @@ class Explainer:
             self._class = tf.placeholder(tf.int32, [], name="explained_class")
             score = tf.reduce_sum(predictor.output[:, self._class])
             (self._gradients,) = tf.gradients(score, self._features)
+            if self._gradients is None:
+                found = "found that its answer has no gradient with respect to its last convolution"
+                raise InputError(f"graph {predictor.source}: {found}, expected one to explain")
 
     def heat_map(self, image, label):
         """Where in a normalized image, float32 [img_size, img_size, 3], there is what speaks for a class.
@@ -80,7 +83,7 @@ def last_features(predictor):
             convolution = operation.inputs[0].op
             maps[operation] = operation.outputs[0]
             del maps[convolution]
-    wide = [tensor for tensor in maps.values() if (tensor.shape.as_list()[1] or size) > 1]
+    wide = [tensor for tensor in maps.values() if tensor.shape.ndims == 4 and (tensor.shape[1].value or size) > 1]
     if not wide:
         raise InputError(f"graph {predictor.source}: found no convolution in it, expected one to explain")
     return wide[-1]

@@ -35,6 +35,9 @@ def write_atomically(contents, make_way=None):
     Raises:
         InputError: they cannot be written; what was there before is then still there.
     """
+    for path in contents:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"file {path}: found a folder, a device or a pipe, expected a file or none")
     partial = {path: f"{path}.partial-{os.getpid()}" for path in contents}
     being_written.update(map(os.path.abspath, partial.values()))
     try:

@@ -38,8 +38,8 @@ def read_image(path):
     """
     image = None
     content = read_file("image", path)
-    # OpenCV fills what is missing at the end of a JPEG with grey.
-    if content and not (content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content):
+    # OpenCV fills what is missing at the end of a JPEG with grey. A thumbnail in it has an end of its own.
+    if content and not (content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")):
         with contextlib.suppress(cv2.error):  # too large, for one
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
@@ -135,14 +135,23 @@ def resized(image, size, resize="stretch", border=(0, 0, 0)):
         return image
     if resize == "stretch":
         return scaled(image, size, size)
+    if resize == "crop":  # first what is far from the middle, or a thin image would become a huge one
+        height, width = min(height, 4 * width), min(width, 4 * height)
+        image = middle(image, height, width)
     scale = size / (min(height, width) if resize == "crop" else max(height, width))
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
     image = scaled(image, width, height)
-    top, left = abs(height - size) // 2, abs(width - size) // 2
     if resize == "crop":
-        return image[top : top + size, left : left + size]
+        return middle(image, size, size)
+    top, left = (size - height) // 2, (size - width) // 2
     bottom, right = size - height - top, size - width - left
     return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=border)
+
+
+def middle(image, height, width):
+    """The part of that size from the middle of an image."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def scaled(image, width, height):

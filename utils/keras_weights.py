@@ -14,7 +14,10 @@ import numpy as np
 from models.mobilenetv2 import BOTTLENECKS
 from src.errors import InputError, first_line
 
-PUBLISHED = re.compile(r"_([\d.]+)_(\d+)(_no_top)?\.h5$")  # width and image size in the name of a published file
+PUBLISHED = re.compile(
+    r"_(0\.35|0\.5|0\.75|1\.0|1\.3|1\.4)_(96|128|160|192|224)(_no_top)?\.h5$"
+)  # width and image size in the name of a published file
+LARGEST = 2**26  # numbers in an array
 VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")  # of a batch norm, in Keras' order
 
 
@@ -57,7 +60,14 @@ def by_name(group):
         scope = our_scope(layer)
         for name in names(group[layer], "weight_names") if scope else []:
             variable = name.split("/")[-1].split(":")[0].replace("depthwise_kernel", "kernel")
-            yield f"{scope}/{variable}", np.array(group[layer][name])
+            yield f"{scope}/{variable}", numbers(group[layer][name])
+
+
+def numbers(dataset):
+    """The array in a dataset. Raises ValueError if it is none, or larger than any of a MobileNetV2."""
+    if not np.issubdtype(dataset.dtype, np.floating) or dataset.size > LARGEST:
+        raise ValueError(f"{dataset.name}: {dataset.dtype}, {dataset.size} numbers")
+    return np.array(dataset, np.float32)
 
 
 def names(group, attribute):
@@ -92,7 +102,7 @@ def by_number(layers):
         found = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=number)
         for scope, layer in zip(ours, found):
             for position, variable in enumerate(variables):
-                yield f"{scope}/{variable}", np.array(layers[layer]["vars"][str(position)])
+                yield f"{scope}/{variable}", numbers(layers[layer]["vars"][str(position)])
 
 
 def number(layer):

@@ -5,6 +5,8 @@ import csv
 import html
 import os
 
+from src.errors import escape_control_characters
+
 PICTURES = (  # file in the run's folder, its heading
     ("curves.png", "How it learned"),
     ("confusion.png", "Right and wrong"),
@@ -35,7 +37,7 @@ def page(title, summary, per_class, settings, folder):
         settings: {name: value} of what is to be known of the network and its run.
         folder: where the pictures are, and history.csv; those that are not there are left out.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(summary)}</p>"]
+    parts = [f"<h1>{escaped(title)}</h1>", f"<p>{escaped(summary)}</p>"]
     heading = ("class", "precision", "recall", "F1", "images")
     rows = [
         (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", count)
@@ -45,37 +47,43 @@ def page(title, summary, per_class, settings, folder):
     for file, text in PICTURES:
         path = os.path.join(folder, file)
         if os.path.isfile(path):
-            parts += [f"<h2>{html.escape(text)}</h2>", picture(path, text)]
+            parts += [f"<h2>{escaped(text)}</h2>", picture(path, text)]
     parts += history(os.path.join(folder, "history.csv"))
     parts += ["<h2>Settings</h2>", table(None, settings.items(), "settings")]
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def escaped(text):
+    """As HTML, without control characters."""
+    return html.escape(escape_control_characters(text))
 
 
 def table(heading, rows, kind=""):
     lines = [heading_row(heading)] if heading else []
-    lines += ["<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows]
+    lines += ["<tr>" + "".join(f"<td>{escaped(str(cell))}</td>" for cell in row) + "</tr>" for row in rows]
     return f'<div class="wide"><table class="{kind}">\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def heading_row(names):
-    return "<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in names) + "</tr>"
+    return "<tr>" + "".join(f"<th>{escaped(name)}</th>" for name in names) + "</tr>"
 
 
 def picture(path, text):
     with open(path, "rb") as file:
         content = base64.b64encode(file.read()).decode("ascii")
-    return f'<div class="wide"><img alt="{html.escape(text)}" src="data:image/png;base64,{content}"></div>'
+    return f'<div class="wide"><img alt="{escaped(text)}" src="data:image/png;base64,{content}"></div>'
 
 
 def history(path):
     """The table of the epochs, folded; nothing if there is no such file."""
-    if not os.path.isfile(path):
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            heading, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error):  # it is not there, or damaged
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    return ["<details><summary>Every epoch in numbers</summary>", table(rows[0], rows[1:]), "</details>"]
+    return ["<details><summary>Every epoch in numbers</summary>", table(heading, rows), "</details>"]

@@ -29,7 +29,8 @@ def save(figure, path):
 
 def escape_label(text, length):
     """The text, shortened in its middle to `length`, and with its dollar signs escaped, which matplotlib takes for
-    mathematics."""
+    mathematics. What is not UTF-8 in a name is left to a replacement character."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
     if len(text) > length:
         end = length // 2
         text = f"{text[: length - 1 - end]}…{text[-end:]}"

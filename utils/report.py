@@ -49,8 +49,8 @@ def write_page(folder, text, config, predictor, data, probabilities):
         print_note(f"{error}; report.html is without heat maps")
     per_class = zip(classes, *precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0))
     heading, summary = text.split("\n\n")[0].split("\n", 1)
-    content = page(heading, summary, per_class, config, folder)
-    write_atomically({os.path.join(folder, "report.html"): content.encode("utf-8", "surrogateescape")})
+    content = page(heading, summary.replace("\n", "; "), per_class, config, folder)
+    write_atomically({os.path.join(folder, "report.html"): content.encode("utf-8", "backslashreplace")})
 
 
 def settings_of_graph(metadata, trained):

@@ -12,8 +12,8 @@ from utils.predictor import metadata_path, read_metadata
 
 # Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
 # The folders are never those of the record: it could be somebody else's.
-CHANGEABLE = ("num_epoch", "early_stopping", "device", "train_path", "test_path", "cache_mb", "checkpoint_minutes",
-              "keep_runs", *FOLDERS)  # fmt: skip
+CHANGEABLE = ("num_epoch", "early_stopping", "device", "train_path", "valid_path", "test_path", "cache_mb",
+              "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
 # How far training was, beside its weights.
 HISTORY = ("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds")  # of each epoch, beside its number
 PROGRESS = {"epoch": int, "position": int, "sums": list, "seconds": float, "window": dict, "learning_rate": float,
@@ -39,13 +39,18 @@ def find_run(checkpoint_dir, run=None):
     Raises:
         InputError: there is none.
     """
-    found = [checkpoints for checkpoints in list_runs(checkpoint_dir) if checkpoints.newest()]
+    runs = list_runs(checkpoint_dir)
+    found = [checkpoints for checkpoints in runs if checkpoints.newest()]
     names = [os.path.basename(checkpoints.folder) for checkpoints in found]
     if run is not None:
         if run not in names:
             there = f"one of {', '.join(names)}" if names else "one that python run.py runs lists"
             raise InputError(f"--run: found no run {run} with checkpoints in {checkpoint_dir}, expected {there}")
         return found[names.index(run)]
+    for record in [os.path.join(checkpoints.folder, RECORD) for checkpoints in runs if checkpoints.is_damaged()]:
+        if not found or os.path.getmtime(record) > found[-1].time():
+            expected = "expected what training wrote; --run NAME takes another run"
+            raise InputError(f"record {record}: found a damaged file, {expected}")
     if not found:
         expected = "expected one that training has left"
         raise InputError(f"setting checkpoint_dir: found no run with checkpoints in {checkpoint_dir}, {expected}")
@@ -133,7 +138,9 @@ def delete_old_runs(checkpoint_dir, current, keep):
     """Delete the checkpoints of all runs but `current` and `keep` of the others; None: delete none."""
     if keep is None:
         return
-    others = [run for run in list_runs(checkpoint_dir) if run.folder not in (checkpoint_dir, current)]
+    others = [
+        run for run in list_runs(checkpoint_dir) if run.folder not in (checkpoint_dir, current) and not run.is_damaged()
+    ]
     for run in others[: len(others) - keep]:
         run.delete()
         say(f"deleted the checkpoints in {run.folder}, because keep_runs is {keep}")

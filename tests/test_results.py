@@ -1,0 +1,39 @@
+"""The tables of results in README.md are those of the files in docs/results/."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+
+from tests.conftest import REPOSITORY
+
+RESULTS = os.path.join(REPOSITORY, "docs", "results")
+
+
+def read(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def test_the_tables_are_what_the_script_makes_of_the_files(tmp_path):
+    """In a copy of README.md with empty tables."""
+    text = read(os.path.join(REPOSITORY, "README.md"))
+    empty = re.sub(r"(<!-- results: \S* -->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.DOTALL)
+    assert empty != text
+    os.makedirs(str(tmp_path / "docs"))
+    os.symlink(RESULTS, str(tmp_path / "docs" / "results"))
+    (tmp_path / "README.md").write_text(empty, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(tmp_path / "docs" / "results" / "results.py")])
+    assert done.returncode == 0 and (tmp_path / "README.md").read_text(encoding="utf-8") == text
+
+
+def test_each_result_tells_its_command_and_its_curve():
+    folders = [entry.path for entry in os.scandir(RESULTS) if entry.is_dir() and entry.name != "__pycache__"]
+    for folder in folders:
+        about = read(os.path.join(folder, "about.json"))
+        assert '"command": "python run.py ' in about and '"machine": "' in about, folder
+        epochs = list(csv.DictReader(read(os.path.join(folder, "history.csv")).splitlines()))
+        assert [int(epoch["epoch"]) for epoch in epochs] == list(range(1, len(epochs) + 1)), folder
+        for file in os.listdir(folder):
+            assert os.path.getsize(os.path.join(folder, file)) < 200000
