@@ -108,7 +108,7 @@ def test_export_without_a_usable_checkpoint(exported):
         (record.replace('"bgr"', '"gbr"'), "channel_order"),
         (record.replace('"val_loss": ', '"val_loss": "x", "other": '), "found no run with checkpoints"),
         (record.replace('"lenet5-', '"other-'), "found no run with checkpoints"),
-        ("{", "found no run with checkpoints"),
+        ("{", "run.json: found a damaged file"),
     ):
         with open(path, "w") as file:
             file.write(content)
