@@ -14,6 +14,10 @@ import shutil
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+COLUMNS = {
+    "what": "what", "epochs": "epochs", "validation": "validation", "test": "test", "flip": "with `--flip`",
+    "minutes": "minutes",
+}  # fmt: skip
 README = os.path.join(os.path.dirname(os.path.dirname(HERE)), "README.md")
 
 
@@ -49,13 +53,15 @@ def read(name):
 
 def table(prefix):
     """A table in Markdown of the folders whose names begin so, in the order of their names."""
-    lines = ["| what | epochs | validation | test | with `--flip` | minutes |", "|---|---|---|---|---|---|"]
-    for name in sorted(os.listdir(HERE)):
-        if name.startswith(prefix) and os.path.isdir(os.path.join(HERE, name)):
-            found = read(name)
-            what = f"[{found['title']}](docs/results/{name})"
-            numbers = f"{found['epochs']} | {found['validation']} | {found.get('test', '')} | {found.get('flip', '')}"
-            lines.append(f"| {what} | {numbers} | {found['minutes']:.0f} |")
+    names = [
+        name for name in sorted(os.listdir(HERE)) if name.startswith(prefix) and os.path.isdir(os.path.join(HERE, name))
+    ]
+    rows = [dict(read(name), what=name) for name in names]
+    columns = [column for column in COLUMNS if any(column in row for row in rows)]
+    lines = ["| " + " | ".join(COLUMNS[column] for column in columns) + " |", "|---" * len(columns) + "|"]
+    for row in rows:
+        row.update(what=f"[{row['title']}](docs/results/{row['what']})", minutes=f"{row['minutes']:.0f}")
+        lines.append("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
     return "\n".join(lines)
 
 
