@@ -135,14 +135,15 @@ def resized(image, size, resize="stretch", border=(0, 0, 0)):
         return image
     if resize == "stretch":
         return scaled(image, size, size)
-    if resize == "crop":  # first what is far from the middle, or a thin image would become a huge one
-        height, width = min(height, 4 * width), min(width, 4 * height)
-        image = middle(image, height, width)
-    scale = size / (min(height, width) if resize == "crop" else max(height, width))
+    if resize == "crop":
+        # Without what is far from the middle, or a thin image would become a huge one.
+        image = middle(image, min(height, 4 * width), min(width, 4 * height))
+        scale = size / min(height, width)
+        height, width = (round(side * scale) for side in image.shape[:2])
+        return middle(scaled(image, width, height), size, size)
+    scale = size / max(height, width)
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
     image = scaled(image, width, height)
-    if resize == "crop":
-        return middle(image, size, size)
     top, left = (size - height) // 2, (size - width) // 2
     bottom, right = size - height - top, size - width - left
     return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=border)

@@ -14,9 +14,8 @@ import numpy as np
 from models.mobilenetv2 import BOTTLENECKS
 from src.errors import InputError, first_line
 
-PUBLISHED = re.compile(
-    r"_(0\.35|0\.5|0\.75|1\.0|1\.3|1\.4)_(96|128|160|192|224)(_no_top)?\.h5$"
-)  # width and image size in the name of a published file
+# Width and image size in the name of a published file.
+PUBLISHED = re.compile(r"_(0\.35|0\.5|0\.75|1\.0|1\.3|1\.4)_(96|128|160|192|224)(_no_top)?\.h5$")
 LARGEST = 2**26  # numbers in an array
 VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")  # of a batch norm, in Keras' order
 

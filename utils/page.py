@@ -23,7 +23,6 @@ td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
 td:first-child, th:first-child { text-align: left; }
 table.settings td { text-align: left; }
 table.settings td + td { overflow-wrap: anywhere; }
-pre { overflow-x: auto; }
 """
 
 
