@@ -66,19 +66,21 @@ class DataSet:
             self._complete_epoch()
         return batch
 
-    def epoch(self, batch_size: int, done: int = 0) -> Iterator[Batch]:
+    def epoch(self, batch_size: int, done: int = 0, member: int = 0, members: int = 1) -> Iterator[Batch]:
         """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use.
 
         An interrupted epoch does not count as completed: the next call begins it again.
 
         Args:
             done: batches of it to pass over, as they are done already.
+            member, members: cut each batch of `members * batch_size` images into so many, and give that one of them.
         """
         if self._position:
             self._complete_epoch()  # begun by next_batch
-        self._check_batch_size(batch_size)
-        full = self.num_examples // batch_size * batch_size
-        yield from self._read_ahead(self._read_augmented, self._order[done * batch_size : full], batch_size)
+        self._check_batch_size(members * batch_size)
+        steps = self.num_examples // (members * batch_size)
+        parts = self._order[: steps * members * batch_size].reshape(steps, members, batch_size)
+        yield from self._read_ahead(self._read_augmented, parts[done:, member].ravel(), batch_size)
         self._complete_epoch()
 
     def go_to(self, epochs_completed: int) -> None:
@@ -87,9 +89,14 @@ class DataSet:
             self.epochs_completed = epochs_completed
             self._shuffle()
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every image once, in order, as it is, read ahead; the last batch may be short."""
-        return self._read_ahead(self._read, np.arange(self.num_examples), batch_size)
+    def batches(self, batch_size: int, member: int = 0, members: int = 1) -> Iterator[Batch]:
+        """Every image once, in order, as it is, read ahead; the last batch may be short.
+
+        Args:
+            member, members: cut the images into so many parts, and give those of that one.
+        """
+        part = np.array_split(np.arange(self.num_examples), members)[member]
+        return self._read_ahead(self._read, part, batch_size)
 
     def _check_batch_size(self, batch_size):
         if not 0 < batch_size <= self.num_examples:

@@ -4,6 +4,7 @@
   python run.py, or run.py train     train model_arch on the images under train_path, then export it
   python run.py evaluate             evaluate the exported graph on the test images, with pictures
   python run.py predict IMAGE ...    classify images, or all those in a folder, with the exported graph
+  python run.py launch --workers 2   train in two processes together
   python run.py --resume             go on with the newest run, where it was interrupted
   python run.py runs                 list the runs: model, data, epochs, accuracy, where the graph is, megabytes
   python run.py explain IMAGE ...    draw what in an image speaks for its best classes
@@ -26,9 +27,9 @@ from collections import namedtuple
 
 from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
-from src.settings import FOLDERS, RULES, settings
+from src.settings import RULES, settings
 from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, option, program
-from utils.files import locked, make_writable
+from utils.files import is_in, locked, make_writable
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
 # run of the weights had them; settings that a verb does not take belong to the weights, which bring theirs.
@@ -76,26 +77,25 @@ WEIGHTS = option(
 EXPORT_SETTINGS = ("model_arch", "checkpoint_dir", "weight_dir")
 
 
-@verb(
-    [
-        option(
-            "--resume", help="go on with the newest run of model_arch, where it was interrupted", action="store_true"
-        ),
-        option("--run", help="with --resume: that run, by the name that python run.py runs lists", metavar="NAME"),
-    ],
-    settings=RULES,
-    usage="[--resume] [--SETTING VALUE ...]",
-)
+RESUME = [
+    option("--resume", help="go on with the newest run of model_arch, where it was interrupted", action="store_true"),
+    option("--run", help="with --resume: that run, by the name that python run.py runs lists", metavar="NAME"),
+]
+
+
+@verb(RESUME, settings=RULES, usage="[--resume] [--SETTING VALUE ...]")
 def train(resume=False, run=None, **given):
     """Train for num_epoch epochs, then export the best of them."""
     if run is not None and not resume:
         raise InputError(f"--run: found {run} without --resume, expected both")
     now = settings(**given)  # what is wrong is said before TensorFlow is imported, which takes seconds
-    make_writable("checkpoint_dir", now.checkpoint_dir)
-    with locked("checkpoint_dir", now.checkpoint_dir):
-        pass
+    if not os.environ.get("TF_CONFIG"):
+        make_writable("checkpoint_dir", now.checkpoint_dir)
+        with locked("checkpoint_dir", now.checkpoint_dir):
+            pass
     from trainer import Trainer
     from utils.checkpoints import best_entry
+    from utils.command_line import print_stopped
 
     trainer = Trainer(resume=resume and (run or True), **given)
     try:
@@ -103,10 +103,13 @@ def train(resume=False, run=None, **given):
             trainer.optimize()
         graph = trainer.export()
     except (KeyboardInterrupt, SystemExit):
-        print_stopped(trainer, given)
+        if trainer.cluster.is_chief:
+            print_stopped(trainer, given)
         raise
     finally:
         trainer.close()
+    if not trainer.cluster.is_chief:
+        return 0
     best = best_entry(trainer.history)
     say(f"best epoch       {best['epoch']}, validation accuracy {best['val_acc']:.4f}")
     say(f"graph            {graph}")
@@ -118,19 +121,27 @@ def train(resume=False, run=None, **given):
     return 2 if trainer.log_error else 0
 
 
-def print_stopped(trainer, given):
-    """What is left of a training that was stopped, how to go on with it, and how to export it."""
-    if not trainer.last_checkpoint:
-        say("stopped; nothing was learned yet, so nothing is saved")
-        return
+@verb(
+    [
+        option("--workers", help="processes that train together", type=int, metavar="COUNT", required=True),
+        option("--max_restarts", help="when one dies, start all again so often (default 3)", type=int, metavar="COUNT"),
+        *RESUME,
+    ],
+    settings=RULES,
+    usage="--workers COUNT [--max_restarts COUNT] [--resume] [--SETTING VALUE ...]",
+)
+def launch(workers, max_restarts=3, resume=False, run=None, **given):
+    """Train in several processes of this machine, as train does in one: one for each GPU, or sharing the processors."""
+    for name, value, least in (("workers", workers, 1), ("max_restarts", max_restarts, 0)):
+        if value < least:
+            raise InputError(f"--{name}: found {value}, expected {least} or more")
+    now = settings(**given)
+    from utils.command_line import words_of
+    from utils.launch import launch as launch_all
 
-    def options(names):
-        return "".join(f" --{name} {shlex.quote(str(given[name]))}" for name in names if name in given)
-
-    say(f"stopped; saved {trainer.last_checkpoint}")
-    name = os.path.basename(trainer.checkpoints.folder)
-    say(f"to go on:     {program('python')} run.py --resume --run {name}{options(['model_arch', *FOLDERS])}")
-    say(f"to export it: {program('python')} run.py export --last --run {name}{options(VERBS['export'].settings)}")
+    options = given if run is None else dict(given, run=run)
+    command = [os.path.abspath(__file__)] + ["--resume"] * resume + words_of(options)
+    return launch_all(command, now, workers, max_restarts)
 
 
 @verb(
@@ -156,6 +167,7 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
     from utils.checkpoints import Checkpoints
     from utils.predictor import Predictor, image_paths, image_settings, load
     from utils.report import predict_dataset, settings_of_graph, write_page, write_report
+    from utils.runs import settings_of_run
     from utils.tensorboard import new_run_folder
 
     if checkpoint is not None:
@@ -177,20 +189,6 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
     trained = settings_of_run(predictor.metadata["run"].get("checkpoint"), now.checkpoint_dir)
     write_page(folder, text, settings_of_graph(predictor.metadata, trained), predictor, data, probabilities)
     print(f"written to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
-
-
-def settings_of_run(checkpoint, checkpoint_dir):
-    """Those that a checkpoint was trained with; {} if it is not there any more."""
-    from utils.checkpoints import Checkpoints
-
-    folder = os.path.dirname(checkpoint or "")
-    return (Checkpoints(folder).entry(checkpoint) or {}).get("settings", {}) if is_in(checkpoint_dir, folder) else {}
-
-
-def is_in(folder, path):
-    """Whether a path, if there is one, is that of a file or folder in a folder."""
-    parent, name = os.path.split(path or "")
-    return name not in ("", os.curdir, os.pardir) and os.path.realpath(parent) == os.path.realpath(folder)
 
 
 @verb(

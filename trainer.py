@@ -5,6 +5,7 @@ T.optimize(num_epoch=1)
 T.export()
 """
 
+import contextlib
 import math
 import os
 import time
@@ -14,17 +15,17 @@ import numpy as np
 
 from convert.freeze import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
-from models import build, classify, learned_variables
 from src.errors import InputError, say
-from src.settings import check
+from src.settings import FOLDERS, check, settings
 from src.signals import HeldSignals
-from src.tf1 import describe_device, open_session, tf
-from utils.checkpoints import Checkpoints, inherit_settings, load_pretrained, read_weights, readable
-from utils.files import locked, make_writable, remove_leftovers
+from src.tf1 import describe_device, tf
+from utils.checkpoints import load_pretrained, read_weights, readable
+from utils.cluster import join_cluster
+from utils.files import locked, make_writable
+from utils.learning import LearningGraph
 from utils.loader import inference_batch
 from utils.reporter import Reporter
-from utils.runs import delete_old_runs, find_interrupted, list_runs, write_index
-from utils.tensorboard import new_run_folder
+from utils.runs import check_progress, choose_run, delete_old_runs, open_run, write_index
 
 
 class Trainer:
@@ -51,26 +52,40 @@ class Trainer:
     """
 
     def __init__(self, resume: Union[bool, str] = False, **given):
-        self.checkpoints = prefix = None
-        if resume:
-            self.config, self.checkpoints, prefix = find_interrupted(given, None if resume is True else resume)
-        else:
-            self.config = inherit_settings(given)
-        config = self.config
-        self.data = read_train_sets(config)
-        self.train_batch_size = config.batch_size
-        if self.train_batch_size > self.data.train.num_examples:
-            expected = f"expected at most {self.data.train.num_examples}, the number of training images"
-            raise InputError(f"setting batch_size: found {self.train_batch_size}, {expected}")
-        for setting in ("checkpoint_dir", "weight_dir", "tensorboard_dir"):
-            make_writable(setting, getattr(config, setting))
+        self.cluster = join_cluster(settings(**given))
+        self.config, self.checkpoints, prefix, progress = choose_run(self.cluster, resume, given)
         self._begin()
+        self.data = self.cluster.all_or_none(lambda: self._read_data(progress))
         with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
-        if resume:
-            self._restore(prefix)
-        elif config.pretrained:
-            load_pretrained(self.session, self.variables, config)
+        if prefix:
+            with readable("checkpoint", prefix):
+                self.saver.restore(self.session, prefix)
+        elif self.config.pretrained and self.cluster.is_chief:
+            load_pretrained(self.session, self.variables, self.config)
+        with self.graph.as_default():
+            self.cluster.broadcast(self.session, tf.global_variables())
+        if progress:
+            self._restore(prefix, progress)
+
+    def _read_data(self, progress):
+        """The data sets, if all is there that this member needs."""
+        config, members = self.config, self.cluster.size
+        data = read_train_sets(config)
+        self.train_batch_size = config.batch_size
+        self.steps = data.train.num_examples // (config.batch_size * members)  # of an epoch
+        if not self.steps:
+            most = f"{data.train.num_examples // members}, the number of training images"
+            each = f" for each of {members} members" if members > 1 else ""
+            raise InputError(f"setting batch_size: found {config.batch_size}, expected at most {most}{each}")
+        if progress:
+            check_progress(progress, config, data, self.steps, members)
+        if self.cluster.is_chief:
+            for setting in FOLDERS:
+                make_writable(setting, getattr(config, setting))
+            with locked("checkpoint_dir", config.checkpoint_dir):
+                return data
+        return data
 
     def _begin(self):
         """A run before its first step."""
@@ -94,87 +109,37 @@ class Trainer:
 
     def _build(self):
         """The graph and its session."""
+        config = self.config
+        self.lr, self.step_rate, self.decay = float(config.lr), config.step_rate, float(config.decay)
+        is_balanced = config.class_weights == "balanced"
+        class_weights = balanced_weights(self.data.train.labels, config.classes) if is_balanced else None
         self.graph = tf.Graph()
         with self.graph.as_default():
-            tf.set_random_seed(self.config.seed)
-            self._build_networks()
-            self._build_optimizer()
+            tf.set_random_seed(config.seed)
+            self.learning = learning = LearningGraph(config, class_weights, self.cluster)
             self.saver = tf.train.Saver()
-            self.session = open_session(self.config.device)
-            say(f"{describe_device(self.session)}\n{describe(self.data, self.config)}")
+            self.session = self.cluster.open_session(config.device)
+            if self.cluster.is_chief:
+                say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
             self.session.run(tf.global_variables_initializer())
+        self.model, self.variables, self.inference = learning.model, learning.variables, learning.inference
+        self.x, self.y_true, self.global_step = learning.x, learning.y_true, learning.global_step
+        self.cross_entropy, self.cost, self.accuracy = learning.cross_entropy, learning.cost, learning.accuracy
+        self.optimizer, self.learning_rate = learning.optimizer, learning.learning_rate
 
-    def _restore(self, prefix):
+    def _restore(self, prefix, progress):
         """Go back to where training was when a checkpoint was written."""
-        entry = self.checkpoints.entry(prefix)
-        progress = entry["progress"]
-        if progress["fingerprint"] != self.data.fingerprint:
-            expected = f"expected the same as when {self.checkpoints.folder} began"
-            folders = " or ".join(filter(None, [self.config.train_path, self.config.valid_path]))
-            raise InputError(f"setting train_path or valid_path: found other images in {folders}, {expected}")
-        if progress["position"] > self.data.train.num_examples // self.train_batch_size:
-            raise InputError(f"checkpoint {prefix}: found {progress['position']} steps of an epoch, expected fewer")
-        with readable("checkpoint", prefix):
-            self.saver.restore(self.session, prefix)
         self.epoch, self.position = progress["epoch"], progress["position"]
         self.sums, self.seconds, self.window = progress["sums"], progress["seconds"], progress["window"]
-        self.val_loss, self.val_acc = entry["val_loss"], entry["val_acc"]
-        self.history = self.checkpoints.history[: self.epoch]
+        self.val_loss, self.val_acc = progress["val_loss"], progress["val_acc"]
+        self.history = progress["history"][: self.epoch]
         self.last_rate = progress["learning_rate"]
         self.step = int(self.session.run(self.global_step))
         self.saved, self.last_checkpoint, self.resumed = (self.step, self.epoch), prefix, True
-        self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
-        more = "" if self.epochs_left() else "; a larger --num_epoch goes on"
-        say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done{more}")
-
-    def _build_networks(self):
-        """The network that learns, and one for inference on the same input, which shares its variables."""
-        config = self.config
-        # The frozen part of a network is as in inference: batch norm by the moving statistics, which stay as they are.
-        self.model = build(config, is4Train=config.train_layers == "all")
-        self.variables = tf.global_variables()  # those of the model: what is learned and the moving statistics
-        self.learned = learned_variables(config.train_layers)
-        self.x = self.model.getInput()
-        self.y_true = tf.placeholder(tf.float32, [None, config.total_class], name="y_true")
-        with tf.name_scope("inference"):
-            eval_model = build(config, is4Train=False, image=self.x)
-            self.inference = classify(eval_model.getOutput(), self.y_true)[1:]
-        self.cross_entropy, self.cost, self.accuracy = classify(self.model.getOutput(), self.y_true)
-        if config.class_weights == "balanced":
-            weights = tf.constant(balanced_weights(self.data.train.labels, config.classes))
-            self.cost = tf.reduce_mean(self.cross_entropy * tf.reduce_sum(self.y_true * weights, 1))
-
-    def _build_optimizer(self):
-        config = self.config
-        self.lr, self.step_rate, self.decay = float(config.lr), config.step_rate, float(config.decay)
-        self.global_step = tf.train.get_or_create_global_step()
-        self.learning_rate = tf.train.exponential_decay(
-            self.lr, self.global_step, self.step_rate, self.decay, staircase=True
-        )
-        self.scalars = {"learning_rate": self.learning_rate}  # to log beside loss and accuracy
-        if config.weight_decay:
-            kernels = [variable for variable in self.learned if variable.op.name.endswith("kernel")]
-            self.weight_loss = config.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
-            self.cost += self.weight_loss
-            self.scalars["weight_loss"] = self.weight_loss
-
-        adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
-        gradients = adam.compute_gradients(self.cost, self.learned)
-        with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
-            update = adam.apply_gradients(gradients, self.global_step)
-        self.optimizer = tf.group(update, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
-        floats = [variable for variable in tf.global_variables() if variable.dtype.is_floating]
-        self.finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in floats])
-        self.histograms = self._summarize_weights()
-
-    def _summarize_weights(self):
-        """A histogram for each layer or block: of all its trained numbers together."""
-        scopes = {}
-        for variable in tf.trainable_variables():
-            scopes.setdefault(variable.op.name.split("/")[0], []).append(tf.reshape(variable, [-1]))
-        return tf.summary.merge(
-            [tf.summary.histogram(f"weights/{scope}", tf.concat(parts, 0)) for scope, parts in scopes.items()]
-        )
+        if self.cluster.is_chief:
+            self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
+            more = "" if self.epochs_left() else "; a larger --num_epoch goes on"
+            say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done{more}")
 
     def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
         """Train for `num_epoch` more epochs, validating and saving after each.
@@ -189,46 +154,50 @@ class Trainer:
         config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
         self.last_epoch = done + check("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
         self.resumed = False
-        with locked("checkpoint_dir", config.checkpoint_dir), HeldSignals() as self.signals:
-            self._make_folders()
-            is_epoch_trained = self.position == self.data.train.num_examples // self.train_batch_size
-            first = self.step + (not is_epoch_trained)
-            with Reporter(self.run_folder, config, self.graph, self.step, first, self.window) as reporter:
-                try:
-                    while not self._is_complete():
-                        self._train_epoch(reporter)
-                    if self.stopped_early:
-                        say(f"stopped early: validation loss has not fallen for {self.config.early_stopping} epochs")
-                except (KeyboardInterrupt, SystemExit, InputError):
-                    # A second Ctrl-C may come after a step, but before it is counted: then its loss is lost.
-                    if not self._count_others():
-                        self.save(reporter)
-                    raise
-                finally:
-                    reporter.draw_curves(self.history)
-                    self.window, self.log_error = reporter.window, reporter.error
-                    if not self.last_checkpoint:
-                        self.checkpoints.delete()
-            delete_old_runs(config.checkpoint_dir, self.checkpoints.folder, config.keep_runs)
+        with HeldSignals() as self.signals, self._run_of_its_own(), self._make_reporter() as reporter:
+            try:
+                while not self._is_complete():
+                    self._train_epoch(reporter)
+                if self.stopped_early and self.cluster.is_chief:
+                    say(f"stopped early: validation loss has not fallen for {config.early_stopping} epochs")
+            except (KeyboardInterrupt, SystemExit, InputError):
+                self.cluster.allow()
+                # A second Ctrl-C may come after a step, but before it is counted: then its loss is lost.
+                if not self._count_others():
+                    self.save(reporter)
+                raise
+            finally:
+                reporter.draw_curves(self.history)
+                self.window, self.log_error = reporter.window, reporter.error
         return list(self.history)
+
+    @contextlib.contextmanager
+    def _run_of_its_own(self):
+        """Within it, the chief has checkpoint_dir for itself, and folders in it and in tensorboard_dir for the run."""
+        if not self.cluster.is_chief:
+            yield
+            return
+        config = self.config
+        with locked("checkpoint_dir", config.checkpoint_dir):
+            self._open_run()
+            try:
+                yield
+            finally:
+                if not self.last_checkpoint:
+                    self.checkpoints.delete()
+            delete_old_runs(config.checkpoint_dir, self.checkpoints.folder, config.keep_runs)
+
+    def _open_run(self):
+        run = self.run_folder, self.checkpoints, self.last_checkpoint
+        self.run_folder, self.checkpoints = open_run(self.config, *run)
+
+    def _make_reporter(self):
+        first = self.step + (self.position < self.steps)  # not if the epoch is done but for its validation
+        return Reporter(self.run_folder, self.config, self.graph, self.step, first, self.window)
 
     def epochs_left(self) -> int:
         """Epochs of config.num_epoch that optimize() would train for."""
         return max(0, self.config.num_epoch - (self.epoch if self.resumed else 0))
-
-    def _make_folders(self):
-        """The folders of the run, and none of what killed processes have left in those beside them."""
-        config = self.config
-        folders = [run.folder for run in list_runs(config.checkpoint_dir)]
-        for folder in [config.checkpoint_dir, config.weight_dir, *folders]:
-            remove_leftovers(folder)
-        if self.run_folder is None:
-            self.run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
-            self.checkpoints = Checkpoints(os.path.join(config.checkpoint_dir, os.path.basename(self.run_folder)))
-        if self.last_checkpoint:
-            self.checkpoints.go_on_from(self.last_checkpoint)
-        else:
-            self.checkpoints.begin()
 
     def _is_complete(self):
         """Whether there is no epoch left, or the validation loss has not fallen for config.early_stopping epochs."""
@@ -239,17 +208,22 @@ class Trainer:
 
     def _train_epoch(self, reporter):
         """The steps that an epoch has left, then validation, a line of history, and a checkpoint."""
-        batch_size, train, title = self.train_batch_size, self.data.train, f"epoch {self.epoch + 1}/{self.last_epoch}"
-        reporter.start(title, train.num_examples // batch_size * batch_size, self.position * batch_size)
+        batch_size, train, cluster = self.train_batch_size, self.data.train, self.cluster
+        title = f"epoch {self.epoch + 1}/{self.last_epoch}"
+        reporter.start(title, self.steps, self.position, batch_size * cluster.size)
         start = time.time() - self.seconds
         self.val_loss = self.val_acc = None
         train.go_to(self.epoch)
-        for batch in train.epoch(batch_size, self.position):
-            self._train_step(batch, reporter)
+        cluster.allow_step(self.step + 1)
+        for batch in train.epoch(batch_size, self.position, cluster.member, cluster.size):
+            stop, save = self._train_step(batch, reporter)
             self.seconds = time.time() - start
-            self.signals.check()
-            if time.monotonic() - self.saved_time > 60 * self.config.checkpoint_minutes:
-                self.save(reporter)
+            if stop or self.cluster.size == 1:
+                self._stop()
+            if save:
+                self._save_together(reporter)
+            cluster.allow_step(self.step + 1)
+        cluster.allow()  # as long as it takes
         steps, seconds = self.position, self.seconds
         self.val_loss, self.val_acc = val_loss, val_acc = self.evaluate(self.data.valid)
         self._check_finite(val_loss)
@@ -258,26 +232,44 @@ class Trainer:
         entry.update(val_loss=val_loss, val_acc=val_acc, learning_rate=self.last_rate, seconds=time.time() - start)
         self.history.append(entry)
         self.position, self.sums, self.seconds = 0, [0.0, 0.0], 0.0
-        reporter.epoch(self.step, self.history, seconds, self.session.run(self.histograms), self._is_complete())
-        self.save(reporter)
+        histograms = self.session.run(self.learning.histograms)
+        reporter.epoch(self.step, self.history, seconds, histograms, self._is_complete())
+        self._save_together(reporter)
 
     def _train_step(self, batch, reporter):
-        """One update of the weights; loss, accuracy and learning rate are those before it."""
-        _, loss, accuracy, scalars = self.session.run(
-            [self.optimizer, self.cost, self.accuracy, self.scalars], {self.x: batch.images, self.y_true: batch.labels}
-        )
+        """One update of the weights; loss, accuracy and learning rate are those before it.
+
+        Returns:
+            How much it is wished to stop after it, by any member, and to save, by the chief.
+        """
+        minutes = (time.monotonic() - self.saved_time) / 60
+        wishes = [self.signals.is_waiting(), self.cluster.is_chief and minutes > self.config.checkpoint_minutes]
+        with self.cluster.losing(f"step {self.step + 1}"):
+            loss, accuracy, scalars, wishes = self.learning.step(self.session, batch, wishes)
         self.step += 1
         self.position += 1
-        self.last_rate = float(scalars["learning_rate"])
+        self.last_rate = scalars["learning_rate"]
         self._check_finite(loss)
-        self.sums = [self.sums[0] + float(loss), self.sums[1] + float(accuracy)]
-        reporter.step(self.step, batch, float(loss), float(accuracy), scalars)
+        self.sums = [self.sums[0] + loss, self.sums[1] + accuracy]
+        reporter.step(self.step, batch, loss, accuracy, scalars)
+        return wishes
+
+    def _stop(self):
+        """Let the signal that waits act. If it is another member that got one, end as after SIGTERM."""
+        self.signals.check()
+        if self.cluster.size > 1:
+            raise SystemExit(143)
+
+    def _save_together(self, reporter):
+        """Save, while the other members wait for the chief."""
+        self.save(reporter)
+        self.cluster.sum([0])
 
     def _check_finite(self, loss):
         if not math.isfinite(loss):
-            self._stop(f"loss: found {loss}")
+            self._diverge(f"loss: found {loss}")
 
-    def _stop(self, found):
+    def _diverge(self, found):
         """Numbers have gone wrong: raise FloatingPointError."""
         good = f"last good checkpoint: {self.last_checkpoint or 'none yet'}"
         where = f"at step {self.step}, learning rate {self.last_rate:.4g}"
@@ -286,13 +278,14 @@ class Trainer:
 
     def evaluate(self, data: DataSet) -> Tuple[float, float]:
         """Mean cross entropy and accuracy of the inference network over every image of a DataSet, each once."""
-        results, sizes = [], []
-        for batch in data.batches(inference_batch(self.config.img_size)):
-            results.append(self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels}))
-            sizes.append(len(batch.images))
-            self.signals.check()
-        loss, accuracy = np.average(results, axis=0, weights=sizes)
-        return float(loss), float(accuracy)
+        totals, cluster = np.zeros(3), self.cluster  # of loss, of hits, of images
+        for batch in data.batches(inference_batch(self.config.img_size), cluster.member, cluster.size):
+            means = self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels})
+            totals += len(batch.images) * np.array([*means, 1.0])
+            if cluster.size == 1:  # else it could not end alone: it will after the next step
+                self.signals.check()
+        loss, hits, images = cluster.sum(totals)
+        return float(loss / images), float(hits / images)
 
     def save(self, reporter: Optional[Reporter] = None) -> None:
         """Write a checkpoint and its metadata, if anything was learned since the last.
@@ -307,22 +300,26 @@ class Trainer:
         self._count_others()
         if (self.step, self.epoch) == self.saved:
             return
-        if not self.session.run(self.finite):
-            self._stop("weights: found some that are no finite numbers")
+        if not self.session.run(self.learning.finite):
+            self._diverge("weights: found some that are no finite numbers")
+        if self.cluster.is_chief:
+            self._write_checkpoint(reporter)
+        self.saved, self.saved_time = (self.step, self.epoch), time.monotonic()
+
+    def _write_checkpoint(self, reporter):
         if reporter:
             reporter.flush()
         elif self.checkpoints is None:  # the steps were done by hand
-            self._make_folders()
+            self._open_run()
         progress = {"epoch": self.epoch, "position": self.position, "sums": self.sums, "seconds": self.seconds}
         progress.update(window=dict(reporter.window if reporter else self.window))  # as it is now: the record keeps it
-        progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint)
+        progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint, members=self.cluster.size)
         entry = {"settings": dict(vars(self.config), num_epoch=self.last_epoch), "run_folder": self.run_folder}
         entry.update(epoch=self.epoch, global_step=self.step, progress=progress)
         entry.update(val_loss=self.val_loss, val_acc=self.val_acc)
         name = f"{self.config.model_arch}-{self.step}"
         self.last_checkpoint = self.checkpoints.save(self.session, self.saver, name, entry, self.history)
         write_index(self.config.checkpoint_dir, self.checkpoints)
-        self.saved, self.saved_time = (self.step, self.epoch), time.monotonic()
 
     def _count_others(self):
         """Count the steps that were done by hand, or not counted for another reason; returns how many there are."""
@@ -330,12 +327,16 @@ class Trainer:
         self.step, self.position = self.step + others, self.position + others
         return others
 
-    def export(self, last: bool = False) -> str:
+    def export(self, last: bool = False) -> Optional[str]:
         """Freeze the weights of the best epoch to weights/<model_arch>/; returns the path of the .pb file.
+
+        In a cluster the chief does it; the other members return None.
 
         Args:
             last: freeze the weights as they are now instead, as if no epoch was validated.
         """
+        if not self.cluster.is_chief:
+            return None
         prefix = None if last or self.checkpoints is None else self.checkpoints.best()
         if prefix:
             config = self.checkpoints.settings_of(prefix, weight_dir=self.config.weight_dir)

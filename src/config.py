@@ -43,6 +43,8 @@ epsilon = 0.01
 weight_decay = None  # None: see model_defaults below
 early_stopping = None
 device = "gpu"
+step_timeout = 120
+cluster_timeout = 600
 
 # Output
 checkpoint_minutes = 10

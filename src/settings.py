@@ -164,6 +164,8 @@ RULES = {
     "weight_decay": Rule("factor on half the sum of the squared kernels, added to the loss", *NOT_NEGATIVE),
     "early_stopping": Rule("stop when the validation loss has not fallen for this many epochs; None: never", *EPOCHS),
     "device": Rule("gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU", *one_of("gpu", "cpu")),
+    "step_timeout": Rule("in a cluster: seconds after which a training step is taken to be stuck", *POSITIVE),
+    "cluster_timeout": Rule("in a cluster: seconds to wait for other members between steps", *POSITIVE),
     "checkpoint_minutes": Rule("a checkpoint is also written when this many minutes have passed", *POSITIVE),
     "keep_runs": Rule("how many earlier runs keep their checkpoints; None: all", *RUNS),
     "checkpoint_dir": Rule("folder for checkpoints", *CHECKPOINT_FOLDER),

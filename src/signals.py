@@ -33,6 +33,10 @@ class HeldSignals:
         if kind is None:
             self.check()
 
+    def is_waiting(self):
+        """Whether there is a signal for check()."""
+        return self._waiting is not None
+
     def check(self):
         """Let a signal that waits act now: raise KeyboardInterrupt or SystemExit, or call the caller's own handler."""
         number, self._waiting = self._waiting, None

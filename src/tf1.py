@@ -15,7 +15,7 @@ from src.signals import HeldSignals
 
 @contextlib.contextmanager
 def quiet():
-    """Hide what TensorFlow 2.x writes while it is imported, before it looks at its log level."""
+    """Hide what C++ writes, such as TensorFlow 2.x while it is imported, before it looks at its log level."""
     stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -50,6 +50,7 @@ with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
     if quietly:
         stack.enter_context(quiet())
     import tensorflow.compat.v1 as tf
+    from tensorflow.python.ops import collective_ops  # noqa: F401 (for utils/cluster.py)
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
@@ -74,8 +75,13 @@ def open_session(device):
 
     It takes only as much of the GPU's memory as it needs; CUDA_VISIBLE_DEVICES decides which GPUs there are.
     """
+    return tf.Session(config=session_options(device))
+
+
+def session_options(device):
+    """Those of a session of ours."""
     options = tf.ConfigProto(allow_soft_placement=True)
     options.gpu_options.allow_growth = True
     if device == "cpu":
         options.device_count["GPU"] = 0
-    return tf.Session(config=options)
+    return options

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import json
 import os
 import shlex
 import shutil
@@ -10,8 +11,8 @@ import signal
 import sys
 
 from src import config
-from src.errors import InputError, did_you_mean, drop_output, print_error
-from src.settings import RULES
+from src.errors import InputError, did_you_mean, drop_output, print_error, say
+from src.settings import FOLDERS, RULES
 
 
 def option(*names, **given):
@@ -56,6 +57,12 @@ class Parser(argparse.ArgumentParser):
             now = "that of the run" if name in of_the_run else shown(name)
             about = f"{rule.help}; {rule.expected} [{now}]".replace("%", "%%")
             group.add_argument(f"--{name}", type=rule.read, metavar="VALUE", help=about)
+
+
+def words_of(given):
+    """The words of a command line that give these options: {name: value}."""
+    values = {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
+    return [f"--{name}={value}" for name, value in values.items()]
 
 
 def shown(name):
@@ -140,6 +147,21 @@ def tolerant(stream, number):
     encoding, by_line = (stream.encoding, stream.line_buffering) if stream else ("utf-8", True)
     copy = os.fdopen(os.dup(number), "wb")
     return io.TextIOWrapper(copy, encoding, "backslashreplace", line_buffering=by_line or number == 2)
+
+
+def print_stopped(trainer, given):
+    """What is left of a training that was stopped, how to go on with it, and how to export it."""
+    if not trainer.last_checkpoint:
+        say("stopped; nothing was learned yet, so nothing is saved")
+        return
+
+    def options(*names):
+        return "".join(f" --{name} {shlex.quote(str(given[name]))}" for name in names if name in given)
+
+    say(f"stopped; saved {trainer.last_checkpoint}")
+    name, folders = os.path.basename(trainer.checkpoints.folder), ("checkpoint_dir", "weight_dir")
+    say(f"to go on:     {program('python')} run.py --resume --run {name}{options('model_arch', *FOLDERS)}")
+    say(f"to export it: {program('python')} run.py export --last --run {name}{options('model_arch', *folders)}")
 
 
 def program(name):

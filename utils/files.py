@@ -105,6 +105,12 @@ def is_alive(process):
     return process != os.getpid()
 
 
+def is_in(folder, path):
+    """Whether a path, if there is one, is that of a file or folder in a folder."""
+    parent, name = os.path.split(path or "")
+    return name not in ("", os.curdir, os.pardir) and os.path.realpath(parent) == os.path.realpath(folder)
+
+
 def make_writable(setting, folder):
     """Make `folder` if need be. Raises InputError, naming the setting, if nothing can be written there."""
     try:

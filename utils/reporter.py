@@ -28,7 +28,7 @@ class Reporter:
     """Reports one call of Trainer.optimize. What cannot be written is said once, and does not stop the training.
 
     Args:
-        folder: of the run.
+        folder: of the run; None: report nothing, for in a cluster the chief does.
         config: its settings.
         graph: the tf.Graph that is trained.
         step: steps done so far.
@@ -47,6 +47,8 @@ class Reporter:
         self._logger = None
         self.window = dict(window)
         self.error = None
+        if folder is None:
+            return
         with self._tolerant():
             os.makedirs(folder, exist_ok=True)
             self._logger = TensorBoardLogger(folder, first)
@@ -66,29 +68,29 @@ class Reporter:
                 self.error = f"the log in {self._folder} cannot be written ({first_line(error)})"
                 print_error(f"setting tensorboard_dir: {self.error}; training goes on without it")
 
-    def start(self, title, images, done):
-        """An epoch of this many images begins; of which some are done."""
-        self._title, self._images, self._left = title, images, images - done
+    def start(self, title, steps, done, batch_size):
+        """An epoch of so many steps begins, of which some are done. A batch is that of all members of a cluster."""
+        self._title, self._images, self._left, self._batch_size = title, steps * batch_size, steps - done, batch_size
         self._bar = tqdm(
-            total=images, initial=done, desc=title, unit="images", disable=None, leave=False, dynamic_ncols=True
-        )
+            total=self._images, initial=done * batch_size, desc=title, unit="images",
+            disable=None if self._folder else True, leave=False, dynamic_ncols=True,
+        )  # fmt: skip
 
     def step(self, step, batch, loss, accuracy, scalars):
         """A step is done: its number, Batch, loss and accuracy before its update, and {tag: other scalars}."""
-        if step == 1:  # so that a mistake in the data is seen early
+        if step == 1 and self._folder:  # so that a mistake in the data is seen early
             names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
             images = denormalized(batch.images[:SHOWN], self._config)
             with self._tolerant():
                 draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
         for tag, value in dict(scalars, train_loss=loss, train_acc=accuracy, steps=1).items():
             self.window[tag] = self.window.get(tag, 0.0) + float(value)
-        self._left -= len(batch.images)
-        if (
-            step % WINDOW == 0 and self._left
-        ):  # else with the other points of the epoch, so that they are there together
+        self._left -= 1
+        # That of the last step comes with the other points of the epoch, so that they are there together.
+        if step % WINDOW == 0 and self._left:
             self._write_window(step)
         self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
-        self._bar.update(len(batch.images))
+        self._bar.update(self._batch_size)
 
     def _write_window(self, step):
         """A point of the training curves: the means over the last steps."""
@@ -102,6 +104,8 @@ class Reporter:
         """An epoch is done: Trainer.history with it, the seconds that its steps took, a summary of histograms; and
         whether it is the last, after which the steps that are no full window get their point."""
         self._bar.close()
+        if not self._folder:
+            return
         entry, speed = history[-1], self._images / seconds
         if last or step % WINDOW == 0:
             self._write_window(step)
@@ -134,7 +138,7 @@ class Reporter:
 
     def draw_curves(self, history):
         """curves.png of Trainer.history."""
-        if history:
+        if history and self._folder:
             with self._tolerant():
                 draw_curves(os.path.join(self._folder, "curves.png"), history, best_entry(history))
 

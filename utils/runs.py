@@ -6,14 +6,16 @@ import os
 from src.errors import InputError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, check, settings
 from src.tf1 import tf
-from utils.checkpoints import RECORD, Checkpoints, is_file_name, read_weights
-from utils.files import write_atomically
+from utils.checkpoints import RECORD, Checkpoints, inherit_settings, is_file_name, read_weights
+from utils.files import is_in, remove_leftovers, write_atomically
 from utils.predictor import metadata_path, read_metadata
+from utils.tensorboard import new_run_folder
 
 # Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
 # The folders are never those of the record: it could be somebody else's.
-CHANGEABLE = ("num_epoch", "early_stopping", "device", "train_path", "valid_path", "test_path", "cache_mb",
-              "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
+PLACES = ("device", "train_path", "valid_path", "test_path", "cache_mb", "step_timeout", "cluster_timeout",
+          "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
+CHANGEABLE = ("num_epoch", "early_stopping", *PLACES)
 # How far training was, beside its weights.
 HISTORY = ("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds")  # of each epoch, beside its number
 PROGRESS = {"epoch": int, "position": int, "sums": list, "seconds": float, "window": dict, "learning_rate": float,
@@ -57,6 +59,38 @@ def find_run(checkpoint_dir, run=None):
     return found[-1]
 
 
+def choose_run(cluster, resume, given):
+    """The run to train: (settings, its Checkpoints, prefix of the checkpoint to go on from, its progress).
+
+    The progress is what the record says of that checkpoint. A new run has none of the last three; and of them, only the
+    progress is known to other members of the cluster than the chief. They all have the chief's settings, but for
+    PLACES, which are their own.
+
+    Args:
+        cluster: the Cluster that trains.
+        resume: as for Trainer.
+        given: as for Trainer.
+    """
+
+    def choose():
+        if not cluster.is_chief:
+            return settings(**given), None, None
+        if resume:
+            return find_interrupted(given, None if resume is True else resume)
+        return inherit_settings(given), None, None
+
+    config, checkpoints, prefix = cluster.all_or_none(choose)
+    progress = None
+    if prefix:
+        entry = checkpoints.entry(prefix)
+        progress = dict(entry["progress"], val_loss=entry["val_loss"], val_acc=entry["val_acc"])
+        progress["history"] = checkpoints.history
+    theirs, progress = cluster.share([vars(config), progress])
+    if not cluster.is_chief:
+        config = settings(**dict(theirs, **{name: getattr(config, name) for name in PLACES}))
+    return config, checkpoints, prefix, progress
+
+
 def find_interrupted(given, run=None):
     """What is to be resumed: (settings, Checkpoints of the run, prefix of its newest whole checkpoint).
 
@@ -90,6 +124,20 @@ def find_interrupted(given, run=None):
         raise InputError(f"setting num_epoch: found {given['num_epoch']}, {expected}")
     changed = {name: getattr(now, name) for name in set(given) & set(CHANGEABLE) | set(FOLDERS)}
     return checkpoints.settings_of(prefix, **changed), checkpoints, prefix
+
+
+def check_progress(progress, config, data, steps, members):
+    """Raise InputError unless a run can go on with these images, and so many steps of an epoch and members."""
+    began = progress.get("members", 1)
+    if began != members:
+        expected = f"expected {began}, as when the run began; --pretrained begins another with its weights"
+        raise InputError(f"environment variable TF_CONFIG: found {members} member{'s' * (members > 1)}, {expected}")
+    if progress["fingerprint"] != data.fingerprint:
+        folders = " or ".join(filter(None, [config.train_path, config.valid_path]))
+        expected = "expected the same as when the run began"
+        raise InputError(f"setting train_path or valid_path: found other images in {folders}, {expected}")
+    if progress["position"] > steps:
+        raise InputError(f"the run's record: found {progress['position']} steps of an epoch, expected fewer")
 
 
 def newest_whole(checkpoints):
@@ -126,12 +174,36 @@ def list_of(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
+    """The folder of the log and the Checkpoints of a run that begins, or that goes on from its last checkpoint.
+
+    What killed processes have left in them, or beside them, goes.
+    """
+    folders = [run.folder for run in list_runs(config.checkpoint_dir)]
+    for folder in [config.checkpoint_dir, config.weight_dir, *folders]:
+        remove_leftovers(folder)
+    if run_folder is None:
+        run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
+        checkpoints = Checkpoints(os.path.join(config.checkpoint_dir, os.path.basename(run_folder)))
+    if last_checkpoint:
+        checkpoints.go_on_from(last_checkpoint)
+    else:
+        checkpoints.begin()
+    return run_folder, checkpoints
+
+
 def write_index(checkpoint_dir, checkpoints):
     """Write TensorFlow's list of checkpoints, those of the newest run, so that its own tools find them."""
     names = [os.path.relpath(prefix, checkpoint_dir) for prefix in checkpoints.prefixes()]
     # Its own function makes the paths absolute, or takes them for relative to where we are, unless it is given a root.
     state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
     write_atomically({os.path.join(checkpoint_dir, "checkpoint"): str(state)})
+
+
+def settings_of_run(checkpoint, checkpoint_dir):
+    """Those that a checkpoint was trained with; {} if it is not there any more."""
+    folder = os.path.dirname(checkpoint or "")
+    return (Checkpoints(folder).entry(checkpoint) or {}).get("settings", {}) if is_in(checkpoint_dir, folder) else {}
 
 
 def delete_old_runs(checkpoint_dir, current, keep):

@@ -1,0 +1,386 @@
+"""Processes that train together: the same as one process with larger batches; and what happens when one is lost."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dataset import read_train_sets
+from src.errors import InputError
+from src.settings import settings
+from src.tf1 import tf
+from tests.conftest import REPOSITORY
+from trainer import Trainer
+from utils.checkpoints import read_weights
+from utils.cluster import read_tf_config
+from utils.launch import free_addresses
+from utils.runs import find_run
+
+RUN_PY = os.path.join(REPOSITORY, "run.py")
+STEPS = """
+import json, sys
+import numpy as np
+from trainer import Trainer
+trainer = Trainer(**json.loads(sys.argv[1]))
+costs, trained, validated = [], [], []
+step, batches = trainer.learning.step, trainer.data.valid.batches
+def noting_step(session, batch, wishes):
+    result = step(session, batch, wishes)
+    costs.append(result[0])
+    trained.extend(batch.ids)
+    return result
+def noting_batches(*arguments):
+    for batch in batches(*arguments):
+        validated.extend(batch.ids)
+        yield batch
+trainer.learning.step, trainer.data.valid.batches = noting_step, noting_batches
+history = trainer.optimize()
+variables = trainer.session.graph.get_collection("variables")
+weights = {variable.op.name: value for variable, value in zip(variables, trainer.session.run(variables))}
+notes = json.dumps({"costs": costs, "trained": trained, "validated": validated, "history": history})
+np.savez(sys.argv[2], notes=notes, **weights)
+"""
+
+
+def environment(hosts, member):
+    """That of a member of a cluster with a chief."""
+    task = {"type": "worker" if member else "chief", "index": max(0, member - 1)}
+    tf_config = {"cluster": {"chief": hosts[:1], "worker": hosts[1:]}, "task": task}
+    return dict(os.environ, PYTHONPATH=REPOSITORY, TF_NUM_INTRAOP_THREADS="1", TF_CONFIG=json.dumps(tf_config))
+
+
+def start_members(count, *arguments):
+    """Start Python with these arguments, "MEMBER" being the member's number; returns the processes."""
+    hosts = free_addresses(count)
+    return [
+        subprocess.Popen(
+            [sys.executable, *[argument.replace("MEMBER", str(member)) for argument in arguments]],
+            env=environment(hosts, member), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+        ) for member in range(count)
+    ]  # fmt: skip
+
+
+def train_together(count, given):
+    """Train in so many processes; returns for each of them ({variable: value}, what it noted)."""
+    members = start_members(count, "-c", STEPS, json.dumps(given), "MEMBER.npz")
+    for member in members:
+        _, errors = member.communicate(timeout=200)
+        assert member.returncode == 0, errors
+    results = []
+    for member in range(count):
+        with np.load(f"{member}.npz") as file:
+            weights = {name: file[name] for name in file.files}
+        results.append((weights, json.loads(str(weights.pop("notes")))))
+    return results
+
+
+def assert_identical(results):
+    """All members have the same weights, Adam's variables and history, bit by bit."""
+    (weights, notes), *others = results
+    for other, its_notes in others:
+        assert set(other) == set(weights)
+        assert [name for name in weights if weights[name].tobytes() != other[name].tobytes()] == []
+        for entry, its_entry in zip(notes["history"], its_notes["history"]):
+            assert dict(entry, seconds=0) == dict(its_entry, seconds=0)
+
+
+# What Kubernetes' TFJob sets, and what else people may write.
+TFJOB = """{"cluster":{"chief":["mnist-chief-0.default.svc:2222"],"worker":["mnist-worker-0.default.svc:2222",
+"mnist-worker-1.default.svc:2222"]},"task":{"type":"worker","index":1},"environment":"cloud"}"""
+
+
+def test_tf_config_of_kubernetes():
+    addresses, member, launcher = read_tf_config(TFJOB)
+    assert list(addresses) == ["chief 0", "worker 0", "worker 1"] and (member, launcher) == (2, None)
+    assert addresses["worker 0"] == "mnist-worker-0.default.svc:2222"
+    workers = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "0"}}'
+    assert read_tf_config(workers) == ({"worker 0": "a:1", "worker 1": "b:1"}, 0, None)  # then worker 0 is the chief
+    for alone in ("", "{}", '{"environment": "cloud"}', '{"task": {"type": "worker", "index": 0}}'):
+        assert read_tf_config(alone) == ({}, 0, None)
+
+
+TWO = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": '
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("{", "found '{', expected a JSON object"),
+        ("[1]", "found '.1.', expected a JSON object"),
+        ("[" * 100000, "expected a JSON object"),
+        ('{"cluster": ["a:1"]}', "found the cluster .'a:1'., expected one such as"),
+        ('{"cluster": {"worker": "a:1"}}', "found the cluster .*, expected one such as"),
+        ('{"cluster": {"worker": ["a:1"]}}', "found the task None, expected one such as"),
+        (TWO + '{"type": "worker"}}', "found the task .*, expected one such as"),
+        (TWO + '{"type": "evaluator", "index": 0}}', "found a task of type evaluator, expected chief and worker only"),
+        (TWO.replace("chief", "ps") + '{"type": "worker", "index": 0}}', "found a task of type ps, expected chief and"),
+        (TWO + '{"type": "worker", "index": 1}}', "found the task worker 1, expected one of chief 0, worker 0"),
+        (TWO + '{"type": "worker", "index": -1}}', "found the task worker -1, expected one of chief 0, worker 0"),
+        (TWO.replace("b:1", "b") + '{"type": "worker", "index": 0}}', "found 'b' for worker 0, expected a host and a"),
+        (TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}', "members a:1, a:1, expected one chief at most"),
+        ('{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}', "expected one chief at most"),
+        (
+            '{"cluster": {"worker": [3]}, "task": {"type": "worker", "index": 0}}',
+            "found 3 for worker 0, expected a host",
+        ),
+    ],
+)
+def test_a_wrong_tf_config_is_refused(text, expected):
+    with pytest.raises(InputError, match=f"^environment variable TF_CONFIG: .*{expected}"):
+        read_tf_config(text)
+
+
+def test_members_share_out_the_batches_of_one_process(folders, in_tmp_path):
+    data = read_train_sets(settings(train_path=folders({"cat": 40, "dog": 43}), img_size=16, augment="crop+flip"))
+    whole = list(data.train.epoch(12, 1))
+    data.train.go_to(0)
+    parts = []
+    for member in range(3):
+        parts.append(list(data.train.epoch(4, 1, member, 3)))
+        data.train.go_to(0)
+    assert len(whole) == data.train.num_examples // 12 - 1
+    for batch, *shares in zip(whole, *parts):
+        np.testing.assert_array_equal(batch.images, np.concatenate([share.images for share in shares]))
+        assert batch.ids == sum([share.ids for share in shares], [])
+    everything = [batch.images for batch in data.valid.batches(5)]
+    shares = [batch.images for member in range(3) for batch in data.valid.batches(2, member, 3)]
+    np.testing.assert_array_equal(np.concatenate(everything), np.concatenate(shares))
+
+
+def test_two_members_learn_what_one_process_learns_with_twice_the_batch(digits, in_tmp_path):
+    given = {"train_path": f"{digits}/train", "num_epoch": 3, "batch_size": 16}
+    results = train_together(2, given)
+    alone = Trainer(**dict(given, batch_size=32))
+    costs, step = [], alone.learning.step
+    alone.learning.step = lambda *arguments: [costs.append(result[0]) or result for result in [step(*arguments)]][0]
+    history = alone.optimize()
+    assert len(costs) > 100
+    assert_identical(results)
+    for _, notes in results:
+        np.testing.assert_allclose(notes["costs"], costs, rtol=1e-3)
+    np.testing.assert_allclose(results[0][1]["history"][-1]["val_loss"], history[-1]["val_loss"], rtol=1e-3)
+
+
+def test_four_members_use_each_image_once(folders, in_tmp_path):
+    """Of 99 training images, in batches of 4 for each member, 3 are left over; of validation images none is."""
+    path = folders({"cat": 61, "dog": 57})
+    given = {"train_path": path, "img_size": 16, "batch_size": 4, "model_arch": "lenet5", "num_epoch": 1}
+    results = train_together(4, given)
+    assert_identical(results)
+    data = read_train_sets(settings(**given))
+
+    def names(paths):
+        return sorted(os.path.basename(path) for path in paths)
+
+    trained = sum([notes["trained"] for _, notes in results], [])
+    order = [data.train.paths[index] for index in data.train._order]
+    assert len(trained) == 96 and sorted(trained) == names(order[:96])
+    assert sorted(sum([notes["validated"] for _, notes in results], [])) == names(data.valid.paths)
+
+
+def test_moving_statistics_are_the_means_of_those_of_the_members(folders, in_tmp_path):
+    given = {"train_path": folders({"cat": 20, "dog": 20}, size=32), "batch_size": 16, "num_epoch": 1}
+    given.update(model_arch="mobilenetv2", img_size=32, width=0.35)
+    results = train_together(2, given)
+    assert_identical(results)
+    expected = []
+    for member in range(2):  # one process that makes the step of that member alone
+        alone = Trainer(**given)
+        batch = next(alone.data.train.epoch(16, 0, member, 2))
+        alone.session.run(alone.optimizer, {alone.x: batch.images, alone.y_true: batch.labels})
+        moving = [variable for variable in alone.variables if "moving" in variable.op.name]
+        expected.append(dict(zip([variable.op.name for variable in moving], alone.session.run(moving))))
+        alone.close()
+    assert len(expected[0]) == 104
+    means = {name: (value + expected[1][name]) / 2 for name, value in expected[0].items()}
+    for name, mean in means.items():
+        # A layer's mean may be 0 but for rounding, which is of the order of its deviation; it has a tenth of both yet.
+        deviation = np.sqrt((means[name.replace("moving_mean", "moving_variance")] - 0.9).max() / 0.1)
+        np.testing.assert_allclose(results[0][0][name], mean, rtol=1e-5, atol=1e-6 * deviation)
+
+
+class Launched:
+    """run.py launch in a process of its own, with what it has printed so far."""
+
+    def __init__(self, *arguments, workers=2):
+        command = [sys.executable, RUN_PY, "launch", "--workers", str(workers), *arguments]
+        with open("output.txt", "w") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+    def read(self):
+        with open("output.txt") as file:
+            return file.read()
+
+    def wait_for(self, text):
+        until = time.time() + 100
+        while text not in self.read():
+            assert self.process.poll() is None and time.time() < until, self.read()
+            time.sleep(0.05)
+
+    def members(self):
+        """The processes that it has started, the chief first."""
+        children = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], stdout=subprocess.PIPE, universal_newlines=True
+        )
+        return sorted(map(int, children.stdout.split()))
+
+    def end(self):
+        code = self.process.wait(100)
+        return code, self.read()
+
+
+def assert_gone(processes, seconds=20):
+    """These processes end soon, and so hold no port."""
+    until = time.time() + seconds
+    for process in processes:
+        while os.path.exists(f"/proc/{process}") and not is_zombie(process):
+            assert time.time() < until, process
+            time.sleep(0.05)
+
+
+def is_zombie(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def of_digits(digits, epochs):
+    return ["--train_path", f"{digits}/train", "--test_path", f"{digits}/test", "--batch_size", "16",
+            "--num_epoch", str(epochs)]  # fmt: skip
+
+
+def test_a_cluster_that_loses_a_member_ends_where_one_does_that_does_not(digits, in_tmp_path):
+    arguments = of_digits(digits, 4)
+    os.mkdir("killed")
+    os.chdir("killed")
+    launched = Launched(*arguments, "--checkpoint_minutes", "0.005")
+    launched.wait_for("epoch 2/4")
+    members = launched.members()
+    os.kill(members[1], signal.SIGKILL)
+    launched.wait_for("starting all again, 1 of 3")
+    assert_gone(members)
+    launched.wait_for("resuming checkpoints")
+    members = launched.members()
+    code, output = launched.end()
+    assert code == 0, output
+    assert "worker 0 has ended with exit code 137" in output
+    assert_gone(members)
+    os.chdir("..")
+    launched = Launched(*arguments)
+    code, output = launched.end()
+    assert code == 0, output
+    weights, others = [read_weights("checkpoint", find_run(f"{place}checkpoints/lenet5").newest())
+                       for place in ("", "killed/")]  # fmt: skip
+    assert set(weights) == set(others)
+    assert [name for name in weights if weights[name].tobytes() != others[name].tobytes()] == []
+    accuracy = re.search(r"best epoch .* validation accuracy (0\.\d+)", output)
+    assert float(accuracy.group(1)) > 0.93  # one process has .94 to .96 after four epochs
+
+
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_launch_that_is_ended_leaves_no_process(digits, in_tmp_path, sent, code):
+    launched = Launched(*of_digits(digits, 1000))
+    launched.wait_for("epoch 1/1000")
+    members = launched.members()
+    assert len(members) == 2
+    launched.process.send_signal(sent)
+    found, output = launched.end()
+    assert found == code, output
+    assert_gone(members)
+    if code > 0:
+        assert output.count("stopped; saved checkpoints") == 1 and "rror" not in output
+        assert find_run("checkpoints/lenet5").newest() in output
+
+
+def test_a_member_that_is_stuck_ends_the_others(digits, in_tmp_path):
+    arguments = [*of_digits(digits, 1000), "--step_timeout", "3", "--cluster_timeout", "10"]
+    chief, worker = start_members(2, RUN_PY, *arguments)
+    while not chief.stdout.readline().startswith("epoch 2/1000"):
+        assert chief.poll() is None
+    worker.send_signal(signal.SIGSTOP)
+    try:
+        _, errors = chief.communicate(timeout=60)
+        assert chief.returncode == 138
+        assert re.fullmatch(
+            r"error: (step \d+|waiting for the others) has taken too long, another member .* exit code 138, .*\n",
+            errors,
+        )
+        run = find_run("checkpoints/lenet5")
+        assert run.entry(run.newest())["progress"]["position"] == 0  # after an epoch: the end did not save
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
+def test_a_cluster_that_cannot_form_says_who_is_missing(digits, in_tmp_path):
+    hosts = free_addresses(3)
+    done = subprocess.run(
+        [sys.executable, RUN_PY, *of_digits(digits, 1), "--cluster_timeout", "1"], env=environment(hosts, 1),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 138
+    assert f"waited 1 s for chief 0 ({hosts[0]}), worker 1 ({hosts[2]})" in done.stderr
+
+
+def test_a_port_that_is_taken(digits, in_tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen(1)
+        hosts = [f"127.0.0.1:{taken.getsockname()[1]}", *free_addresses(1)]
+        done = subprocess.run(
+            [sys.executable, RUN_PY, *of_digits(digits, 1)], env=environment(hosts, 0), stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, universal_newlines=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*TF_CONFIG: found 127.0.0.1:\d+ for chief 0, expected a port .*\n", done.stderr)
+
+
+def test_what_one_member_lacks_ends_all_at_once(digits, in_tmp_path):
+    """Each on its own machine has its own images."""
+    os.symlink(f"{digits}/train", "train0")
+    members = start_members(2, RUN_PY, "--train_path", "trainMEMBER", "--num_epoch", "1")
+    errors = [member.communicate(timeout=60)[1] for member in members]
+    assert [member.returncode for member in members] == [2, 2]
+    assert re.fullmatch(r"error: .*TF_CONFIG: found a member that cannot begin .*\n", errors[0])
+    assert re.fullmatch(r"error: setting train_path: found no folder train1, .*\n", errors[1])
+    assert os.listdir("checkpoints/lenet5") == ["lock"]
+
+
+def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path):
+    for arguments, expected in [
+        (["--workers", "0"], "--workers: found 0, expected 1 or more"),
+        (["--workers", "2", "--max_restarts", "-1"], "--max_restarts: found -1, expected 0 or more"),
+        (["--workers", "2", "--lr", "-1"], "setting lr: found -1"),
+    ]:
+        launched = subprocess.run(
+            [sys.executable, RUN_PY, "launch", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            universal_newlines=True, timeout=60,
+        )  # fmt: skip
+        assert launched.returncode == 2 and launched.stderr.startswith(f"error: {expected}"), launched.stderr
+        assert launched.stderr.count("\n") == 1
+    launched = Launched(*of_digits(digits, 1), "--batch_size", "1000")
+    code, output = launched.end()
+    assert code == 2 and "starting all again" not in output
+    assert "chief: error: setting batch_size: found 1000, expected at most 603, the number of training images" in output
+
+
+def test_another_number_of_members_does_not_go_on_with_a_run(folders, in_tmp_path):
+    given = {"train_path": folders({"cat": 30, "dog": 30}), "img_size": 16, "batch_size": 4, "num_epoch": 1}
+    train_together(2, given)
+    with pytest.raises(InputError, match="TF_CONFIG: found 1 member, expected 2, as when the run began"):
+        Trainer(resume=True, num_epoch=2)
+
+
+def test_without_tf_config_the_graph_has_nothing_of_a_cluster(two_classes):
+    trainer = Trainer(**vars(two_classes))
+    assert [op.type for op in trainer.graph.get_operations() if "Collective" in op.type] == []
+    assert isinstance(trainer.session, tf.Session) and trainer.session.sess_str == b""
