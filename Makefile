@@ -99,6 +99,7 @@ chaos: python $(INSTALLED)
 
 bench: python $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmark.py $(if $(QUICK),--quick)
+	@$(if $(QUICK),,$(VENV)/bin/python tests/cluster_benchmark.py)
 
 python:
 	@mkdir -p .venv; echo $(VERSION) > .venv/last

@@ -18,7 +18,7 @@ from src.settings import settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY
 from trainer import Trainer
-from utils.checkpoints import read_weights
+from utils.checkpoints import assign, read_weights
 from utils.cluster import read_tf_config
 from utils.launch import free_addresses
 from utils.runs import find_run
@@ -169,7 +169,10 @@ def test_two_members_learn_what_one_process_learns_with_twice_the_batch(digits, 
 
 
 def test_four_members_use_each_image_once(folders, in_tmp_path):
-    """Of 99 training images, in batches of 4 for each member, 3 are left over; of validation images none is."""
+    """Of 99 training images, in batches of 4 for each member, 3 are left over; of validation images none is.
+
+    Another number of members does not go on with their run.
+    """
     path = folders({"cat": 61, "dog": 57})
     given = {"train_path": path, "img_size": 16, "batch_size": 4, "model_arch": "lenet5", "num_epoch": 1}
     results = train_together(4, given)
@@ -183,6 +186,8 @@ def test_four_members_use_each_image_once(folders, in_tmp_path):
     order = [data.train.paths[index] for index in data.train._order]
     assert len(trained) == 96 and sorted(trained) == names(order[:96])
     assert sorted(sum([notes["validated"] for _, notes in results], [])) == names(data.valid.paths)
+    with pytest.raises(InputError, match="TF_CONFIG: found 1 member, expected 4, as when the run began"):
+        Trainer(resume=True, num_epoch=2)
 
 
 def test_moving_statistics_are_the_means_of_those_of_the_members(folders, in_tmp_path):
@@ -190,14 +195,16 @@ def test_moving_statistics_are_the_means_of_those_of_the_members(folders, in_tmp
     given.update(model_arch="mobilenetv2", img_size=32, width=0.35)
     results = train_together(2, given)
     assert_identical(results)
-    expected = []
-    for member in range(2):  # one process that makes the step of that member alone
-        alone = Trainer(**given)
+    alone, expected = Trainer(**given), []
+    variables = alone.session.graph.get_collection("variables")
+    first = dict(zip([variable.op.name for variable in variables], alone.session.run(variables)))
+    moving = [variable for variable in alone.variables if "moving" in variable.op.name]
+    for member in range(2):  # one process makes the step of that member alone
+        assign(alone.session, variables, first)
+        alone.data.train.go_to(0)
         batch = next(alone.data.train.epoch(16, 0, member, 2))
         alone.session.run(alone.optimizer, {alone.x: batch.images, alone.y_true: batch.labels})
-        moving = [variable for variable in alone.variables if "moving" in variable.op.name]
         expected.append(dict(zip([variable.op.name for variable in moving], alone.session.run(moving))))
-        alone.close()
     assert len(expected[0]) == 104
     means = {name: (value + expected[1][name]) / 2 for name, value in expected[0].items()}
     for name, mean in means.items():
@@ -286,7 +293,7 @@ def test_a_cluster_that_loses_a_member_ends_where_one_does_that_does_not(digits,
     assert float(accuracy.group(1)) > 0.93  # one process has .94 to .96 after four epochs
 
 
-@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_launch_that_is_ended_leaves_no_process(digits, in_tmp_path, sent, code):
     launched = Launched(*of_digits(digits, 1000))
     launched.wait_for("epoch 1/1000")
@@ -371,13 +378,6 @@ def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path):
     code, output = launched.end()
     assert code == 2 and "starting all again" not in output
     assert "chief: error: setting batch_size: found 1000, expected at most 603, the number of training images" in output
-
-
-def test_another_number_of_members_does_not_go_on_with_a_run(folders, in_tmp_path):
-    given = {"train_path": folders({"cat": 30, "dog": 30}), "img_size": 16, "batch_size": 4, "num_epoch": 1}
-    train_together(2, given)
-    with pytest.raises(InputError, match="TF_CONFIG: found 1 member, expected 2, as when the run began"):
-        Trainer(resume=True, num_epoch=2)
 
 
 def test_without_tf_config_the_graph_has_nothing_of_a_cluster(two_classes):
