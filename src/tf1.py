@@ -82,6 +82,8 @@ def session_options(device):
     """Those of a session of ours."""
     options = tf.ConfigProto(allow_soft_placement=True)
     options.gpu_options.allow_growth = True
+    # For processes that train together: NVIDIA's library for messages between GPUs. Without GPUs, 1.14 crashes with it.
+    options.experimental.collective_nccl = not IS_1_14
     if device == "cpu":
         options.device_count["GPU"] = 0
     return options

@@ -5,7 +5,6 @@ The environment variable TF_CONFIG says which they are, and which of them this o
 """
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -26,6 +25,8 @@ GROUP = 1  # TensorFlow's number for all members together
 GRACE = 20  # seconds that a step may take on when the process is asked to end
 SHOWN = 80  # characters of a wrong TF_CONFIG
 
+joined = {}  # the Cluster of each TF_CONFIG: a process can open its port only once
+
 
 def join_cluster(config):
     """The Cluster of TF_CONFIG, when all of its members are there.
@@ -36,13 +37,10 @@ def join_cluster(config):
     Raises:
         InputError: TF_CONFIG is wrong.
     """
-    return _join(os.environ.get("TF_CONFIG", ""), config.cluster_timeout, config.step_timeout)
-
-
-@functools.lru_cache(None)  # a process can open its port once only
-def _join(text, cluster_timeout, step_timeout):
-    addresses, member, launcher = read_tf_config(text)
-    return Cluster(addresses, member, launcher, cluster_timeout, step_timeout)
+    text = os.environ.get("TF_CONFIG", "")
+    if text not in joined:
+        joined[text] = Cluster(*read_tf_config(text), config.cluster_timeout, config.step_timeout)
+    return joined[text]
 
 
 def read_tf_config(text):
@@ -113,7 +111,8 @@ class Cluster:
             self._server = self._start_server()
             self._signals, sender = socket.socketpair()
             sender.setblocking(False)
-            signal.set_wakeup_fd(sender.detach())
+            if threading.current_thread() is threading.main_thread():  # which alone gets signals
+                signal.set_wakeup_fd(sender.detach())
             threading.Thread(target=self._watch, daemon=True).start()
             self._wait_for_others()
 
