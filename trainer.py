@@ -20,7 +20,7 @@ from src.settings import FOLDERS, check, settings
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints import load_pretrained, read_weights, readable
-from utils.cluster import join_cluster
+from utils.cluster import check_same, join_cluster
 from utils.files import locked, make_writable
 from utils.learning import LearningGraph
 from utils.loader import inference_batch
@@ -56,6 +56,7 @@ class Trainer:
         self.config, self.checkpoints, prefix, progress = choose_run(self.cluster, resume, given)
         self._begin()
         self.data = self.cluster.all_or_none(lambda: self._read_data(progress))
+        check_same(self.cluster, self.data)
         with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
         if prefix:
@@ -70,9 +71,8 @@ class Trainer:
 
     def _read_data(self, progress):
         """The data sets, if all is there that this member needs."""
-        config, members = self.config, self.cluster.size
+        config, members, self.train_batch_size = self.config, self.cluster.size, self.config.batch_size
         data = read_train_sets(config)
-        self.train_batch_size = config.batch_size
         self.steps = data.train.num_examples // (config.batch_size * members)  # of an epoch
         if not self.steps:
             most = f"{data.train.num_examples // members}, the number of training images"

@@ -18,6 +18,7 @@ from src.settings import settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY
 from trainer import Trainer
+from utils import launch
 from utils.checkpoints import assign, read_weights
 from utils.cluster import read_tf_config
 from utils.launch import free_addresses
@@ -124,8 +125,13 @@ TWO = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": '
         (TWO + '{"type": "worker", "index": 1}}', "found the task worker 1, expected one of chief 0, worker 0"),
         (TWO + '{"type": "worker", "index": -1}}', "found the task worker -1, expected one of chief 0, worker 0"),
         (TWO.replace("b:1", "b") + '{"type": "worker", "index": 0}}', "found 'b' for worker 0, expected a host and a"),
-        (TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}', "members a:1, a:1, expected one chief at most"),
-        ('{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}', "expected one chief at most"),
+        (TWO.replace("b:1", "b:99999") + '{"type": "worker", "index": 0}}', "found 'b:99999' for worker 0, expected a"),
+        ('{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}', "found the members , expected some"),
+        (TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}', "members a:1, a:1, expected some, one chief"),
+        (
+            '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
+            "expected some, one chief at most",
+        ),
         (
             '{"cluster": {"worker": [3]}, "task": {"type": "worker", "index": 0}}',
             "found 3 for worker 0, expected a host",
@@ -218,8 +224,9 @@ class Launched:
 
     def __init__(self, *arguments, workers=2):
         command = [sys.executable, RUN_PY, "launch", "--workers", str(workers), *arguments]
+        around = dict(os.environ, CUDA_VISIBLE_DEVICES="0,1", TF_CONFIG="{}")  # as they may be set; there are no GPUs
         with open("output.txt", "w") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, env=around, stdout=output, stderr=subprocess.STDOUT)
 
     def read(self):
         with open("output.txt") as file:
@@ -360,6 +367,28 @@ def test_what_one_member_lacks_ends_all_at_once(digits, in_tmp_path):
     assert re.fullmatch(r"error: .*TF_CONFIG: found a member that cannot begin .*\n", errors[0])
     assert re.fullmatch(r"error: setting train_path: found no folder train1, .*\n", errors[1])
     assert os.listdir("checkpoints/lenet5") == ["lock"]
+
+
+def test_members_with_other_images_end_at_once(folders, in_tmp_path):
+    folders({"cat": 20, "dog": 20}, "train0")
+    folders({"cat": 20, "dog": 20}, "train1")
+    os.rename("train1/cat/000.png", "train1/cat/100.png")
+    members = start_members(2, RUN_PY, "--train_path", "trainMEMBER", "--img_size", "16", "--batch_size", "4")
+    errors = [member.communicate(timeout=60)[1] for member in members]
+    assert [member.returncode for member in members] == [2, 2]
+    assert re.fullmatch(r"error: setting train_path .* found other images than the chief has, .*\n", errors[1])
+
+
+def test_a_member_that_is_ended_while_it_starts_ends_all(digits, in_tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "AFTER_SIGNAL", 2)
+    config = settings(train_path=f"{digits}/train")
+    command = [RUN_PY, "--train_path", f"{digits}/train"]
+    members = launch.start(command, launch.environments(config, 2))
+    time.sleep(0.5)
+    members[1].process.terminate()
+    name, code = launch.wait(members, [])
+    assert name == "worker 0" and code in (130, 143)
+    assert_gone([member.process.pid for member in members])
 
 
 def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path):

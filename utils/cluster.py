@@ -75,10 +75,14 @@ def read_tf_config(text):
 
 def check_addresses(addresses):
     for name, host in addresses.items():
-        if not isinstance(host, str) or not re.fullmatch(r"\S+:\d{1,5}", host):
+        if not isinstance(host, str) or not re.fullmatch(r"\S+:\d{1,5}", host) or not 0 < port_of(host) < 65536:
             refuse(f"{host!r} for {name}", "a host and a port, such as host1:2222")
-    if "chief 1" in addresses or len(set(addresses.values())) < len(addresses):
-        refuse(f"the members {', '.join(addresses.values())}", "one chief at most, and no address twice")
+    if not addresses or "chief 1" in addresses or len(set(addresses.values())) < len(addresses):
+        refuse(f"the members {', '.join(addresses.values())}", "some, one chief at most, and no address twice")
+
+
+def port_of(address):
+    return int(address.rsplit(":", 1)[1])
 
 
 def refuse(found, expected):
@@ -258,7 +262,10 @@ class Cluster:
         self.allow()
 
     def all_or_none(self, work):
-        """What work() returns. Where it raises InputError for one member, it does so for all."""
+        """What work() returns. Where it raises InputError for one member, it does so for all.
+
+        It may not use what all members do together: one of them may not come so far.
+        """
         if self.size == 1:
             return work()
         result = error = None
@@ -277,6 +284,18 @@ class Cluster:
         return result
 
 
+def check_same(cluster, data):
+    """Raise InputError, for all members, unless they have the same images."""
+    theirs = cluster.share(data.fingerprint)
+
+    def check():
+        if data.fingerprint != theirs:
+            expected = "expected files of the same names in the same classes"
+            raise InputError(f"setting train_path or valid_path: found other images than the chief has, {expected}")
+
+    cluster.all_or_none(check)
+
+
 def join(tensors):
     """All numbers of some tensors of one dtype, in a row."""
     return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
@@ -290,9 +309,9 @@ def cut(row, tensors):
 
 def is_open(address):
     """Whether somebody listens there."""
-    host, port = address.rsplit(":", 1)
+    host = address.rsplit(":", 1)[0].strip("[]")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+        socket.create_connection((host, port_of(address)), timeout=1).close()
         return True
     except (OSError, OverflowError):
         return False

@@ -12,11 +12,12 @@ import threading
 import time
 from collections import namedtuple
 
-from src.errors import InputError, print_error
+from src.errors import InputError, print_error, say
 from utils.cluster import LOST
 
 FINAL = (0, 2, 130, 143)  # exit codes after which nothing is started again: done, bad input, Ctrl-C, SIGTERM
 AFTER_FAILURE = 3  # seconds in which the others may say what is wrong, and end
+AFTER_SIGNAL = 60  # seconds in which all may finish their step, and save
 POLL = 0.1  # seconds between two looks at the members
 
 Member = namedtuple("Member", "name process readers")
@@ -70,7 +71,8 @@ def environments(config, workers):
         cluster = {"chief": hosts[:1], "worker": hosts[1:]}
         tf_config = json.dumps({"cluster": cluster, "task": task, "launcher": os.getpid()})
         gpu = {"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}
-        yield dict({"TF_NUM_INTRAOP_THREADS": str(max(1, cores // workers))}, **os.environ, TF_CONFIG=tf_config, **gpu)
+        threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, cores // workers))}
+        yield {**threads, **os.environ, "TF_CONFIG": tf_config, **gpu}
 
 
 def find_gpus():
@@ -102,7 +104,7 @@ def start(command, environments):
             start_new_session=True,  # or Ctrl-C in a terminal would reach it twice
         )  # fmt: skip
         name = f"worker {number - 1}" if number else "chief"
-        streams = (process.stdout, sys.stdout), (process.stderr, sys.stderr)
+        streams = (process.stdout, say), (process.stderr, say_error)
         readers = [threading.Thread(target=relay, args=(name, *stream), daemon=True) for stream in streams]
         for reader in readers:
             reader.start()
@@ -110,11 +112,15 @@ def start(command, environments):
     return members
 
 
-def relay(name, source, target):
+def relay(name, source, print_line):
     """Print each line that a member prints, after its name."""
     for line in source:
-        with contextlib.suppress(OSError):  # when nobody reads it any more, training goes on
-            print(f"{name}: {line}", end="", file=target, flush=True)
+        print_line(f"{name}: {line}".rstrip("\n"))
+
+
+def say_error(text):
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def wait(members, asked):
@@ -130,10 +136,10 @@ def wait(members, asked):
         time.sleep(POLL)
         for number in asked[told:]:
             tell(members, number)
-            told += 1
+            told, end = told + 1, time.monotonic() + AFTER_SIGNAL
         failed = failed or first_failed(members)
-        if failed and failed[1] not in (130, 143) and not asked and end is None:
-            end = time.monotonic() + AFTER_FAILURE
+        if failed and end is None:
+            end = time.monotonic() + (AFTER_SIGNAL if failed[1] in (130, 143) else AFTER_FAILURE)
         if end is not None and time.monotonic() > end:
             tell(members, signal.SIGKILL)
     for member in members:
