@@ -16,16 +16,16 @@ import numpy as np
 from convert.freeze import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
 from src.errors import InputError, say
-from src.settings import FOLDERS, check, settings
+from src.settings import check, settings
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints import load_pretrained, read_weights, readable
 from utils.cluster import check_same, join_cluster
-from utils.files import locked, make_writable
+from utils.files import locked
 from utils.learning import LearningGraph
 from utils.loader import inference_batch
 from utils.reporter import Reporter
-from utils.runs import check_progress, choose_run, delete_old_runs, open_run, write_index
+from utils.runs import check_folders, check_progress, choose_run, delete_old_runs, open_run, write_index
 
 
 class Trainer:
@@ -59,11 +59,7 @@ class Trainer:
         check_same(self.cluster, self.data)
         with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
-        if prefix:
-            with readable("checkpoint", prefix):
-                self.saver.restore(self.session, prefix)
-        elif self.config.pretrained and self.cluster.is_chief:
-            load_pretrained(self.session, self.variables, self.config)
+        self.cluster.all_or_none(lambda: self._read_weights(prefix))
         with self.graph.as_default():
             self.cluster.broadcast(self.session, tf.global_variables())
         if progress:
@@ -75,17 +71,21 @@ class Trainer:
         data = read_train_sets(config)
         self.steps = data.train.num_examples // (config.batch_size * members)  # of an epoch
         if not self.steps:
-            most = f"{data.train.num_examples // members}, the number of training images"
-            each = f" for each of {members} members" if members > 1 else ""
-            raise InputError(f"setting batch_size: found {config.batch_size}, expected at most {most}{each}")
+            most = f"{data.train.num_examples // members}, the number of training images{' a member' * (members > 1)}"
+            raise InputError(f"setting batch_size: found {config.batch_size}, expected at most {most}")
         if progress:
             check_progress(progress, config, data, self.steps, members)
         if self.cluster.is_chief:
-            for setting in FOLDERS:
-                make_writable(setting, getattr(config, setting))
-            with locked("checkpoint_dir", config.checkpoint_dir):
-                return data
+            check_folders(config, members)
         return data
+
+    def _read_weights(self, prefix):
+        """Those of a checkpoint, if there are some to begin with."""
+        if prefix:
+            with readable("checkpoint", prefix):
+                self.saver.restore(self.session, prefix)
+        elif self.config.pretrained and self.cluster.is_chief:
+            load_pretrained(self.session, self.variables, self.config)
 
     def _begin(self):
         """A run before its first step."""

@@ -7,7 +7,7 @@ from src.errors import InputError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, check, settings
 from src.tf1 import tf
 from utils.checkpoints import RECORD, Checkpoints, inherit_settings, is_file_name, read_weights
-from utils.files import is_in, remove_leftovers, write_atomically
+from utils.files import is_in, locked, make_writable, remove_leftovers, write_atomically
 from utils.predictor import metadata_path, read_metadata
 from utils.tensorboard import new_run_folder
 
@@ -138,6 +138,15 @@ def check_progress(progress, config, data, steps, members):
         raise InputError(f"setting train_path or valid_path: found other images in {folders}, {expected}")
     if progress["position"] > steps:
         raise InputError(f"the run's record: found {progress['position']} steps of an epoch, expected fewer")
+
+
+def check_folders(config, members):
+    """Raise InputError unless the folders of a run can be written to, and in a cluster, nobody else trains there."""
+    for setting in FOLDERS:
+        make_writable(setting, getattr(config, setting))
+    if members > 1:  # a process alone finds out when it begins to train
+        with locked("checkpoint_dir", config.checkpoint_dir):
+            pass
 
 
 def newest_whole(checkpoints):
