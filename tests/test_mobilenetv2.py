@@ -274,7 +274,8 @@ def test_momentum_of_the_moving_statistics_is_a_setting(digits, in_tmp_path):
 def test_weight_decay_is_part_of_the_cost_and_logged(trained):
     images, labels, _, _ = trained.data.train.next_batch(32)
     cross_entropy, cost, weight_loss = trained.session.run(
-        [trained.cross_entropy, trained.cost, trained.weight_loss], {trained.x: images, trained.y_true: labels}
+        [trained.cross_entropy, trained.cost, trained.learning.scalars["weight_loss"]],
+        {trained.x: images, trained.y_true: labels},
     )
     kernels = trained.session.run([variable for variable in trained.variables if "kernel" in variable.op.name])
     assert len(kernels) == 53

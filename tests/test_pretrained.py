@@ -154,7 +154,9 @@ def test_weight_decay_is_on_what_learns_alone(folders, in_tmp_path):
     path = folders({"cat": 20, "dog": 20})
     trainer = Trainer(train_layers="head", train_path=path, img_size=16, batch_size=8, weight_decay=0.1)
     kernel = trainer.session.run("fc3/kernel:0")
-    assert trainer.session.run(trainer.weight_loss) == pytest.approx(0.1 * (kernel**2).sum() / 2, rel=1e-5)
+    assert trainer.session.run(trainer.learning.scalars["weight_loss"]) == pytest.approx(
+        0.1 * (kernel**2).sum() / 2, rel=1e-5
+    )
 
 
 def test_a_head_that_learned_goes_on_with_all_layers(folders, in_tmp_path):

@@ -137,7 +137,8 @@ def check_progress(progress, config, data, steps, members):
         expected = "expected the same as when the run began"
         raise InputError(f"setting train_path or valid_path: found other images in {folders}, {expected}")
     if progress["position"] > steps:
-        raise InputError(f"the run's record: found {progress['position']} steps of an epoch, expected fewer")
+        found = f"found {progress['position']} steps of an epoch"
+        raise InputError(f"checkpoint record in {config.checkpoint_dir}: {found}, expected at most {steps}")
 
 
 def check_folders(config, members):
