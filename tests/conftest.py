@@ -1,6 +1,7 @@
 import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -15,6 +16,9 @@ sys.path.insert(0, REPOSITORY)
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
 from utils.prepare_data import prepare_digits  # noqa: E402
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
