@@ -1,4 +1,4 @@
-"""The tables of results in README.md are those of the files in docs/results/."""
+"""The tables of results in README.md and docs/ are those of the files in docs/results/."""
 
 import csv
 import os
@@ -17,15 +17,18 @@ def read(path):
 
 
 def test_the_tables_are_what_the_script_makes_of_the_files(tmp_path):
-    """In a copy of README.md with empty tables."""
-    text = read(os.path.join(REPOSITORY, "README.md"))
-    empty = re.sub(r"(<!-- results: \S* -->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.DOTALL)
-    assert empty != text
+    """In a copy of the pages with empty tables."""
     os.makedirs(str(tmp_path / "docs"))
     os.symlink(RESULTS, str(tmp_path / "docs" / "results"))
-    (tmp_path / "README.md").write_text(empty, encoding="utf-8")
+    texts = {page: read(os.path.join(REPOSITORY, page)) for page in ("README.md", "docs/results.md", "docs/images.md")}
+    for page, text in texts.items():
+        empty = re.sub(r"(<!-- results: .* -->\n)[^!]*(<!-- end -->)", r"\1\2", text)
+        assert empty != text
+        (tmp_path / page).write_text(empty, encoding="utf-8")
     done = subprocess.run([sys.executable, str(tmp_path / "docs" / "results" / "results.py")])
-    assert done.returncode == 0 and (tmp_path / "README.md").read_text(encoding="utf-8") == text
+    assert done.returncode == 0
+    for page, text in texts.items():
+        assert (tmp_path / page).read_text(encoding="utf-8") == text
 
 
 def test_each_result_tells_its_command_and_its_curve():

@@ -1,9 +1,11 @@
-"""The results of trainings, kept as small text files, and the tables that README.md makes of them.
+"""The results of trainings, kept as small text files, and the tables that README.md and docs/ make of them.
 
     python docs/results/results.py keep NAME RUN_FOLDER TITLE COMMAND MACHINE   copies what a run has left in graphs/
-    python docs/results/results.py                                             writes the tables in README.md anew
+    python docs/results/results.py                                             writes the tables anew
 
 A folder here holds history.csv, a line for each epoch, and about.json; if the test images were asked, evaluation.txt.
+A table stands between <!-- results: BEGINNINGS: COLUMNS --> and <!-- end -->; it has a row for each folder whose name
+begins with one of these.
 """
 
 import csv
@@ -14,11 +16,9 @@ import shutil
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-COLUMNS = {
-    "what": "what", "epochs": "epochs", "validation": "validation", "test": "test", "flip": "with `--flip`",
-    "minutes": "minutes",
-}  # fmt: skip
-README = os.path.join(os.path.dirname(os.path.dirname(HERE)), "README.md")
+REPOSITORY = os.path.dirname(os.path.dirname(HERE))
+PAGES = ("README.md", "docs/results.md", "docs/images.md")
+HEADINGS = {"test": "test accuracy", "validation": "validation accuracy", "flip": "with `--flip`"}
 
 
 def keep(name, run_folder, title, command, machine):
@@ -41,7 +41,8 @@ def read(name):
     with open(os.path.join(folder, "history.csv"), encoding="utf-8") as file:
         epochs = list(csv.DictReader(file))
     found["epochs"] = len(epochs)
-    found["minutes"] = sum(float(epoch["seconds"]) for epoch in epochs) / 60
+    minutes = sum(float(epoch["seconds"]) for epoch in epochs) / 60
+    found["minutes"] = f"{minutes:.0f}" if minutes >= 0.5 else "< 1"
     found["validation"] = f"{max(float(epoch['val_acc']) for epoch in epochs):.3f}"
     evaluation = os.path.join(folder, "evaluation.txt")
     if os.path.exists(evaluation):
@@ -51,27 +52,29 @@ def read(name):
     return found
 
 
-def table(prefix):
-    """A table in Markdown of the folders whose names begin so, in the order of their names."""
-    names = [
-        name for name in sorted(os.listdir(HERE)) if name.startswith(prefix) and os.path.isdir(os.path.join(HERE, name))
-    ]
-    rows = [dict(read(name), what=name) for name in names]
-    columns = [column for column in COLUMNS if any(column in row for row in rows)]
-    lines = ["| " + " | ".join(COLUMNS[column] for column in columns) + " |", "|---" * len(columns) + "|"]
-    for row in rows:
-        row.update(what=f"[{row['title']}](docs/results/{row['what']})", minutes=f"{row['minutes']:.0f}")
-        lines.append("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
+def table(beginnings, columns, page):
+    """A table in Markdown of the folders whose names begin so, in the order of their names.
+
+    Args:
+        page: which it stands in, a path within the project, for its links.
+    """
+    lines = ["| " + " | ".join(HEADINGS.get(column, column) for column in columns) + " |", "|---" * len(columns) + "|"]
+    here = os.path.relpath(HERE, os.path.join(REPOSITORY, os.path.dirname(page)))
+    for name in sorted(os.listdir(HERE)):
+        if name.startswith(beginnings) and os.path.isdir(os.path.join(HERE, name)):
+            row = read(name)
+            row["what"] = f"[{row['title']}]({here}/{name})"
+            row["command"] = f"[`{row['command']}`]({here}/{name})"
+            lines.append("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
     return "\n".join(lines)
 
 
-def with_tables(text):
-    """The text with each table between <!-- results: PREFIX --> and <!-- end --> made anew."""
+def with_tables(text, page):
+    """The text of a page with each of its tables made anew."""
     return re.sub(
-        r"(<!-- results: (\S*) -->\n).*?(<!-- end -->)",
-        lambda found: found.group(1) + table(found.group(2)) + "\n" + found.group(3),
+        r"(<!-- results: (.*): (.*) -->\n)[^!]*?(<!-- end -->)",
+        lambda found: found[1] + table(tuple(found[2].split()), found[3].split(), page) + "\n" + found[4],
         text,
-        flags=re.DOTALL,
     )
 
 
@@ -80,10 +83,11 @@ def main(arguments):
         keep(*arguments[1:])
     elif arguments:
         sys.exit(__doc__)
-    with open(README, encoding="utf-8") as file:
-        text = file.read()
-    with open(README, "w", encoding="utf-8") as file:
-        file.write(with_tables(text))
+    for page in PAGES:
+        with open(os.path.join(REPOSITORY, page), encoding="utf-8") as file:
+            text = file.read()
+        with open(os.path.join(REPOSITORY, page), "w", encoding="utf-8") as file:
+            file.write(with_tables(text, page))
 
 
 if __name__ == "__main__":
