@@ -3,6 +3,7 @@
 # make predict   classify IMAGES=data/digitspng/test/7, a file or a folder
 # make convert   convert the exported network to TensorFlow Lite, SavedModel and ONNX, and compare each with the graph
 # make test      run all tests
+# make guide     run the commands and programs of the guide, as they stand there; PAGES=docs/convert.md: of some pages
 # make chaos     kill trainings sixty times, and compare what comes of them with trainings left alone; in ten minutes
 # make bench     measure how fast it is; with QUICK=1 the most important figures, in a minute
 # make lint      check the code's style; make format corrects what can be corrected
@@ -13,7 +14,7 @@
 # MODEL=lenet5   EPOCHS=30                          what to train, and how long
 
 .DEFAULT_GOAL := start
-.PHONY: start help venv run evaluate predict convert test chaos lint format bench python constraints clean
+.PHONY: start help venv run evaluate predict convert test guide chaos lint format bench python constraints clean
 SHELL := /bin/sh
 
 start:
@@ -69,6 +70,9 @@ run: python $(INSTALLED)
 
 test: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
+
+guide: python $(INSTALLED) $(CONVERTERS)
+	@$(VENV)/bin/python tests/guide.py $(PAGES)
 
 # Python 3.6 is the oldest that the code must run on; ruff knows no older one than 3.7.
 PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) for path in sys.argv[1:]]
