@@ -10,6 +10,7 @@ ends with tensorboard never ends: it is waited for until it answers, and then st
 The last column is ok, FAILED with what was printed, or why it was not run. The exit code is 1 if one FAILED.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -41,6 +42,7 @@ def main(names):
         print(f"error: found no page {unknown[0]}, expected some of {', '.join(pages)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, by children as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the block that is running is ended as well
     failed = 0
     with tempfile.TemporaryDirectory() as work:
         project = os.path.join(work, "project")
@@ -165,10 +167,10 @@ def prepare(project):
     """
     shutil.copytree(ROOT, project, ignore=not_copied)
     os.makedirs(os.path.join(project, ".venv"))
-    for name in [name for name in os.listdir(os.path.join(ROOT, ".venv")) if name != "last"]:
-        os.symlink(os.path.join(ROOT, ".venv", name), os.path.join(project, ".venv", name))
-    if not os.path.exists(os.path.join(project, venv())):
-        os.symlink(sys.prefix, os.path.join(project, venv()))
+    os.symlink(sys.prefix, os.path.join(project, venv()))
+    for environment_of in glob.glob(os.path.join(ROOT, ".venv", "*.*")):
+        if os.path.basename(environment_of) != os.path.basename(venv()):
+            os.symlink(environment_of, os.path.join(project, ".venv", os.path.basename(environment_of)))
     with open(os.path.join(project, ".venv", "last"), "w") as file:
         file.write(os.path.basename(venv()))
     requirements = [os.path.join("constraints", name) for name in os.listdir(os.path.join(project, "constraints"))]
