@@ -1,6 +1,7 @@
 """Whether what the pages of the guide name is there: commands, options, make's targets, settings. For test_guide.py."""
 
 import ast
+import glob
 import importlib
 import os
 import re
@@ -123,6 +124,15 @@ def make_problems(words, root):
             yield f"the Makefile does not read {variable.group(1)}"
         if re.fullmatch(r"[a-z]\w*", word) and word not in targets:
             yield f"no such target of make: {word}"
+
+
+def missing_tests(page, root):
+    """The tests that a page names in `code` and that no file in tests/ has."""
+    there = set()
+    for path in glob.glob(os.path.join(root, "tests", "test_*.py")):
+        with open(path, encoding="utf-8") as file:
+            there.update(re.findall(r"def (test_\w+)", file.read()))
+    return [text for _, text in spans(page) if text.startswith("test_") and text not in there]
 
 
 def missing_verbs(pages):

@@ -51,6 +51,11 @@ def test_each_command_stands_in_a_table():
     assert_none(names.missing_verbs([PAGES["README.md"], PAGES["docs/commands.md"]]))
 
 
+def test_each_promise_has_its_tests():
+    assert_none(names.missing_tests(PAGES["docs/reliability.md"], REPOSITORY))
+    assert names.missing_tests(page("`test_each_promise_has_its_tests`, `test_none`"), REPOSITORY) == ["test_none"]
+
+
 def test_each_setting_stands_in_the_table_with_its_default():
     assert_none(names.settings_faults(PAGES["docs/settings.md"]))
 
