@@ -6,6 +6,7 @@
 # make guide     run the commands and programs of the guide, as they stand there; PAGES=docs/convert.md: of some pages
 # make chaos     kill trainings sixty times, and compare what comes of them with trainings left alone; in ten minutes
 # make bench     measure how fast it is; with QUICK=1 the most important figures, in a minute
+# make figures   make the pictures of the guide anew, from trainings on data/cifar10png; in five minutes
 # make lint      check the code's style; make format corrects what can be corrected
 # make venv      make the environment alone; make clean removes all environments
 #
@@ -14,7 +15,7 @@
 # MODEL=lenet5   EPOCHS=30                          what to train, and how long
 
 .DEFAULT_GOAL := start
-.PHONY: start help venv run evaluate predict convert test guide chaos lint format bench python constraints clean
+.PHONY: start help venv run evaluate predict convert test guide chaos lint format bench figures python constraints clean
 SHELL := /bin/sh
 
 start:
@@ -104,6 +105,9 @@ chaos: python $(INSTALLED)
 bench: python $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmark.py $(if $(QUICK),--quick)
 	@$(if $(QUICK),,$(VENV)/bin/python tests/cluster_benchmark.py)
+
+figures: python $(INSTALLED)
+	@$(VENV)/bin/python docs/figures/figures.py
 
 python:
 	@mkdir -p .venv; echo $(VERSION) > .venv/last

@@ -1,0 +1,74 @@
+"""Screenshots of TensorBoard, by a Chromium that shows no window."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import cv2
+
+MAIN_GRAPH = 283, 80, 250, 350  # left, top, width, height on the page: LeNet5, without what surrounds it
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def take(logdir, scalars, graph):
+    """Write a picture of the scalars of the runs below a folder, and one of the graph of the first of them."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print(f"note: found no {' or '.join(BROWSERS)} on PATH; {scalars} and {graph} are left as they are")
+        return
+    with tensorboard(logdir) as address:
+        shoot(browser, f"{address}/#scalars&tagFilter=%5E(train%7Cval)_", scalars, (1100, 740))
+        shoot(browser, f"{address}/#graphs", graph, (1100, 900), MAIN_GRAPH)
+
+
+@contextlib.contextmanager
+def tensorboard(logdir):
+    """Within it, a TensorBoard runs; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--host", "127.0.0.1"]
+    server = subprocess.Popen(command + ["--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/data/plugin/scalars/tags")
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_for(address, seconds=120):
+    """Until what is there is no longer empty: TensorBoard reads its logs after it has begun to answer."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            answer = urllib.request.urlopen(address).read()
+            if len(answer) > 2:
+                return
+        time.sleep(1)
+    raise TimeoutError(f"{address} is still empty after {seconds} seconds")
+
+
+def shoot(browser, address, path, size, part=None):
+    """A page of so many pixels, or a part of it, drawn with more of them, so that it is sharp where it is shown."""
+    scale = 1.5 if part is None else 4
+    path = os.path.abspath(path)
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu"]
+        command += [
+            f"--user-data-dir={profile}",
+            "--window-size={},{}".format(*size),
+            f"--force-device-scale-factor={scale}",
+        ]
+        command += ["--virtual-time-budget=20000", "--timeout=60000", f"--screenshot={path}", address]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if part is not None:
+        left, top, width, height = (scale * number for number in part)
+        cv2.imwrite(path, cv2.imread(path)[top : top + height, left : left + width])
