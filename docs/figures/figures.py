@@ -132,7 +132,7 @@ def blocks_table(img_size=224):
         outputs[block] = shape
         # For each channel of its output, one that is not depthwise sums over all channels, not over one.
         others[block] = others.get(block, 0) + count * (shape[2] if name.endswith("/depthwise") else 1)
-    heading = "stage | block | input | output | multiply-adds | plain 3x3 convolution | block without depthwise"
+    heading = "stage | block | input | output | multiply-adds | plain 3x3 convolution | same block, 3x3 not depthwise"
     lines = [f"| {heading} |", "|---" * 7 + "|"]
     last, before = 0, outputs["first"]
     for stage, (_, _, times) in enumerate(BOTTLENECKS, 1):

@@ -101,7 +101,7 @@ def draw_learning_rate(path, trainer):
     trainer.global_step.load(0, trainer.session)
     figure = canvas(8.8, 3.8)
     axes = figure.add_subplot(1, 1, 1)
-    inset = axes.inset_axes([0.46, 0.52, 0.52, 0.38])
+    inset = axes.inset_axes([0.46, 0.48, 0.52, 0.42])
     for part, count in ((axes, len(steps)), (inset, 1 + 5 * epoch // 20)):
         part.plot(steps[:count], rates[:count], drawstyle="steps-post")
         part.grid(alpha=0.3)
@@ -114,6 +114,7 @@ def draw_learning_rate(path, trainer):
     inset.set_title("the first five epochs; a dotted line where one ends", fontsize=9)
     for number in range(1, 6):
         inset.axvline(number * epoch, color="0.4", linestyle=":", linewidth=1)
+    figure.subplots_adjust(left=0.09, right=0.99)
     save(figure, path)
 
 
@@ -143,7 +144,7 @@ def draw_overfitting(path):
         least = int(np.argmin(losses))
         label = f"least validation loss: {losses[least]:.2f}, epoch {least + 1}"
         axes[0, column].plot(least + 1, losses[least], "ko", markersize=9, fillstyle="none", label=label)
-        axes[0, column].legend(fontsize=9, loc="lower left")
+        axes[0, column].legend(fontsize=9, loc="upper left")
         axes[1, column].legend(fontsize=9, loc="lower right")
         axes[1, column].set_xlabel("epoch")
     axes[0, 0].set_ylabel("loss")

@@ -12,7 +12,7 @@ import urllib.request
 
 import cv2
 
-MAIN_GRAPH = 283, 80, 250, 350  # left, top, width, height on the page: LeNet5, without what surrounds it
+MAIN_GRAPH = 282, 108, 252, 322  # left, top, width, height on the page: LeNet5, without what surrounds it
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -23,7 +23,7 @@ def take(logdir, scalars, graph):
         print(f"note: found no {' or '.join(BROWSERS)} on PATH; {scalars} and {graph} are left as they are")
         return
     with tensorboard(logdir) as address:
-        shoot(browser, f"{address}/#scalars&tagFilter=%5E(train%7Cval)_", scalars, (1100, 740))
+        shoot(browser, f"{address}/#scalars&_smoothingWeight=0&tagFilter=%5E(train%7Cval)_", scalars, (1100, 752))
         shoot(browser, f"{address}/#graphs", graph, (1100, 900), MAIN_GRAPH)
 
 
@@ -58,7 +58,7 @@ def wait_for(address, seconds=120):
 
 def shoot(browser, address, path, size, part=None):
     """A page of so many pixels, or a part of it, drawn with more of them, so that it is sharp where it is shown."""
-    scale = 1.5 if part is None else 4
+    scale = 1.5 if part is None else 3.5
     path = os.path.abspath(path)
     with tempfile.TemporaryDirectory() as profile:
         command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu"]
@@ -70,5 +70,5 @@ def shoot(browser, address, path, size, part=None):
         command += ["--virtual-time-budget=20000", "--timeout=60000", f"--screenshot={path}", address]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if part is not None:
-        left, top, width, height = (scale * number for number in part)
+        left, top, width, height = (int(scale * number) for number in part)
         cv2.imwrite(path, cv2.imread(path)[top : top + height, left : left + width])
