@@ -75,6 +75,7 @@ def trained(name, *words):
     if not os.path.exists(graph):
         folders = {"checkpoint_dir": "checkpoints", "weight_dir": "weights", "tensorboard_dir": "graphs"}
         for setting, kind in folders.items():
+            shutil.rmtree(folder_of(kind, name), ignore_errors=True)  # of a training that was interrupted
             words += (f"--{setting}", folder_of(kind, name))
         run(*words)
     return graph
