@@ -38,7 +38,7 @@ DATA = "data/cifar10png"
 RUN = "docs/figures/.run"
 TRAINING = ("--augment", "crop+flip", "--num_epoch", "30")
 COMPARED = ("--augment", "crop+flip", "--num_epoch", "15", "--lr", "0.003")
-EXPLAINED = (("airplane", 9), ("automobile", 4), ("bird", 3), ("horse", 6))  # class and number of test images
+EXPLAINED = (("automobile", 5), ("ship", 5), ("horse", 0), ("bird", 10))  # class and number of test images
 
 
 def main():
@@ -60,9 +60,9 @@ def picture(name):
     return os.path.join(HERE, f"{name}.png")
 
 
-def run(*words):
+def run(*words, folder=ROOT):
     print("+ python run.py", *words, flush=True)
-    subprocess.run([sys.executable, "run.py", *words], check=True)
+    subprocess.run([sys.executable, os.path.join(ROOT, "run.py"), *words], check=True, cwd=folder)
 
 
 def folder_of(kind, name):
@@ -95,8 +95,9 @@ def draw_run(graph, folder):
     for name in ("curves", "confusion", "mistakes", "train_batch"):
         shutil.copyfile(os.path.join(folder, f"{name}.png"), picture(name))
     of_training.draw_first(picture("first"), folder)
-    images = [image_of(*chosen) for chosen in EXPLAINED]
-    run("explain", *images, "--weight_dir", os.path.dirname(graph), "--output", "docs/figures/explanation.png")
+    test = os.path.abspath(f"{DATA}/test")  # from there, so that the picture has short names
+    images = [os.path.relpath(image_of(*chosen), test) for chosen in EXPLAINED]
+    run("explain", *images, "--weights", os.path.abspath(graph), "--output", picture("explanation"), folder=test)
 
 
 def image_of(name, number):
@@ -107,7 +108,7 @@ def image_of(name, number):
 def draw_network(predictor):
     of_network.draw_feature_maps(picture("feature_maps"), predictor, image_of("airplane", 9))
     of_network.draw_kernels(picture("kernels"), predictor)
-    of_network.draw_softmax(picture("softmax"), predictor, image_of("cat", 12), "cat")
+    of_network.draw_softmax(picture("softmax"), predictor, image_of("horse", 4), "horse")
     of_network.draw_padding(picture("padding"))
     of_network.draw_initialisation(picture("initialisation"))
 

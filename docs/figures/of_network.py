@@ -92,7 +92,9 @@ def draw_softmax(path, predictor, image_path, true):
             text = f" {value:.2f} " if title == "logits" else f" {value:.3f} "
             axes.text(value, row, text, va="center", ha="right" if value < 0 else "left", fontsize=8)
     share = probabilities[classes.index(true)]
-    figure.text(0.28, 0.95, f"cross entropy = -ln {share:.3f} = {cross_entropy:.3f}", fontsize=11)
+    figure.text(
+        0.28, 0.95, f"cross entropy = -ln {share:.4f} = {cross_entropy:.3f}; orange: the true class", fontsize=11
+    )
     save(figure, path)
 
 

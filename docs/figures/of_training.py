@@ -59,7 +59,7 @@ def draw_first(path, folder):
         plot_history(axes, history, name, title)
         axes.legend(fontsize=8, frameon=False)
     axes.set_xlabel("epoch", fontsize=8)
-    draw_matrix(figure.add_axes([0.385, 0.2, 0.3, 0.73]), predictions)
+    draw_matrix(figure.add_axes([0.375, 0.17, 0.31, 0.76]), predictions)
     wrong = [line for line in predictions if line["true"] != line["predicted"]]
     wrong.sort(key=lambda line: -float(line["probability"]))
     figure.text(0.72, 0.955, "most confident mistakes", fontsize=9)
@@ -85,9 +85,8 @@ def draw_matrix(axes, predictions):
     axes.set_yticks(range(len(classes)))
     axes.set_xticklabels(classes, fontsize=8, rotation=90)
     axes.set_yticklabels(classes, fontsize=8)
-    axes.set_xlabel("predicted", fontsize=8)
-    axes.set_ylabel("true", fontsize=8)
-    axes.set_title(f"test images: {100 * np.trace(matrix) / matrix.sum():.1f} % right", fontsize=9)
+    right = 100 * np.trace(matrix) / matrix.sum()
+    axes.set_title(f"rows true, columns predicted: {right:.1f} % right", fontsize=9)
 
 
 def draw_learning_rate(path, trainer):
