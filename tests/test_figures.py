@@ -31,3 +31,5 @@ def test_the_table_of_blocks_has_the_numbers_worked_out_by_hand():
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, check=True)
     lines = done.stdout.decode().splitlines()
     assert line in lines and len(lines) == 2 + 12
+    with open(os.path.join(REPOSITORY, "docs", "networks.md"), encoding="utf-8") as file:
+        assert "\n".join(lines) in file.read()
