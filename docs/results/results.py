@@ -18,7 +18,12 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 PAGES = ("README.md", "docs/results.md", "docs/images.md")
-HEADINGS = {"test": "test accuracy", "validation": "validation accuracy", "flip": "with `--flip`"}
+HEADINGS = {
+    "accuracy": "test accuracy",
+    "test": "test accuracy",
+    "validation": "validation accuracy",
+    "flip": "with `--flip`",
+}
 
 
 def keep(name, run_folder, title, command, machine):
@@ -64,7 +69,8 @@ def table(beginnings, columns, page):
         if name.startswith(beginnings) and os.path.isdir(os.path.join(HERE, name)):
             row = read(name)
             row["what"] = f"[{row['title']}]({here}/{name})"
-            row["command"] = f"[`{row['command']}`]({here}/{name})"
+            row["command"] = f"`{row['command']}`"
+            row["accuracy"] = f"[{row.get('test')}]({here}/{name})"
             lines.append("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
     return "\n".join(lines)
 
