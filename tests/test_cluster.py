@@ -192,7 +192,9 @@ def test_four_members_use_each_image_once(folders, in_tmp_path):
     order = [data.train.paths[index] for index in data.train._order]
     assert len(trained) == 96 and sorted(trained) == names(order[:96])
     assert sorted(sum([notes["validated"] for _, notes in results], [])) == names(data.valid.paths)
-    with pytest.raises(InputError, match="TF_CONFIG: found 1 member, expected 4, as when the run began"):
+    with pytest.raises(
+        InputError, match="--resume: found 1 process, expected 4, as when the run began: python run.py launch"
+    ):
         Trainer(resume=True, num_epoch=2)
 
 

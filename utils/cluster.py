@@ -100,11 +100,11 @@ class Cluster:
         step_timeout: seconds that a training step may take.
 
     Attributes:
-        size, member, name, is_chief.
+        size, member, name, is_chief, launcher.
     """
 
     def __init__(self, addresses, member, launcher, cluster_timeout, step_timeout):
-        self._addresses, self._launcher = addresses, launcher
+        self._addresses, self.launcher = addresses, launcher
         self.size, self.member, self.is_chief = max(1, len(addresses)), member, member == 0
         self.name = list(addresses)[member] if addresses else "chief 0"
         self._timeout, self._step_timeout = cluster_timeout, step_timeout
@@ -175,7 +175,7 @@ class Cluster:
         """End the process when it is stuck: TensorFlow 1.14 waits for ever for a member that has died."""
         while True:
             asked = select.select([self._signals], [], [], 0.2)[0] and self._signals.recv(1)
-            if self._launcher and os.getppid() != self._launcher:
+            if self.launcher and os.getppid() != self.launcher:
                 self._end("what launched it is gone")
             deadline = self._deadline
             if asked and deadline:  # Python tells of Ctrl-C when TensorFlow comes back, which it may never do

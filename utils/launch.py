@@ -38,6 +38,7 @@ def launch(command, config, workers, max_restarts):
     asked, begun = [], time.time()
     previous = {number: signal.signal(number, lambda number, _: asked.append(number))
                 for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+    say(f"starting {workers} process{'es' * (workers > 1)}")
     try:
         for restarts in range(max_restarts + 1):
             has_saved = restarts and is_newer(os.path.join(config.checkpoint_dir, "checkpoint"), begun)

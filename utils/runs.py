@@ -64,7 +64,7 @@ def choose_run(cluster, resume, given):
 
     The progress is what the record says of that checkpoint. A new run has none of the last three; and of them, only the
     progress is known to other members of the cluster than the chief. They all have the chief's settings, but for
-    PLACES, which are their own.
+    PLACES, which are their own unless all were launched together, on one machine.
 
     Args:
         cluster: the Cluster that trains.
@@ -87,7 +87,8 @@ def choose_run(cluster, resume, given):
         progress["history"] = checkpoints.history
     theirs, progress = cluster.share([vars(config), progress])
     if not cluster.is_chief:
-        config = settings(**dict(theirs, **{name: getattr(config, name) for name in PLACES}))
+        own = () if cluster.launcher else PLACES
+        vars(config).update((name, value) for name, value in theirs.items() if name not in own)
     return config, checkpoints, prefix, progress
 
 
@@ -130,8 +131,9 @@ def check_progress(progress, config, data, steps, members):
     """Raise InputError unless a run can go on with these images, and so many steps of an epoch and members."""
     began = progress.get("members", 1)
     if began != members:
-        expected = f"expected {began}, as when the run began; --pretrained begins another with its weights"
-        raise InputError(f"environment variable TF_CONFIG: found {members} member{'s' * (members > 1)}, {expected}")
+        how = f"python run.py launch --workers {began} --resume" if began > 1 else "python run.py --resume"
+        expected = f"expected {began}, as when the run began: {how}, or --pretrained to begin another with its weights"
+        raise InputError(f"--resume: found {members} process{'es' * (members > 1)}, {expected}")
     if progress["fingerprint"] != data.fingerprint:
         folders = " or ".join(filter(None, [config.train_path, config.valid_path]))
         expected = "expected the same as when the run began"
