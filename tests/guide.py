@@ -25,7 +25,7 @@ from contextlib import suppress
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from tests.pages import RUN, commands, read_pages  # noqa: E402
+from tests.pages import RUN, Block, commands, read_pages  # noqa: E402
 from utils.prepare_data import CIFAR10_CLASSES  # noqa: E402
 
 LIMIT = 600  # seconds for a block
@@ -41,8 +41,8 @@ def main(names):
     if unknown:
         print(f"error: found no page {unknown[0]}, expected some of {', '.join(pages)}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, by children as well
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the block that is running is ended as well
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # the block that is running is ended as well
     failed = 0
     with tempfile.TemporaryDirectory() as work:
         project = os.path.join(work, "project")
@@ -178,10 +178,9 @@ def prepare(project):
         os.utime(os.path.join(project, name), (0, 0))  # older than what is installed, so that make installs nothing
     train = "python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30"
     started = time.monotonic()
-    for command in ("python run.py prepare digits", train):
-        subprocess.run(
-            ["sh", "-ec", command], cwd=project, env=environment(project), check=True, stdout=subprocess.DEVNULL
-        )
+    problem = run_block(Block(0, "sh", f"python run.py prepare digits\n{train}\n", None, None, True), project)
+    if problem:
+        sys.exit(f"error: stand-ins: {problem}")
     for index, name in enumerate(CIFAR10_CLASSES):
         copy_digits(project, index, f"data/cifar10png/{{part}}/{name}/{{number:05d}}.png", (32, 32), train=24, test=8)
     for index, name in enumerate(("rose", "tulip")):

@@ -125,6 +125,7 @@ TWO = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": '
         (TWO + '{"type": "worker", "index": 1}}', "found the task worker 1, expected one of chief 0, worker 0"),
         (TWO + '{"type": "worker", "index": -1}}', "found the task worker -1, expected one of chief 0, worker 0"),
         (TWO.replace("b:1", "b") + '{"type": "worker", "index": 0}}', "found 'b' for worker 0, expected a host and a"),
+        (TWO.replace("b:1", "b..de:1") + '{"type": "worker", "index": 0}}', "found 'b..de:1' for worker 0, expected a"),
         (TWO.replace("b:1", "b:99999") + '{"type": "worker", "index": 0}}', "found 'b:99999' for worker 0, expected a"),
         ('{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}', "found the members , expected some"),
         (TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}', "members a:1, a:1, expected some, one chief"),

@@ -75,10 +75,23 @@ def read_tf_config(text):
 
 def check_addresses(addresses):
     for name, host in addresses.items():
-        if not isinstance(host, str) or not re.fullmatch(r"\S+:\d{1,5}", host) or not 0 < port_of(host) < 65536:
+        if not isinstance(host, str) or not re.fullmatch(r"\S+:\d{1,5}", host) or not can_be_asked(host):
             refuse(f"{host!r} for {name}", "a host and a port, such as host1:2222")
     if not addresses or "chief 1" in addresses or len(set(addresses.values())) < len(addresses):
         refuse(f"the members {', '.join(addresses.values())}", "some, one chief at most, and no address twice")
+
+
+def can_be_asked(address):
+    """Whether its port is one, and its host a name that can be looked up."""
+    try:
+        host_of(address).encode("idna")
+    except UnicodeError:  # an empty label, for one
+        return False
+    return 0 < port_of(address) < 65536
+
+
+def host_of(address):
+    return address.rsplit(":", 1)[0].strip("[]")
 
 
 def port_of(address):
@@ -309,9 +322,8 @@ def cut(row, tensors):
 
 def is_open(address):
     """Whether somebody listens there."""
-    host = address.rsplit(":", 1)[0].strip("[]")
     try:
-        socket.create_connection((host, port_of(address)), timeout=1).close()
+        socket.create_connection((host_of(address), port_of(address)), timeout=1).close()
         return True
-    except (OSError, OverflowError):
+    except OSError:
         return False

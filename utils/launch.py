@@ -99,18 +99,26 @@ def start(command, environments):
     """Start the members; returns the list of them, the chief first."""
     members = []
     for number, environment in enumerate(environments):
-        process = subprocess.Popen(
-            [sys.executable, *command], env=environment, stdin=subprocess.DEVNULL, universal_newlines=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="backslashreplace",
-            start_new_session=True,  # or Ctrl-C in a terminal would reach it twice
-        )  # fmt: skip
-        name = f"worker {number - 1}" if number else "chief"
-        streams = (process.stdout, say), (process.stderr, say_error)
-        readers = [threading.Thread(target=relay, args=(name, *stream), daemon=True) for stream in streams]
-        for reader in readers:
-            reader.start()
-        members.append(Member(name, process, readers))
+        try:
+            members.append(start_member(command, environment, f"worker {number - 1}" if number else "chief"))
+        except OSError as error:
+            tell(members, signal.SIGKILL)
+            expected = f"expected fewer, for this machine could start no more than {number}"
+            raise InputError(f"--workers: found too many processes ({error}), {expected}") from error
     return members
+
+
+def start_member(command, environment, name):
+    process = subprocess.Popen(
+        [sys.executable, *command], env=environment, stdin=subprocess.DEVNULL, universal_newlines=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="backslashreplace",
+        start_new_session=True,  # or Ctrl-C in a terminal would reach it twice
+    )  # fmt: skip
+    streams = (process.stdout, say), (process.stderr, say_error)
+    readers = [threading.Thread(target=relay, args=(name, *stream), daemon=True) for stream in streams]
+    for reader in readers:
+        reader.start()
+    return Member(name, process, readers)
 
 
 def relay(name, source, print_line):

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -44,7 +45,9 @@ EXPLAINED = (("automobile", 5), ("ship", 5), ("horse", 0), ("bird", 10))  # clas
 def main():
     os.chdir(ROOT)
     if not os.path.isdir(DATA):
-        sys.exit(f"error: found no folder {DATA}; python run.py prepare cifar10 makes it")
+        print(f"error: found no folder {DATA}; python run.py prepare cifar10 makes it", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the training that is running
     graph = trained("lr-0.01", *TRAINING)
     trained("lr-0.003", *COMPARED)
     evaluated("lr-0.01")
@@ -54,6 +57,7 @@ def main():
     draw_training()
     screenshots.take(f"{RUN}/graphs", picture("tensorboard"), picture("tensorboard_graph"))
     write_table()
+    return 0
 
 
 def picture(name):
@@ -164,4 +168,4 @@ def write_table():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,8 @@ HEADINGS = {
 
 def keep(name, run_folder, title, command, machine):
     """Copy the curve and the evaluation of a run."""
+    if not os.path.exists(os.path.join(run_folder, "history.csv")):
+        sys.exit(f"error: found no history.csv in {run_folder}, expected the folder of a run under graphs/")
     folder = os.path.join(HERE, name)
     os.makedirs(folder, exist_ok=True)
     for file in ("history.csv", "evaluation.txt"):
@@ -40,7 +42,13 @@ def keep(name, run_folder, title, command, machine):
 
 def read(name):
     """Of a folder here: {title, command, machine, epochs, minutes, validation, test, flip}."""
-    folder = os.path.join(HERE, name)
+    try:
+        return read_folder(os.path.join(HERE, name))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        sys.exit(f"error: docs/results/{name}: found {error!r}, expected what keep writes")
+
+
+def read_folder(folder):
     with open(os.path.join(folder, "about.json"), encoding="utf-8") as file:
         found = json.load(file)
     with open(os.path.join(folder, "history.csv"), encoding="utf-8") as file:
@@ -78,7 +86,7 @@ def table(beginnings, columns, page):
 def with_tables(text, page):
     """The text of a page with each of its tables made anew."""
     return re.sub(
-        r"(<!-- results: (.*): (.*) -->\n)[^!]*?(<!-- end -->)",
+        r"(<!-- results: (.*): (.*) -->\n)(?s:.*?)(<!-- end -->)",
         lambda found: found[1] + table(tuple(found[2].split()), found[3].split(), page) + "\n" + found[4],
         text,
     )
@@ -88,13 +96,17 @@ def main(arguments):
     if arguments[:1] == ["keep"] and len(arguments) == 6:
         keep(*arguments[1:])
     elif arguments:
-        sys.exit(__doc__)
+        print(__doc__, file=sys.stderr)
+        return 2
+    texts = {}
     for page in PAGES:
         with open(os.path.join(REPOSITORY, page), encoding="utf-8") as file:
-            text = file.read()
+            texts[page] = with_tables(file.read(), page)
+    for page, text in texts.items():  # only now, when all of them are there
         with open(os.path.join(REPOSITORY, page), "w", encoding="utf-8") as file:
-            file.write(with_tables(text, page))
+            file.write(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
