@@ -83,12 +83,12 @@ def is_being_written(folder):
     return any(re.search("tempstate|partial-", name) for _, _, names in os.walk(folder) for name in names)
 
 
-def chaos(folder, data, model_arch, kills, seed, epochs):
-    """Train in `folder`, with that many kills; returns a list of (kind of kill, whether it hit)."""
+def chaos(folder, data, model_arch, kills, seed, epochs, exports):
+    """Train in `folder`, with so many kills, `exports` of them at its end; returns [(kind of kill, whether it hit)]."""
     dice = random.Random(seed)
     settings = ["--model_arch", model_arch, *SETTINGS[model_arch], "--train_path", data, "--num_epoch", str(epochs)]
     done = []
-    moments = sorted(dice.randrange(epochs - 4) for _ in range(kills - EXPORTS)) + [epochs] * EXPORTS
+    moments = sorted(dice.randrange(epochs - 4) for _ in range(kills - exports)) + [epochs] * exports
     for number, moment in enumerate(moments):
         begun = os.path.isfile(os.path.join(folder, "checkpoints", model_arch, "checkpoint"))
         arguments = ["--resume", "--model_arch", model_arch] if begun else settings
@@ -154,7 +154,7 @@ def read_curves(log):
     return curves
 
 
-def prove(model_arch, kills, seed, epochs):
+def prove(model_arch, kills, seed, epochs, exports=EXPORTS):
     """Train twice, once with kills, and print a report; returns the differences."""
     work = tempfile.mkdtemp()
     try:
@@ -166,7 +166,7 @@ def prove(model_arch, kills, seed, epochs):
         code, output = Training(straight, *settings, "--train_path", f"{data}/train").end()
         if code:
             raise SystemExit(output)
-        done = chaos(killed, f"{data}/train", model_arch, kills, seed, epochs)
+        done = chaos(killed, f"{data}/train", model_arch, kills, seed, epochs, exports)
         found = differences(straight, killed, model_arch)
     finally:
         shutil.rmtree(work)

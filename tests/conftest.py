@@ -1,3 +1,4 @@
+import contextlib
 import glob
 import os
 import re
@@ -13,6 +14,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIXTURES = os.path.join(REPOSITORY, "tests", "fixtures")
 sys.path.insert(0, REPOSITORY)
 
+import run  # noqa: E402
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
 from utils.prepare_data import prepare_digits  # noqa: E402
@@ -38,21 +40,22 @@ def trained(digits, tmp_path_factory):
     return folder
 
 
+def make_folders(path, counts, size=16):
+    """Class folders of random images."""
+    random = np.random.RandomState(1)
+    for class_name, count in counts.items():
+        folder = os.path.join(path, class_name)
+        os.makedirs(folder)
+        for number in range(count):
+            pixels = random.randint(0, 256, (size, size, 3)).astype(np.uint8)
+            cv2.imwrite(os.path.join(folder, f"{number:03d}.png"), pixels)
+    return path
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Make class folders of random images: folders({"cat": 3, "dog": 4}) -> path."""
-
-    def make(counts, name="train", size=16):
-        random = np.random.RandomState(1)
-        for class_name, count in counts.items():
-            folder = tmp_path / name / class_name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.randint(0, 256, (size, size, 3)).astype(np.uint8)
-                cv2.imwrite(str(folder / (f"{number:03d}.png")), pixels)
-        return str(tmp_path / name)
-
-    return make
+    return lambda counts, name="train", size=16: make_folders(str(tmp_path / name), counts, size)
 
 
 @pytest.fixture
@@ -60,6 +63,17 @@ def in_tmp_path(tmp_path, monkeypatch):
     """Work in a folder of the test's own, so that the default folders are made there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@contextlib.contextmanager
+def working_in(folder):
+    """As the fixture in_tmp_path, for what several tests share."""
+    before = os.getcwd()
+    os.chdir(str(folder))
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @pytest.fixture
@@ -90,6 +104,20 @@ def python(*arguments, cwd=None, **options):
 
 def run_py(*arguments, cwd):
     return python(os.path.join(REPOSITORY, "run.py"), *arguments, cwd=cwd)
+
+
+@pytest.fixture
+def run_here(capfd, monkeypatch):
+    """The same as run_py in this process, which has imported TensorFlow already; that takes seconds."""
+
+    def run_main(*arguments, cwd):
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(str(cwd))
+            code = run.main(list(arguments))
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run_main
 
 
 def load_graph(path):

@@ -31,9 +31,9 @@ def shipped(trained, tmp_path):
     return folder
 
 
-def report(trained, *arguments):
-    """What evaluate printed, and the lines of its CSV."""
-    done = run_py("evaluate", *arguments, cwd=trained)
+def report(run_evaluate, trained, *arguments):
+    """What evaluate printed, in a process of its own (run_py) or in this one (run_here), and the lines of its CSV."""
+    done = run_evaluate("evaluate", *arguments, cwd=trained)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (run_folder,) = (trained / "graphs" / "lenet5").iterdir()
@@ -46,7 +46,7 @@ def report(trained, *arguments):
 
 
 def test_what_evaluate_prints_is_what_scikit_learn_makes_of_its_csv(trained, digits):
-    printed, rows = report(trained)
+    printed, rows = report(run_py, trained)
     true, predicted = [row["true"] for row in rows], [row["predicted"] for row in rows]
     classes = [str(digit) for digit in range(10)]
     assert len({row["image"] for row in rows}) == len(rows) == 360
@@ -60,8 +60,8 @@ def test_what_evaluate_prints_is_what_scikit_learn_makes_of_its_csv(trained, dig
     assert accuracy_in_opencv(str(trained / "weights" / "lenet5" / "lenet5.pb"), f"{digits}/test") == accuracy
 
 
-def test_loss_is_that_of_opencv_s_logits_with_and_without_mirror_images(trained, digits):
-    printed, rows = report(trained, "--flip")
+def test_loss_is_that_of_opencv_s_logits_with_and_without_mirror_images(trained, digits, run_here):
+    printed, rows = report(run_here, trained, "--flip")
     images = [cv2.resize(cv2.imread(row["image"]), (32, 32)) for row in rows]
     images = (np.array(images) / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
 
@@ -79,7 +79,7 @@ def test_loss_is_that_of_opencv_s_logits_with_and_without_mirror_images(trained,
     assert [float(row["probability"]) for row in rows] == pytest.approx(list(plain.max(axis=1)), abs=1e-4)
 
 
-def test_checkpoint_and_frozen_graph_are_equally_good(trained):
+def test_checkpoint_and_frozen_graph_are_equally_good(trained, run_here):
     with open(str(trained / "weights" / "lenet5" / "lenet5.json")) as file:
         val_acc = json.load(file)["val_acc"]
     with open(run_file("run.json", str(trained / "checkpoints" / "lenet5"))) as file:
@@ -87,23 +87,23 @@ def test_checkpoint_and_frozen_graph_are_equally_good(trained):
     del record["history"], record["time"]
     (name,) = [name for name, entry in record.items() if entry["val_acc"] == val_acc][-1:]
     prefix = os.path.relpath(run_file(f"{name}.index", str(trained / "checkpoints" / "lenet5")), str(trained))[:-6]
-    graph, of_graph = report(trained)
-    checkpoint, of_checkpoint = report(trained, "--checkpoint", prefix)
+    graph, of_graph = report(run_here, trained)
+    checkpoint, of_checkpoint = report(run_here, trained, "--checkpoint", prefix)
     assert graph.splitlines()[1:] == checkpoint.splitlines()[1:]
     assert graph.splitlines()[0].startswith("weights/lenet5/lenet5.pb on ")
     assert checkpoint.splitlines()[0].startswith(f"{prefix} on ")
     assert [row["predicted"] for row in of_graph] == [row["predicted"] for row in of_checkpoint]
 
 
-def test_a_test_set_given_counts(trained, digits, tmp_path):
+def test_a_test_set_given_counts(trained, digits, tmp_path, run_here):
     for digit in range(10):
         folder = tmp_path / "few" / str(digit)
         folder.mkdir(parents=True)
         source = os.path.join(digits, "test", "3")
         shutil.copy(os.path.join(source, sorted(os.listdir(source))[0]), str(folder))
-    printed, rows = report(trained, "--test_path", str(tmp_path / "few"))
+    printed, rows = report(run_here, trained, "--test_path", str(tmp_path / "few"))
     assert len(rows) == 10 and sum(row["true"] == row["predicted"] for row in rows) == 1
-    report(trained)  # for the next test, as it was
+    report(run_here, trained)  # for the next test, as it was
 
 
 @pytest.mark.parametrize(
@@ -139,16 +139,16 @@ def test_predict_needs_only_the_files_of_the_export(shipped, digits):
         assert [found["probability"] for found in answer["predictions"]] == pytest.approx(list(shares[best]), abs=1e-4)
 
 
-def test_predict_prints_a_table(shipped, digits):
+def test_predict_prints_a_table(shipped, digits, run_here):
     image = sorted(os.path.join(digits, "test", "7", name) for name in os.listdir(f"{digits}/test/7"))[0]
-    done = run_py("predict", image, "--weights", "lenet5.pb", cwd=shipped)
+    done = run_here("predict", image, "--weights", "lenet5.pb", cwd=shipped)
     assert done.returncode == 0 and done.stderr == ""
     words = done.stdout.split()
     assert words[:2] == [image, "7"] and len(words) == 1 + 5 * 3
     assert done.stdout.isprintable() is False and done.stdout.count("\n") == 1 and "\x1b" not in done.stdout
 
 
-def test_images_of_any_kind_and_broken_ones(shipped):
+def test_images_of_any_kind_and_broken_ones(shipped, run_here):
     random = np.random.RandomState(0)
     kinds = {
         "dot.png": random.randint(0, 256, (1, 1, 3)).astype(np.uint8),
@@ -161,19 +161,19 @@ def test_images_of_any_kind_and_broken_ones(shipped):
     (shipped / "images" / "deeper").mkdir(parents=True)
     for name, pixels in kinds.items():
         assert cv2.imwrite(str(shipped / "images" / "deeper" / name), pixels)
-    done = run_py("predict", "--weights", "lenet5.pb", "--json", "images", cwd=shipped)
+    done = run_here("predict", "--weights", "lenet5.pb", "--json", "images", cwd=shipped)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(os.path.basename(json.loads(line)["image"]) for line in done.stdout.splitlines()) == sorted(kinds)
 
     (shipped / "images" / "broken.png").write_text("no image")
-    done = run_py("predict", "--weights", "lenet5.pb", "--json", "images", "missing.png", cwd=shipped)
+    done = run_here("predict", "--weights", "lenet5.pb", "--json", "images", "missing.png", cwd=shipped)
     assert done.returncode == 1
     assert [line.split(":")[1] for line in done.stderr.splitlines()] == [
         " image images/broken.png",
         " image missing.png",
     ]
     assert len(done.stdout.splitlines()) == len(kinds)
-    done = run_py("predict", "--weights", "lenet5.pb", "images/broken.png", cwd=shipped)
+    done = run_here("predict", "--weights", "lenet5.pb", "images/broken.png", cwd=shipped)
     assert (done.returncode, done.stdout) == (1, "")
 
 
@@ -189,11 +189,11 @@ def test_names_that_break_lines_are_printed_on_one(shipped):
 
 
 @pytest.mark.parametrize("run", [None, [1], {"run_folder": 5, "test_path": ["a"]}, {"run_folder": "a\0b"}])
-def test_evaluate_without_knowing_the_run(shipped, digits, run):
+def test_evaluate_without_knowing_the_run(shipped, digits, run_here, run):
     with open(str(shipped / "lenet5.json")) as file:
         metadata = json.load(file)
     (shipped / "lenet5.json").write_text(json.dumps(dict(metadata, run=run)))
-    done = run_py("evaluate", "--weights", "lenet5.pb", "--test_path", f"{digits}/test", cwd=shipped)
+    done = run_here("evaluate", "--weights", "lenet5.pb", "--test_path", f"{digits}/test", cwd=shipped)
     assert done.returncode == 0, done.stderr
     assert len(list((shipped / "graphs" / "lenet5").iterdir())) == 1
 

@@ -26,12 +26,10 @@ def test_the_digits_are_learned(digits, tmp_path):
     assert accuracy_in_opencv(str(tmp_path / "weights" / "lenet5" / "lenet5.pb"), f"{digits}/test") > 0.95
 
 
-def test_a_script_of_three_lines_trains_and_exports(folders, tmp_path):
+def test_a_script_of_three_lines_trains_and_exports(folders, in_tmp_path):
     folders({"cat": 30, "dog": 30}, name="data/cifar10png/train")
-    script = "from trainer import Trainer\nT = Trainer()\nT.optimize(num_epoch=1)\nT.export()\n"
-    done = python("-c", script, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "weights" / "lenet5" / "lenet5.pb").exists()
+    exec("from trainer import Trainer\nT = Trainer()\nT.optimize(num_epoch=1)\nT.export()\n", {})
+    assert os.path.exists("weights/lenet5/lenet5.pb")
 
 
 def test_help_tells_every_verb_and_setting(capsys):
@@ -87,7 +85,7 @@ def test_a_broken_image_ends_training_with_its_name_and_a_checkpoint(folders, in
 
 
 @pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_by_a_signal(folders, tmp_path, sent, code):
+def test_stopped_by_a_signal(folders, tmp_path, run_here, sent, code):
     path = folders({"cat": 200, "dog": 200})
     process = subprocess.Popen(
         [sys.executable, os.path.join(REPOSITORY, "run.py"), "--train_path", path, "--num_epoch", "100000"],
@@ -105,7 +103,7 @@ def test_stopped_by_a_signal(folders, tmp_path, sent, code):
     assert process.returncode == code
     assert "Traceback" not in errors
     assert "python run.py export" in output
-    assert run_py("export", cwd=tmp_path).returncode == 0
+    assert run_here("export", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("arguments, expected", [
@@ -125,10 +123,10 @@ def test_what_is_wrong_with_the_command_line_is_said_before_tensorflow_is_import
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {expected}\n")
 
 
-def test_train_is_the_same_as_no_verb(folders, tmp_path):
+def test_train_is_the_same_as_no_verb(folders, tmp_path, run_here):
     path = folders({"cat": 20, "dog": 20})
     for arguments in ([], ["train"]):
-        done = run_py(*arguments, "--train_path", path, "--batch_size", "8", cwd=tmp_path)
+        done = run_here(*arguments, "--train_path", path, "--batch_size", "8", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "epoch 1/1: " in done.stdout and "weights/lenet5/lenet5.pb" in done.stdout
 
