@@ -15,6 +15,7 @@ FIXTURES = os.path.join(REPOSITORY, "tests", "fixtures")
 sys.path.insert(0, REPOSITORY)
 
 import run  # noqa: E402
+from models import mobilenetv2  # noqa: E402
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
 from utils.prepare_data import prepare_digits  # noqa: E402
@@ -80,6 +81,12 @@ def working_in(folder):
 def two_classes(folders, in_tmp_path):
     """Settings for a quick run on two classes of 20 images each, 16 px."""
     return settings(train_path=folders({"cat": 20, "dog": 20}), img_size=16, batch_size=8)
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """MobileNetV2 has no more than its first three blocks, one of each kind: all take seconds to build."""
+    monkeypatch.setattr(mobilenetv2, "BOTTLENECKS", mobilenetv2.BOTTLENECKS[:2])
 
 
 def run_file(name, checkpoint_dir="checkpoints/lenet5"):

@@ -1,6 +1,6 @@
 """The independent implementation: MobileNetV2 of the Keras that comes with the installed TensorFlow.
 
-    python keras_mobilenetv2.py IN.npz OUT.npz SIZE WIDTH STRIDES
+    python keras_mobilenetv2.py IN.npz OUT.npz SIZE WIDTH STRIDES [IN.npz ...]
 
 IN holds `images` [n, SIZE, SIZE, 3] and `labels`, one-hot [n, 10]. OUT receives the weights, in the order in which the
 layers were made, with moving statistics that are not at their first values (w000, w001, ...); `probabilities` of the
@@ -95,7 +95,8 @@ def without_strides(model):
     return type(model).from_config(network)
 
 
-def main(source, destination, size, width, strides):
+def write(source, destination, size, width, strides):
+    tf.keras.backend.clear_session()  # or the network of the one before would be in the same graph
     given = np.load(source)
     result = {}
 
@@ -121,4 +122,5 @@ def main(source, destination, size, width, strides):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for first in range(1, len(sys.argv), 5):
+        write(*sys.argv[first : first + 5])

@@ -1,10 +1,11 @@
 """Weight files of MobileNetV2 as Keras writes them, and what Keras itself answers with those weights.
 
-    python keras_pretrained.py IMAGES.npz FOLDER SIZE WIDTH
+    python keras_pretrained.py IMAGES.npz FOLDER SIZE WIDTH ...
 
 IMAGES holds `images`, uint8 [n, SIZE, SIZE, 3], red, green, blue. FOLDER receives files as Keras Applications publishes
-them, with and without the classifier, with Keras 3 also one of its own kind; and answer.npz with `logarithms`, those of
-the probabilities of 10 classes. It runs in a process of its own for the same reason as keras_mobilenetv2.py.
+them, with and without the classifier, and one of its own kind; and answer.npz with `logarithms`, those of the
+probabilities of 10 classes; for each WIDTH in a folder of that name. It runs in a process of its own for the same
+reason as keras_mobilenetv2.py.
 """
 
 import os
@@ -36,7 +37,9 @@ def publish(model, path, top):
                 group.create_dataset(name, data=next(values))
 
 
-def main(source, folder, size, width):
+def write(source, folder, size, width):
+    tf.keras.backend.clear_session()  # or names would be those of a second network
+    os.mkdir(folder)
     images = np.load(source)["images"] / np.float32(127.5) - 1
     model = tf.keras.applications.MobileNetV2(
         input_shape=(int(size), int(size), 3), alpha=float(width), weights=None, classes=10
@@ -51,4 +54,5 @@ def main(source, folder, size, width):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for width in sys.argv[4:]:
+        write(sys.argv[1], os.path.join(sys.argv[2], width), sys.argv[3], width)

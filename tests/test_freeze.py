@@ -9,17 +9,28 @@ import pytest
 
 from convert.freeze import export_checkpoint
 from src.errors import InputError
-from tests.conftest import FIXTURES, load_graph, run_file, run_graph, run_opencv
+from tests.conftest import FIXTURES, load_graph, make_folders, run_file, run_graph, run_opencv, working_in
 from trainer import Trainer
 from utils.checkpoints import Checkpoints
 from utils.predictor import load
 
 
+@pytest.fixture(scope="module")
+def trained_and_exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    with working_in(folder):
+        trainer = Trainer(train_path=make_folders("train", {"cat": 20, "dog": 20}), img_size=16, batch_size=8)
+        trainer.optimize(num_epoch=2)
+        trainer.export()
+    return folder, trainer
+
+
 @pytest.fixture
-def exported(two_classes):
-    trainer = Trainer(**vars(two_classes))
-    trainer.optimize(num_epoch=2)
-    trainer.export()
+def exported(trained_and_exported, tmp_path, monkeypatch):
+    """A Trainer, and around it a copy of the folder in which it was trained and exported."""
+    folder, trainer = trained_and_exported
+    shutil.copytree(str(folder), str(tmp_path / "work"))
+    monkeypatch.chdir(str(tmp_path / "work"))
     return trainer
 
 

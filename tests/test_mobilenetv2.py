@@ -51,20 +51,30 @@ def assert_images_differ_alike(found, expected):
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
-@pytest.fixture(scope="module", params=[(96, 1.0, "paper"), (224, 0.5, "paper"), (32, 0.5, "small")], ids=str)
-def keras(request, tmp_path_factory):
+NETWORKS = [(96, 1.0, "paper"), (224, 0.5, "paper"), (32, 0.5, "small")]
+LABELS = np.eye(10, dtype=np.float32)[[3, 1, 4, 1]]
+
+
+@pytest.fixture(scope="module")
+def keras_files(tmp_path_factory):
+    """A folder with what keras_mobilenetv2.py takes and writes for all of them, in one process."""
+    folder, arguments = tmp_path_factory.mktemp("keras"), []
+    for size, width, strides in NETWORKS:
+        np.savez(str(folder / f"in{size}.npz"), images=photos(4, size), labels=LABELS)
+        arguments += [f"in{size}.npz", f"out{size}.npz", str(size), str(width), strides]
+    done = python(KERAS, *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=str)
+def keras(request, keras_files):
     """What Keras's network is and does: size, width, strides, the images, and the .npz of keras_mobilenetv2.py."""
     size, width, strides = request.param
-    folder = tmp_path_factory.mktemp("keras")
-    images = photos(4, size)
-    labels = np.eye(10, dtype=np.float32)[[3, 1, 4, 1]]
-    np.savez(str(folder / "in.npz"), images=images, labels=labels)
-    done = python(KERAS, "in.npz", "out.npz", str(size), str(width), strides, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    found = dict(np.load(str(folder / "out.npz")))
+    found = dict(np.load(str(keras_files / f"out{size}.npz")))
     found["weights"] = [found[name] for name in sorted(found) if name.startswith("w")]
     found["after"] = [found[name] for name in sorted(found) if name.startswith("after")]
-    return size, width, strides, images, labels, found
+    return size, width, strides, photos(4, size), LABELS, found
 
 
 def test_predictions_equal_keras_s(keras):

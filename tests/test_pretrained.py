@@ -24,8 +24,10 @@ KINDS = {
 }
 
 
-def write(width, folder):
-    """Weight files, photos in ten class folders, and Keras' answers to them."""
+@pytest.fixture(scope="module")
+def keras(tmp_path_factory):
+    """A folder with photos in ten class folders; for two widths with weight files and Keras' answers to the photos."""
+    folder = tmp_path_factory.mktemp("keras")
     photos = os.path.join(os.path.dirname(sklearn.datasets.__file__), "images")
     images = []
     for index in range(20):
@@ -35,28 +37,22 @@ def write(width, folder):
         cv2.imwrite(str(folder / "train" / str(index // 2) / f"{index % 2}.png"), image)
         images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     np.savez(str(folder / "images.npz"), images=np.array(images))
-    done = python(KERAS, "images.npz", str(folder), str(SIZE), width, cwd=folder)
+    done = python(KERAS, "images.npz", str(folder), str(SIZE), "0.35", "1.0", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory):
-    """A folder with weights of width 0.35, photos and answers."""
-    return write("0.35", tmp_path_factory.mktemp("keras"))
-
-
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_network_with_the_weights_of_keras_answers_as_keras_does(narrow, in_tmp_path, capsys, kind):
-    compare_with_keras("0.35", narrow, kind, capsys)
+def test_a_network_with_the_weights_of_keras_answers_as_keras_does(keras, in_tmp_path, capsys, kind):
+    compare_with_keras("0.35", keras, kind, capsys)
 
 
-def test_a_wide_network_with_the_weights_of_keras_answers_as_keras_does(in_tmp_path, capsys):
-    compare_with_keras("1.0", write("1.0", in_tmp_path), "published", capsys)
+def test_a_wide_network_with_the_weights_of_keras_answers_as_keras_does(keras, in_tmp_path, capsys):
+    compare_with_keras("1.0", keras, "published", capsys)
 
 
 def compare_with_keras(width, folder, kind, capsys):
-    path = str(folder / KINDS[kind].format(width=width))
+    path = str(folder / width / KINDS[kind].format(width=width))
     given = {} if "mobilenet_v2" in path else {"width": float(width), "img_size": SIZE}
     trainer = Trainer(
         model_arch="mobilenetv2", pretrained=path, train_path=str(folder / "train"), batch_size=2, **given
@@ -73,7 +69,7 @@ def compare_with_keras(width, folder, kind, capsys):
     batch = next(data.batches(data.num_examples))
     found = trainer.session.run(logits, {trainer.x: batch.images}).astype(np.float64)
     order = [int(cls) * 2 + int(name[0]) for cls, name in zip(batch.cls, batch.ids)]
-    expected = np.load(str(folder / "answer.npz"))["logarithms"][order]
+    expected = np.load(str(folder / width / "answer.npz"))["logarithms"][order]
     found -= found.mean(axis=1, keepdims=True)
     expected -= expected.mean(axis=1, keepdims=True)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -98,10 +94,10 @@ def test_what_is_given_counts_more_than_what_the_weights_want(in_tmp_path):
     ("x_2024.01.15_96.h5", "good", ["--width", "1.4"], "setting pretrained: found only the classifier of x_2024"),
     ("good.h5", "good", ["--width", "1.4"], "setting pretrained: found only the classifier of good.h5 to fit, expec"),
 ])  # fmt: skip
-def test_weight_files_that_cannot_be_used(narrow, in_tmp_path, capsys, name, content, arguments, expected):
+def test_weight_files_that_cannot_be_used(keras, shallow, in_tmp_path, capsys, name, content, arguments, expected):
     import h5py
 
-    with open(str(narrow / KINDS["published"].format(width="0.35")), "rb") as file:
+    with open(str(keras / "0.35" / KINDS["published"].format(width="0.35")), "rb") as file:
         good = file.read()
     if content == "other":
         with h5py.File(name, "w") as file:
@@ -121,7 +117,7 @@ def test_weight_files_that_cannot_be_used(narrow, in_tmp_path, capsys, name, con
         "--model_arch",
         "mobilenetv2",
         "--train_path",
-        str(narrow / "train"),
+        str(keras / "train"),
         "--img_size",
         "32",
         "--batch_size",

@@ -14,7 +14,6 @@ import pytest
 
 import run
 from convert.freeze import export_checkpoint
-from models import mobilenetv2
 from src import config
 from src.errors import InputError
 from src.settings import settings
@@ -112,9 +111,8 @@ def test_an_interrupted_run_ends_as_one_that_never_was(few_images, monkeypatch):
     assert straight_and_resumed(few_images, monkeypatch, [3, 5, 7, 8, 11, 20]) == []
 
 
-def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, monkeypatch):
-    """With its first three blocks, in which there is one of each kind; make chaos does it with all."""
-    monkeypatch.setattr(mobilenetv2, "BOTTLENECKS", mobilenetv2.BOTTLENECKS[:2])
+def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, shallow, monkeypatch):
+    """make chaos does it with all blocks."""
     given = dict(few_images, model_arch="mobilenetv2", img_size=32, width=0.35, weight_decay=4e-5, num_epoch=2)
     for name in ("checkpoint_dir", "weight_dir", "tensorboard_dir"):
         del given[name]

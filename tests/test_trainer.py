@@ -16,10 +16,12 @@ from convert.freeze import export_checkpoint
 from src.errors import InputError
 from src.settings import RULES
 from src.tf1 import tf
-from tests.conftest import load_graph, run_file
+from tests.conftest import load_graph, make_folders, run_file, working_in
 from trainer import Trainer
 from utils.runs import find_run
 from utils.tensorboard import new_run_folder
+
+QUICK = {"img_size": 16, "batch_size": 8}
 
 
 @pytest.fixture
@@ -112,10 +114,25 @@ def test_numpy_numbers_are_numbers(two_classes):
     assert find_run("checkpoints/lenet5").settings_of("lenet5-4").lr == 0.02
 
 
+@pytest.fixture(scope="module")
+def done_once(tmp_path_factory):
+    """A folder in which one epoch was done."""
+    folder = tmp_path_factory.mktemp("done_once")
+    with working_in(folder):
+        Trainer(train_path=make_folders("train", {"cat": 20, "dog": 20}), **QUICK).optimize(1)
+    return folder
+
+
+@pytest.fixture
+def one_epoch(done_once, tmp_path, monkeypatch):
+    """Work in a copy of it."""
+    shutil.copytree(str(done_once), str(tmp_path / "work"))
+    monkeypatch.chdir(str(tmp_path / "work"))
+
+
 @pytest.mark.parametrize("name", ["lenet5-4.index", "lenet5-4.data-00000-of-00001", "run.json"])
 @pytest.mark.parametrize("content", [b"", b"\xff\x00damaged", None])
-def test_damaged_checkpoints(trainer, two_classes, name, content):
-    trainer.optimize(num_epoch=1)
+def test_damaged_checkpoints(one_epoch, name, content):
     path = run_file(name)
     os.remove(path)
     if content is not None:
@@ -124,13 +141,12 @@ def test_damaged_checkpoints(trainer, two_classes, name, content):
     for action in (export_checkpoint, lambda: Trainer(resume=True)):
         with pytest.raises(InputError, match="checkpoint"):
             action()
-    Trainer(**vars(two_classes)).optimize(1)
+    Trainer(train_path="train", **QUICK).optimize(1)
     assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00damaged", None])
-def test_tensorflow_s_list_of_checkpoints_is_not_needed(trainer, content):
-    trainer.optimize(num_epoch=1)
+def test_tensorflow_s_list_of_checkpoints_is_not_needed(one_epoch, content):
     os.remove("checkpoints/lenet5/checkpoint")
     if content is not None:
         with open("checkpoints/lenet5/checkpoint", "wb") as file:
