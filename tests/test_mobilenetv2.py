@@ -264,7 +264,7 @@ def test_validation_is_usable_after_100_steps(trained):
     assert trained.val_acc > 0.5
 
 
-def test_momentum_of_the_moving_statistics_is_a_setting(digits, in_tmp_path):
+def test_momentum_of_the_moving_statistics_is_a_setting(digits, shallow, in_tmp_path):
     means = []
     for momentum in (0, 0.75):
         trainer = Trainer(
@@ -316,26 +316,28 @@ def test_model_arch_alone_switches_size_weight_decay_and_folders():
     assert settings().weight_decay == 0
 
 
+def three_classes(digits):
+    path, classes = f"{digits}/train", ["3", "5", "8"]
+    return {"model_arch": "mobilenetv2", "train_path": path, "img_size": 40, "width": 0.35, "classes": classes}
+
+
 def test_fine_tuning_to_other_classes(trained, digits, in_tmp_path, capsys):
     weights = trained.session.run({variable.op.name: variable for variable in trained.variables})
     capsys.readouterr()
-    given = {
-        "model_arch": "mobilenetv2",
-        "train_path": f"{digits}/train",
-        "img_size": 40,
-        "width": 0.35,
-        "classes": ["3", "5", "8"],
-    }
     folder = trained.config.checkpoint_dir
     for source in (folder, trained.checkpoints.folder, trained.last_checkpoint):
-        tuned = Trainer(pretrained=source, **given)
+        tuned = Trainer(pretrained=source, **three_classes(digits))
         assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in capsys.readouterr().out
         for name, value in tuned.session.run({v.op.name: v for v in tuned.variables}).items():
             assert np.array_equal(value, weights[name]) == (not name.startswith("logits"))
         assert tuned.session.run(tuned.global_step) == 0
+
+
+def test_fine_tuning_needs_checkpoints_that_fit(trained, shallow, digits, in_tmp_path):
+    folder = trained.config.checkpoint_dir
     for source in ("nowhere", str(in_tmp_path), f"{folder}/mobilenetv2-9"):
         with pytest.raises(InputError, match=f"setting pretrained: found {source}"):
-            Trainer(pretrained=source, **given)
+            Trainer(pretrained=source, **three_classes(digits))
     with pytest.raises(InputError, match="setting pretrained: found nothing in .* that fits"):
         Trainer(pretrained=folder, train_path=f"{digits}/train")
 
