@@ -68,10 +68,11 @@ def read(path):
 
 
 def be_member(files, environment, function, number, *arguments):
+    multiprocessing.set_start_method("fork", force=True)  # the usual one: what tqdm makes locks with
     os.environ.update(environment)
     for descriptor, path in enumerate(files, 1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), descriptor)
-    sys.exit(function(number, *arguments))
+    sys.exit(function(number, *arguments) or 0)  # in Python 3.7, None is 1 here
 
 
 def run_main(member, *arguments):
@@ -91,7 +92,7 @@ def train_together(count, given):
         code, errors = member.end(200)
         if code is None:
             member.send_signal(signal.SIGKILL)
-        assert code == 0, errors
+        assert code == 0, (code, errors)
     results = []
     for member in range(count):
         with np.load(f"{member}.npz") as file:
