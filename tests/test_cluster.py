@@ -274,6 +274,12 @@ def test_a_launch_that_is_ended_leaves_no_process(digits, in_tmp_path, sent, cod
     if code > 0:
         assert output.count("stopped; saved checkpoints") == 1 and "rror" not in output
         assert find_run("checkpoints/lenet5").newest() in output
+        command = re.search(r"to go on: .* run.py launch --workers 2 (--resume --run \S+)\n", output)
+        launched = Launched(*command.group(1).split())
+        launched.wait_for("of 1000 epochs are done")
+        launched.wait_for("validation loss")
+        launched.process.send_signal(sent)
+        assert launched.end()[0] == code
 
 
 def test_a_member_that_is_stuck_ends_the_others(digits, in_tmp_path):
@@ -359,10 +365,32 @@ def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path, run_here):
         launched = run_here("launch", *arguments, cwd=in_tmp_path)
         assert launched.returncode == 2 and launched.stderr.startswith(f"error: {expected}"), launched.stderr
         assert launched.stderr.count("\n") == 1
+    code, output = Launched("--train_path", "none").end()
+    lines = sorted(line for line in output.splitlines() if "error" in line)
+    assert code == 2 and len(lines) == 2
+    for name, line in zip(("chief", "worker 0"), lines):
+        assert line.startswith(f"{name}: error: setting train_path: found no folder none, expected one with")
     launched = Launched(*of_digits(digits, 1), "--batch_size", "1000")
     code, output = launched.end()
     assert code == 2 and "starting all again" not in output
     assert "chief: error: setting batch_size: found 1000, expected at most 603, the number of training images" in output
+
+
+def test_more_members_than_the_machine_can_start(monkeypatch):
+    started = []
+
+    def start_member(command, environment, name):
+        if started:
+            raise OSError(24, "Too many open files")
+        started.append(launch.Member(name, subprocess.Popen(["sleep", "100"]), []))
+        return started[0]
+
+    monkeypatch.setattr(launch, "start_member", start_member)
+    with pytest.raises(
+        InputError, match="^--workers: found too many .*Too many open files.*, expected fewer, .* than 1$"
+    ):
+        launch.start([], [{}, {}])
+    assert started[0].process.wait(10) == -signal.SIGKILL
 
 
 def test_without_tf_config_the_graph_has_nothing_of_a_cluster(two_classes):
