@@ -361,7 +361,7 @@ def test_size_width_and_normalization_are_those_of_the_pretrained_network(traine
 
 
 def test_the_digits_are_learned(digits, tmp_path):
-    """In three epochs, with the strides for such images: .98 to .99 of the test images."""
+    """In three epochs, with the strides for such images: .96 to .99 of the test images, as the seed may be."""
     given = {
         "model_arch": "mobilenetv2", "strides": "small", "width": 0.35, "img_size": 32, "train_path": f"{digits}/train",
         "num_epoch": 3, "batch_size": 16, "lr": 0.005, "epsilon": 0.001, "step_rate": 60, "decay": 0.5,
