@@ -24,6 +24,7 @@ LOST = 138  # exit code of a member that has lost another; Kubernetes' TFJob sta
 GROUP = 1  # TensorFlow's number for all members together
 GRACE = 20  # seconds that a step may take on when the process is asked to end
 SHOWN = 80  # characters of a wrong TF_CONFIG
+FAREWELL = 1  # seconds in which the others may still fetch what this member has sent
 
 joined = {}  # the Cluster of each TF_CONFIG: a process can open its port only once
 
@@ -287,6 +288,8 @@ class Cluster:
         except InputError as caught:
             error = caught
         failed = int(self.sum([error is not None])[0])
+        if failed:
+            time.sleep(FAREWELL)  # or they would take it for lost
         if error is not None:
             raise error
         if failed:
