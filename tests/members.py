@@ -4,6 +4,7 @@ It has computed nothing there yet, so a member does all else as one that was sta
 those as well.
 """
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -72,7 +73,9 @@ def be_member(files, environment, function, number, *arguments):
     os.environ.update(environment)
     for descriptor, path in enumerate(files, 1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), descriptor)
-    sys.exit(function(number, *arguments) or 0)  # in Python 3.7, None is 1 here
+    code = function(number, *arguments) or 0  # in Python 3.7, None would be 1
+    atexit._run_exitfuncs()  # multiprocessing leaves them out
+    sys.exit(code)
 
 
 def run_main(member, *arguments):

@@ -4,6 +4,7 @@ The environment variable TF_CONFIG says which they are, and which of them this o
 0, the chief, is the one that reads and writes checkpoints, the log and the graph.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -24,7 +25,7 @@ LOST = 138  # exit code of a member that has lost another; Kubernetes' TFJob sta
 GROUP = 1  # TensorFlow's number for all members together
 GRACE = 20  # seconds that a step may take on when the process is asked to end
 SHOWN = 80  # characters of a wrong TF_CONFIG
-FAREWELL = 1  # seconds in which the others may still fetch what this member has sent
+FAREWELL = 1  # seconds in which the others may still fetch what this member has sent, before it ends
 
 joined = {}  # the Cluster of each TF_CONFIG: a process can open its port only once
 
@@ -132,6 +133,7 @@ class Cluster:
             if threading.current_thread() is threading.main_thread():  # which alone gets signals
                 signal.set_wakeup_fd(sender.detach())
             threading.Thread(target=self._watch, daemon=True).start()
+            atexit.register(time.sleep, FAREWELL)  # or they would take this one for lost
             self._wait_for_others()
 
     def _start_server(self):
@@ -288,8 +290,6 @@ class Cluster:
         except InputError as caught:
             error = caught
         failed = int(self.sum([error is not None])[0])
-        if failed:
-            time.sleep(FAREWELL)  # or they would take it for lost
         if error is not None:
             raise error
         if failed:
