@@ -51,7 +51,7 @@ print(Dense.__name__, tf.keras.layers.Dense is Dense)
     {"model_arch": "lenet5", "augment": "crop+flip"},
     {"model_arch": "mobilenetv2", "img_size": 32, "width": 0.35},
 ])  # fmt: skip
-def test_the_same_seed_gives_the_same_weights_bit_for_bit(digits, in_tmp_path, given):
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(digits, shallow, in_tmp_path, given):
     results = []
     for _ in range(2):
         trainer = Trainer(train_path=f"{digits}/train", classes=["1", "3", "5", "8"], **given)
