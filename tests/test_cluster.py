@@ -370,10 +370,11 @@ def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path, run_here):
     assert code == 2 and len(lines) == 2
     for name, line in zip(("chief", "worker 0"), lines):
         assert line.startswith(f"{name}: error: setting train_path: found no folder none, expected one with")
-    launched = Launched(*of_digits(digits, 1), "--batch_size", "1000")
-    code, output = launched.end()
-    assert code == 2 and "starting all again" not in output
-    assert "chief: error: setting batch_size: found 1000, expected at most 603, the number of training images" in output
+    assert "starting all again" not in output
+    members = start_members(2, run_main, *of_digits(digits, 1), "--batch_size", "1000")
+    codes, errors = zip(*[member.end(60) for member in members])
+    assert codes == (2, 2)
+    assert "error: setting batch_size: found 1000, expected at most 603, the number of training images" in errors[0]
 
 
 def test_more_members_than_the_machine_can_start(monkeypatch):
