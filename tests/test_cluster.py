@@ -118,8 +118,8 @@ def test_members_share_out_the_batches_of_one_process(folders, in_tmp_path):
 
 
 def test_two_members_learn_what_one_process_learns_with_twice_the_batch(two_members, digits, in_tmp_path):
-    """Every four steps it takes over their weights and Adam's variables: what differs in the last bits may be on the
-    other side of a ReLU's corner on some processor, and then grows a thousandfold within some thirty steps."""
+    """Every four steps it takes over their weights and Adam's variables, for training enlarges what differs in the last
+    bits: one process whose first weights are changed in them was seen to be 1e-3 off after 48 steps, .9 after 111."""
     alone = Trainer(train_path=f"{digits}/train", num_epoch=3, batch_size=32)
     variables, costs, step = alone.session.graph.get_collection("variables"), [], alone.learning.step
 

@@ -104,9 +104,9 @@ def draw_run(graph, folder):
     run("explain", *images, "--weights", os.path.abspath(graph), "--output", picture("explanation"), folder=test)
 
 
-def image_of(name, number):
-    """A test image of a class."""
-    return list_images(f"{DATA}/test/{name}")[number]
+def image_of(name, number, part="test"):
+    """An image of a class."""
+    return list_images(f"{DATA}/{part}/{name}")[number]
 
 
 def draw_network(predictor):
@@ -122,7 +122,7 @@ def draw_training():
     folders = {"checkpoint_dir": folder, "weight_dir": folder, "tensorboard_dir": folder}
     trainer = Trainer(augment="crop+flip", num_epoch=30, **folders)
     of_training.draw_learning_rate(picture("learning_rate"), trainer)
-    of_training.draw_augmentation(picture("augmentation"), trainer.config, image_of("horse", 6))
+    of_training.draw_augmentation(picture("augmentation"), trainer.config, image_of("horse", 6, "train"))
     trainer.close()
     of_training.draw_overfitting(picture("overfitting"))
 
