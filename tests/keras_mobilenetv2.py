@@ -43,9 +43,18 @@ def random_weights(model, images):
     The moving statistics are mostly those of the images: with others, every image gets the same answer."""
     values = seeded_weights(model)
     set_weights(model, values)
-    model.compile(tf.keras.optimizers.SGD(0.0), "categorical_crossentropy")  # only the statistics learn
-    model.train_on_batch(images, np.eye(10)[: len(images)])
+    update_statistics(model, images)
     return [value + 900 * (after - value) for value, after in zip(values, get_weights(model))]  # momentum is 0.999
+
+
+def update_statistics(model, images):
+    """Let the moving statistics follow those of the images for one step, and nothing else learn."""
+    if LEGACY:
+        backend = tf.keras.backend
+        inputs = [model.input, backend.learning_phase()]
+        backend.function(inputs, [model.output], updates=model.updates)([images, True])
+    else:
+        model(images, training=True)
 
 
 def seeded_weights(model):
@@ -81,7 +90,8 @@ def step_keras_2(model, images, labels):
     target = backend.placeholder([None, 10])
     cost = backend.mean(tf.keras.losses.categorical_crossentropy(target, model.output))
     gradients = backend.gradients(cost, [model.get_layer("Conv1").kernel, model.layers[-1].kernel])
-    return backend.function([model.input, target], [cost] + gradients, updates=model.updates)([images, labels])
+    inputs = [model.input, target, backend.learning_phase()]
+    return backend.function(inputs, [cost] + gradients, updates=model.updates)([images, labels, True])
 
 
 def without_strides(model):
@@ -97,24 +107,16 @@ def without_strides(model):
 
 def write(source, destination, size, width, strides):
     tf.keras.backend.clear_session()  # or the network of the one before would be in the same graph
-    given = np.load(source)
-    result = {}
+    shape = (int(size), int(size), 3)
+    model = tf.keras.applications.MobileNetV2(input_shape=shape, alpha=float(width), weights=None, classes=10)
+    if strides == "small":
+        model = without_strides(model)
 
-    def build():
-        shape = (int(size), int(size), 3)
-        model = tf.keras.applications.MobileNetV2(input_shape=shape, alpha=float(width), weights=None, classes=10)
-        return without_strides(model) if strides == "small" else model
-
-    model = build()
+    given, result = np.load(source), {}
     values = random_weights(model, given["images"])
     set_weights(model, values)
     result.update((f"w{i:03d}", value) for i, value in enumerate(values))
     result["probabilities"] = model.predict(given["images"])
-    if LEGACY:  # the phase is built into the graph, so the learning network is another one
-        tf.keras.backend.clear_session()
-        tf.keras.backend.set_learning_phase(1)
-        model = build()
-        set_weights(model, values)
     step = step_keras_2 if LEGACY else step_keras_3
     result["cost"], result["first_gradient"], result["last_gradient"] = step(model, given["images"], given["labels"])
     result.update((f"after{i:03d}", value) for i, value in enumerate(get_weights(model)))

@@ -13,7 +13,7 @@ from src.settings import settings
 from src.tf1 import tf
 from tests.conftest import load_graph, python, run_graph, run_opencv, run_py
 from trainer import Trainer
-from utils.checkpoints import assign, inherit_settings
+from utils.checkpoints import assign, find_checkpoint, inherit_settings
 from utils.images import normalization_table, normalize, resized
 
 HALVED = {"small": ["block4/depthwise", "block7/depthwise", "block14/depthwise"]}  # what has stride 2
@@ -324,13 +324,14 @@ def three_classes(digits):
 def test_fine_tuning_to_other_classes(trained, digits, in_tmp_path, capsys):
     weights = trained.session.run({variable.op.name: variable for variable in trained.variables})
     capsys.readouterr()
-    folder = trained.config.checkpoint_dir
-    for source in (folder, trained.checkpoints.folder, trained.last_checkpoint):
-        tuned = Trainer(pretrained=source, **three_classes(digits))
-        assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in capsys.readouterr().out
-        for name, value in tuned.session.run({v.op.name: v for v in tuned.variables}).items():
-            assert np.array_equal(value, weights[name]) == (not name.startswith("logits"))
-        assert tuned.session.run(tuned.global_step) == 0
+    folder, last = trained.config.checkpoint_dir, trained.last_checkpoint
+    for source in (folder, trained.checkpoints.folder, last):
+        assert os.path.samefile(f"{find_checkpoint('setting pretrained', source)}.index", f"{last}.index")
+    tuned = Trainer(pretrained=folder, **three_classes(digits))
+    assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in capsys.readouterr().out
+    for name, value in tuned.session.run({v.op.name: v for v in tuned.variables}).items():
+        assert np.array_equal(value, weights[name]) == (not name.startswith("logits"))
+    assert tuned.session.run(tuned.global_step) == 0
 
 
 def test_fine_tuning_needs_checkpoints_that_fit(trained, shallow, digits, in_tmp_path):
