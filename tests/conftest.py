@@ -18,10 +18,18 @@ import run  # noqa: E402
 from models import mobilenetv2  # noqa: E402
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
+from tests.processes import kill_descendants  # noqa: E402
 from utils.prepare_data import prepare_digits  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    """A test that fails may have started a training of a thousand epochs."""
+    yield
+    kill_descendants()
 
 
 @pytest.fixture(scope="session")

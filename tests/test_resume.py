@@ -564,7 +564,7 @@ for name in {KILLS_AT}:
             hasattr(module, name) and setattr(module, name, die)
         export_checkpoint()
         os._exit(0)
-    print("status", os.waitpid(child, 0)[1])
+    print("status", os.waitpid(child, 0)[1], flush=True)  # or the next child would have the line in its buffer, too
 """
 
 
