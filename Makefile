@@ -127,6 +127,8 @@ $(INSTALLED): requirements.txt constraints/$(VERSION).txt
 	@$(BASE_PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(PIP)"
 	$(call install,--requirement requirements.txt)
+	@found=$$($(VENV)/bin/python -c "import cv2" 2>&1) || { echo "error: OpenCV cannot be loaded: $$(echo "$$found" | tail -n 1); \
+	for libgthread, on Debian and Ubuntu: sudo apt-get install libglib2.0-0"; exit 2; }
 	@touch $@
 
 $(CONVERTERS): $(INSTALLED) convert/requirements.txt
