@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 
@@ -23,6 +24,11 @@ from utils.prepare_data import prepare_digits  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+hypothesis.settings.register_profile("short", max_examples=25, derandomize=True)  # make test
+hypothesis.settings.register_profile("long", max_examples=300)  # make chaos
+hypothesis.settings.load_profile("short")
 
 
 @pytest.fixture(autouse=True)
