@@ -19,11 +19,12 @@ from src.errors import InputError, say
 from src.settings import check, settings
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
-from utils.checkpoints import load_pretrained, read_weights, readable
+from utils.checkpoints import read_weights, readable
 from utils.cluster import check_same, join_cluster
 from utils.files import locked
 from utils.learning import LearningGraph
 from utils.loader import inference_batch
+from utils.pretrained import load_pretrained
 from utils.reporter import Reporter
 from utils.runs import check_folders, check_progress, choose_run, delete_old_runs, open_run, write_index
 

@@ -6,9 +6,10 @@ import os
 from src.errors import InputError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, check, settings
 from src.tf1 import tf
-from utils.checkpoints import RECORD, Checkpoints, inherit_settings, is_file_name, read_weights
+from utils.checkpoints import RECORD, Checkpoints, is_file_name, read_weights
 from utils.files import is_in, locked, make_writable, remove_leftovers, write_atomically
 from utils.predictor import metadata_path, read_metadata
+from utils.pretrained import inherit_settings
 from utils.tensorboard import new_run_folder
 
 # Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
