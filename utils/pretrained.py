@@ -7,7 +7,7 @@ import numpy as np
 from src import config
 from src.errors import InputError, print_note, say
 from src.settings import settings
-from utils.checkpoints import Checkpoints, assign, find_checkpoint, read_weights
+from utils.checkpoints import Checkpoints, assign, find_checkpoint
 from utils.keras_weights import expected_settings, is_keras_file, read_keras_weights
 
 # What a network that was trained before expects of its images, and its size.
@@ -42,7 +42,7 @@ def load_pretrained(session, variables, config):
         source, weights = config.pretrained, read_keras_weights("setting pretrained", config.pretrained)
     else:
         source = find_checkpoint("setting pretrained", config.pretrained)
-        weights = read_weights("setting pretrained", source)
+        weights = Checkpoints(os.path.dirname(source)).read(source, "setting pretrained")
     fitting, others = [], []
     for variable in variables:
         fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
