@@ -29,7 +29,8 @@ from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
 from src.settings import RULES, settings
 from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, option, program
-from utils.files import is_in, locked, make_writable
+from utils.files import is_in, make_writable
+from utils.locks import locked
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
 # run of the weights had them; settings that a verb does not take belong to the weights, which bring theirs.

@@ -19,11 +19,12 @@ from src.errors import InputError, say
 from src.settings import check, settings
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
-from utils.checkpoints import load_pretrained, read_weights, readable
+from utils.checkpoints import readable
 from utils.cluster import check_same, join_cluster
-from utils.files import locked
 from utils.learning import LearningGraph
 from utils.loader import inference_batch
+from utils.locks import locked
+from utils.pretrained import load_pretrained
 from utils.reporter import Reporter
 from utils.runs import check_folders, check_progress, choose_run, delete_old_runs, open_run, write_index
 
@@ -339,8 +340,7 @@ class Trainer:
             return None
         prefix = None if last or self.checkpoints is None else self.checkpoints.best()
         if prefix:
-            config = self.checkpoints.settings_of(prefix, weight_dir=self.config.weight_dir)
-            return freeze(config, read_weights("checkpoint", prefix), self.checkpoints.origin(prefix))
+            return freeze(*self.checkpoints.load(prefix, weight_dir=self.config.weight_dir))
         weights = self.session.run({variable.op.name: variable for variable in self.variables})
         origin = {"val_acc": self.val_acc, "run_folder": self.run_folder, "checkpoint": None}
         return freeze(self.config, weights, origin)

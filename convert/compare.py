@@ -3,7 +3,6 @@
 import glob
 import itertools
 import os
-import tempfile
 import time
 from collections import namedtuple
 
@@ -14,7 +13,7 @@ from dataset import read_sample
 from src.errors import InputError, escape_control_characters, first_line, print_error, print_note
 from src.settings import settings
 from src.tf1 import quiet, tf
-from utils.files import remove_leftovers
+from utils.files import partial_folder, remove_leftovers
 from utils.predictor import Predictor, check_pair, image_paths, image_settings, metadata_path, read_graph, read_metadata
 
 IMAGES = 1000  # test images that both models classify
@@ -103,7 +102,9 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
     """
     folder, name = os.path.split(path)
     beside = os.path.dirname(reference.path) or "."
-    with tempfile.TemporaryDirectory(prefix=f"partial-{os.getpid()}-", dir=beside) as scratch:
+    if os.path.islink(folder) and folder != beside:  # what is there may be somebody else's
+        raise InputError(f"folder {folder}: found a symbolic link, expected a folder or none")
+    with partial_folder(beside) as scratch:
         partial = os.path.join(scratch, name)
         try:
             with quiet():  # converters are talkative

@@ -18,9 +18,10 @@ from models import build
 from src.errors import InputError, say
 from src.settings import settings
 from src.tf1 import tf
-from utils.checkpoints import assign, is_file_name
-from utils.files import PARTIAL, atomic_folder, make_writable, remove_leftovers, write_atomically
+from utils.checkpoints import assign
+from utils.files import atomic_folder, make_writable, remove_leftovers, write_atomically
 from utils.predictor import metadata_path, read_metadata
+from utils.records import is_file_name
 from utils.runs import find_run
 
 
@@ -96,10 +97,9 @@ def move_aside(path, run):
                 copy = shutil.copytree if os.path.isdir(os.path.join(folder, file)) else shutil.copy2
                 copy(os.path.join(folder, file), os.path.join(partial, file))
     for file in set(files) - {"labels.txt", f"{stem}.json", f"{stem}.pb"}:  # these are replaced
-        if os.path.isdir(os.path.join(folder, file)):
-            shutil.rmtree(os.path.join(folder, file))
-        else:
-            os.remove(os.path.join(folder, file))
+        moved = os.path.join(folder, file)
+        remove = shutil.rmtree if os.path.isdir(moved) and not os.path.islink(moved) else os.remove
+        remove(moved)
     say(f"moved the previous graph, which is of another run, to {aside}")
 
 
@@ -108,7 +108,7 @@ def belongs_to(stem, path):
     name = os.path.basename(path)
     if os.path.isdir(path):
         return name == f"{stem}-savedmodel"
-    return name == "labels.txt" or name.startswith((f"{stem}.", f"{stem}-")) and not PARTIAL.search(name)
+    return name == "labels.txt" or name.startswith((f"{stem}.", f"{stem}-"))
 
 
 def is_same_file(path, other):
@@ -118,7 +118,7 @@ def is_same_file(path, other):
 def free_name(path):
     """The path, or with -2, -3 and so on behind it if that is taken."""
     names = itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2)))
-    return next(name for name in names if not os.path.exists(name))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def graph_path(config):

@@ -32,6 +32,11 @@ def first_line(error):
     return lines[0] if lines else type(error).__name__
 
 
+def reason(error):
+    """What was wrong, in some words: not every OSError has those of the operating system."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 def in_config(error):
     """An error that src/config.py raised, as a line that says where in it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith("config.py")]

@@ -452,7 +452,8 @@ def test_an_archive_without_the_expected_files(tmp_path):
 
 
 def test_a_folder_that_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / "digits.partial-99999999").mkdir()
+    code = "import os; from utils.files import partial_name; os.mkdir(partial_name('.'))"
+    assert python("-c", code, cwd=tmp_path).returncode == 0 and len(os.listdir(str(tmp_path))) == 1
     with atomic_folder(str(tmp_path / "digits")):
         pass
     assert os.listdir(str(tmp_path)) == ["digits"]

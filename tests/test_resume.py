@@ -401,23 +401,25 @@ def test_a_signal_comes_between_two_steps(few_images, monkeypatch):
 
 
 def test_what_killed_processes_left_is_removed_by_the_next_run(few_images):
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    dead, alive = process.pid, os.getppid()
-    os.makedirs("weights/lenet5")
-    os.makedirs(f"weights/lenet5/partial-{dead}-abc/lenet5-savedmodel")
-    for pid in (dead, alive):
-        open(f"weights/lenet5/lenet5.pb.partial-{pid}", "w").close()
-    Trainer(**few_images).optimize(1)
-    assert os.listdir("weights/lenet5") == [f"lenet5.pb.partial-{alive}"]
+    def left():
+        """The name of what a process was writing that is no more."""
+        return python("-c", "from utils.files import partial_name; print(partial_name(''))", cwd=".").stdout.strip()
+
+    os.makedirs(f"weights/lenet5/{left()}/lenet5-savedmodel")
+    for name in (left(), "lenet5.pb.partial-1999999"):  # the latter is somebody's own
+        open(f"weights/lenet5/{name}", "w").close()
+    trainer = Trainer(**few_images)
+    trainer.optimize(1)
+    assert os.listdir("weights/lenet5") == ["lenet5.pb.partial-1999999"]
     folder = find_run("checkpoints/lenet5").folder
-    for name in ("lenet5-9.index.tempstate123", "lenet5-9.data-00000-of-00001"):
+    copy = "my-5.data-00000-of-00001"
+    for name in ("lenet5-9.index.tempstate123", "lenet5-9.data-00000-of-00001", left(), "notes.txt", copy):
         open(os.path.join(folder, name), "w").close()
-    open(os.path.join(folder, f"run.json.partial-{dead}"), "w").close()
-    open(os.path.join(folder, "notes.txt"), "w").close()
+    open(os.path.join(trainer.run_folder, left()), "w").close()
     Trainer(resume=True, num_epoch=2).optimize()
-    left = {name.split(".")[0] for name in os.listdir(folder)}
-    assert left == {"lenet5-5", "lenet5-10", "run", "notes"}
+    stems = {name.split(".")[0] for name in os.listdir(folder)}
+    assert stems == {"lenet5-5", "lenet5-10", "run", "notes", "my-5"}
+    assert not [name for name in os.listdir(trainer.run_folder) if "partial" in name]
     remove_leftovers("nowhere")
 
 

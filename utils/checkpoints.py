@@ -5,29 +5,26 @@ far the training was, so that it can be resumed; and the history of the run.
 """
 
 import contextlib
-import json
+import glob
 import os
 import re
-import time
 
 import numpy as np
 
 from src import config
-from src.errors import InputError, first_line, print_note, say
+from src.errors import InputError, first_line, print_note
 from src.settings import RULES, settings
 from src.tf1 import tf
-from utils.files import read_file, write_atomically
-from utils.keras_weights import expected_settings, is_keras_file, read_keras_weights
+from utils.records import RECORD, name_of, read_record, write_record
 
 KEPT = 10  # the newest checkpoints that are kept, beside the best
-RECORD = "run.json"
 RECORDED = {
     "settings": dict,
     "run_folder": (str, type(None)),
     "val_acc": (float, type(None)),
     "val_loss": (float, type(None)),
 }
-CHECKPOINT_FILE = re.compile(r"(.+)\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
+CHECKPOINT_FILE = re.compile(r"((.+)-\d+)\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
 
 
 class Checkpoints:
@@ -46,11 +43,18 @@ class Checkpoints:
 
     def refresh(self):
         """Read the record again."""
-        self._record, self.history, self._time = read_record(self.folder)
+        self._take(read_record(self.folder))
+
+    def _take(self, record):
+        self._record, self.history, self._time, self._damaged = record
 
     def time(self):
-        """When the run was last saved, in seconds since 1970; 0 in one of an earlier version."""
+        """When the run was last saved: as a Record has it."""
         return self._time
+
+    def was_saved_after(self, damaged):
+        """Whether the record of a run beside it was damaged already when this one was last saved."""
+        return name_of(damaged.folder) in self._damaged
 
     def prefixes(self):
         """The prefixes of the checkpoints that the record names, the newest last."""
@@ -75,11 +79,14 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written.
         """
+        self._make_folder()
         if self._record.pop(name, None):
             self._write_record(history)
         prefix = os.path.join(self.folder, name)
         with writable("checkpoint_dir", self.folder):
             saver.save(session, prefix, write_meta_graph=False, write_state=False)
+        # Somebody may have deleted files of the others.
+        self._record = {name: entry for name, entry in self._record.items() if self._is_complete(name)}
         self._record[name] = entry
         kept = [os.path.basename(prefix) for prefix in self.prefixes()[-KEPT:] + [self.best()] if prefix]
         self._record = {name: entry for name, entry in self._record.items() if name in kept}
@@ -89,12 +96,26 @@ class Checkpoints:
 
     def begin(self):
         """Make the folder of a run that has no checkpoint yet, so that it is known to be the newest."""
-        with writable("checkpoint_dir", self.folder):
-            os.makedirs(self.folder, exist_ok=True)
+        self._make_folder()
         self._write_record([])
 
+    def _make_folder(self):
+        """Make the folder unless it is there. A link is refused: where it leads, nothing is to be deleted."""
+        if os.path.islink(self.folder):
+            found = f"found {self.folder}, a symbolic link, expected a folder of the run's own, or none"
+            raise InputError(f"setting checkpoint_dir: {found}")
+        with writable("checkpoint_dir", self.folder):
+            os.makedirs(self.folder, exist_ok=True)
+
+    def _is_complete(self, name):
+        """Whether the files of a checkpoint are there."""
+        stem = glob.escape(os.path.join(self.folder, name))
+        return os.path.exists(os.path.join(self.folder, f"{name}.index")) and bool(glob.glob(f"{stem}.data-*"))
+
     def delete(self):
-        """Delete the checkpoints, and the folder if there is nothing else in it."""
+        """Delete the checkpoints, and the folder if there is nothing else in it, unless it is a link to elsewhere."""
+        if os.path.islink(self.folder):
+            return
         self._record = {}
         with contextlib.suppress(OSError):
             self.delete_others()
@@ -102,10 +123,7 @@ class Checkpoints:
             os.rmdir(self.folder)
 
     def _write_record(self, history):
-        self.history = list(history)
-        self._time = time.time()
-        content = json.dumps(dict(self._record, history=self.history, time=self._time), indent=1)
-        write_atomically({os.path.join(self.folder, RECORD): content})
+        self._take(write_record(self.folder, self._record, list(history)))
 
     def go_on_from(self, prefix):
         """Forget the checkpoints that are newer: training resumes from this one.
@@ -113,7 +131,8 @@ class Checkpoints:
         Raises:
             InputError: another training has written into the folder since the record was last read or written.
         """
-        record, _, _ = read_record(self.folder)
+        self._make_folder()
+        record = read_record(self.folder).entries
         if record and list(record) != list(self._record):
             found = f"found that another training has gone on with {self.folder} in the meantime"
             raise InputError(f"setting checkpoint_dir: {found}; resume it again")
@@ -127,7 +146,9 @@ class Checkpoints:
         """Delete the files of checkpoints that the record does not name, and those of one that was never completed."""
         for file in os.listdir(self.folder):
             found = CHECKPOINT_FILE.fullmatch(file)
-            if found and (found.group(1) not in self._record or found.group(3)):
+            if not found or found.group(2) not in config.MODEL_ARCHS:  # of other names are the copies that people make
+                continue
+            if found.group(1) not in self._record or found.group(4):
                 with contextlib.suppress(OSError):
                     os.remove(os.path.join(self.folder, file))
 
@@ -162,8 +183,22 @@ class Checkpoints:
         Raises:
             InputError: there is none, it cannot be read, or the record does not describe it.
         """
-        weights = read_weights("checkpoint", prefix)
+        weights = self.read(prefix)
         return self.settings_of(prefix, **changed), weights, self.origin(prefix)
+
+    def read(self, prefix, what="checkpoint"):
+        """{variable name: array} of a checkpoint in the folder.
+
+        Raises:
+            InputError, naming `what`: it cannot be read, or is not the one that the record describes.
+        """
+        weights = read_weights(what, prefix)
+        found = weights.get("global_step")
+        expected = (self.entry(prefix) or {}).get("global_step", found)  # an earlier version may lack either
+        if found is not None and not np.array_equal(found, expected):
+            expected = f"expected {first_line(expected)}, as in {RECORD}: its files are those of another checkpoint"
+            raise InputError(f"{what}: found {prefix} with global_step {first_line(found)}, {expected}")
+        return weights
 
     def origin(self, prefix):
         """Where weights come from, as freeze takes it."""
@@ -193,7 +228,7 @@ class Checkpoints:
         if not isinstance(entry, dict):
             return None
         complete = all(key in entry and isinstance(entry[key], kind) for key, kind in RECORDED.items())
-        return entry if complete and "\0" not in (entry["run_folder"] or "") else None
+        return entry if complete else None
 
 
 def best_entry(entries):
@@ -205,89 +240,25 @@ def best_entry(entries):
     return max(validated, key=lambda entry: (entry["val_acc"], -entry["val_loss"])) if validated else None
 
 
-def read_record(folder):
-    """({checkpoint's name: its entry}, the oldest first; history; time of writing), empty if it cannot be read."""
-    try:
-        record = json.loads(read_file("record", os.path.join(folder, RECORD)).decode("utf-8"))
-    except (InputError, ValueError, RecursionError):
-        record = None
-    record = record if isinstance(record, dict) else {}
-    history = record.pop("history", [])
-    history = history if isinstance(history, list) else []
-    written = record.pop("time", 0.0)
-    written = written if isinstance(written, float) else 0.0
-    return {name: entry for name, entry in record.items() if is_file_name(name)}, history, written
-
-
-def is_file_name(name):
-    """Whether it is one, as this program gives them: files from elsewhere may say anything."""
-    return name.isprintable() and name == os.path.basename(name) and name not in ("", os.curdir, os.pardir)
-
-
-# What a network that was trained before expects of its images, and its size.
-INHERITED = (
-    "img_size", "width", "strides", "image_normalize_mean", "image_normalize_std", "channel_order", "resize",
-)  # fmt: skip
-
-
-def inherit_settings(given):
-    """The settings of a run; those INHERITED are as in the record of the checkpoint it starts from, if not given."""
-    now = settings(**given)
-    if now.pretrained is None:
-        if now.train_layers == "head":
-            print_note("setting train_layers: only the head learns, on top of first weights that learned nothing")
-        return now
-    if is_keras_file(now.pretrained):
-        recorded = dict(expected_settings(now.pretrained), model_arch="mobilenetv2")
-    else:
-        prefix = find_checkpoint("setting pretrained", now.pretrained)
-        recorded = (Checkpoints(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
-    if recorded.get("model_arch") != now.model_arch:
-        return now
-    inherited = {name: recorded[name] for name in INHERITED if name in recorded}
-    if vars(config)["img_size"] is not None:
-        inherited.pop("img_size", None)
-    return settings(**dict(inherited, **given))
-
-
-def load_pretrained(session, variables, config):
-    """Take over the weights in config.pretrained for variables of the same name and shape; list the others."""
-    if is_keras_file(config.pretrained):
-        source, weights = config.pretrained, read_keras_weights("setting pretrained", config.pretrained)
-    else:
-        source = find_checkpoint("setting pretrained", config.pretrained)
-        weights = read_weights("setting pretrained", source)
-    fitting, others = [], []
-    for variable in variables:
-        fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
-        (fitting if fits else others).append(variable)
-    if not fitting:
-        expected = f"expected weights of a {config.model_arch}"
-        raise InputError(f"setting pretrained: found nothing in {config.pretrained} that fits, {expected}")
-    broken = [variable.op.name for variable in fitting if not np.isfinite(weights[variable.op.name]).all()]
-    if broken:
-        found = f"found numbers in {broken[0]} of {source} that are not finite"
-        raise InputError(f"setting pretrained: {found}, expected weights that learned something")
-    if all("logits/" in variable.op.name for variable in fitting):
-        expected = f"expected weights of a {config.model_arch} of this width"
-        raise InputError(f"setting pretrained: found only the classifier of {config.pretrained} to fit, {expected}")
-    assign(session, fitting, weights)
-    names = [variable.op.name for variable in others]
-    rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
-    say(f"weights of {source}: took {len(fitting)} of {len(variables)} variables{rest}")
-    say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in INHERITED))
-
-
 def find_checkpoint(what, path):
     """The prefix of a checkpoint: the path itself, or the newest in that folder, which may have been copied there."""
     with readable(what, path):
         prefix = path
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not os.path.exists(f"{path}.index"):
+            check_file(os.path.join(path, "checkpoint"))
             state = tf.train.get_checkpoint_state(path)
             prefix = inside(path, state.model_checkpoint_path) if state else Checkpoints(path).newest()
         if prefix is None or not os.path.exists(f"{prefix}.index"):
             raise FileNotFoundError("there is none")
+        for file in [f"{prefix}.index", *glob.glob(f"{glob.escape(prefix)}.data-*")]:
+            check_file(file)
         return prefix
+
+
+def check_file(path):
+    """Raise OSError if there is something that is no file: TensorFlow would wait for what comes out of a pipe."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{os.path.basename(path)} is a folder, a device or a pipe")
 
 
 def inside(folder, path):
@@ -300,7 +271,7 @@ def read_weights(what, path):
     """{variable name: array} of the checkpoint with that prefix, or of the newest in that folder."""
     prefix = find_checkpoint(what, path)
     with readable(what, path):
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.train.NewCheckpointReader(prefix)  # load_checkpoint would take a folder of that name
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
@@ -327,6 +298,6 @@ def writable(setting, folder):
     """Any error in writing there, such as a full disk, is InputError."""
     try:
         yield
-    except (tf.errors.OpError, OSError, RuntimeError) as error:
+    except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:  # ValueError: the folder is gone
         reason = f"which can no longer be written to ({first_line(error)})"
         raise InputError(f"setting {setting}: found {folder}, {reason}") from error

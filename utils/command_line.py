@@ -11,7 +11,7 @@ import signal
 import sys
 
 from src import config
-from src.errors import InputError, did_you_mean, drop_output, print_error, say
+from src.errors import InputError, did_you_mean, drop_output, print_error, reason, say
 from src.settings import FOLDERS, RULES
 
 
@@ -105,7 +105,7 @@ def run_command(command):
     except OSError as error:  # full disk, no permission
         if error.filename is None:
             drop_output()  # it may be what cannot be written to
-        print_error(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        print_error(f"{error.filename or 'input or output'}: {reason(error)}")
         return 2
     except ModuleNotFoundError as error:
         print_error(

@@ -9,7 +9,7 @@ import threading
 import cv2
 import numpy as np
 
-from src.errors import InputError
+from src.errors import InputError, reason
 from utils.files import read_file
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -182,7 +182,7 @@ def denormalized(images, config):
 
 
 def unreadable(error):
-    raise InputError(f"folder {error.filename}: cannot be read ({error.strerror})") from error
+    raise InputError(f"folder {error.filename}: cannot be read ({reason(error)})") from error
 
 
 def list_images(path):

@@ -3,6 +3,9 @@
 Two layouts: that of the files which Keras Applications publishes and of `save_weights` in Keras 2, where the
 attributes `layer_names` and `weight_names` say what is where; and that of Keras 3 (`.weights.h5`), which numbers the
 layers of each kind in the order in which they were made.
+
+HDF5 files can lead to other files, by links and by numbers that are kept elsewhere. Those of Keras do not, so none is
+followed: it could be to any file, and to a pipe, which never ends.
 """
 
 import os
@@ -44,7 +47,8 @@ def read_keras_weights(what, path):
         raise InputError(f"{what}: found no file {path}, expected weights of a MobileNetV2 of Keras")
     try:
         with h5py.File(path, "r") as file:
-            weights = dict(by_number(file["layers"]) if "layers" in file else by_name(file.get("model_weights", file)))
+            layers, group = member(file, "layers"), member(file, "model_weights")
+            weights = dict(by_name(group or file) if layers is None else by_number(layers))
     except Exception as error:  # h5py raises all kinds of errors on damaged files
         expected = f"expected an HDF5 file of Keras that can be read ({first_line(error)})"
         raise InputError(f"{what}: found {path}, {expected}") from error
@@ -57,15 +61,37 @@ def by_name(group):
     """Pairs (variable name, array) where attributes name layers and their weights."""
     for layer in names(group, "layer_names"):
         scope = our_scope(layer)
-        for name in names(group[layer], "weight_names") if scope else []:
+        for name in names(found(group, layer), "weight_names") if scope else []:
             variable = name.split("/")[-1].split(":")[0].replace("depthwise_kernel", "kernel")
-            yield f"{scope}/{variable}", numbers(group[layer][name])
+            yield f"{scope}/{variable}", numbers(found(group, f"{layer}/{name}"))
+
+
+def member(group, name):
+    """What a group has under a name, None if nothing. Raises ValueError if it is a link to elsewhere."""
+    links, key = group.id.links, name.encode("utf-8")
+    if not links.exists(key):
+        return None
+    if links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{group.name}: {name} is a link, to this or another file")
+    return group[name]
+
+
+def found(group, path):
+    """What is in a group, or in one below. Raises KeyError if it is not there, ValueError if it is elsewhere."""
+    for name in filter(None, path.split("/")):
+        group = member(group, name)
+        if group is None:
+            raise KeyError(f"there is no {path}")
+    return group
 
 
 def numbers(dataset):
     """The array in a dataset. Raises ValueError if it is none, or larger than any of a MobileNetV2."""
     if not np.issubdtype(dataset.dtype, np.floating) or dataset.size > LARGEST:
         raise ValueError(f"{dataset.name}: {dataset.dtype}, {dataset.size} numbers")
+    layout = dataset.id.get_create_plist()
+    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
+        raise ValueError(f"{dataset.name}: its numbers are in another file")
     return np.array(dataset, np.float32)
 
 
@@ -98,10 +124,10 @@ def by_number(layers):
         ("batch_normalization", scopes, VARIABLES),
         ("dense", ["logits"], ["kernel", "bias"]),
     ):
-        found = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=number)
-        for scope, layer in zip(ours, found):
+        numbered = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=number)
+        for scope, layer in zip(ours, numbered):
             for position, variable in enumerate(variables):
-                yield f"{scope}/{variable}", numbers(layers[layer]["vars"][str(position)])
+                yield f"{scope}/{variable}", numbers(found(layers, f"{layer}/vars/{position}"))
 
 
 def number(layer):

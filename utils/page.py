@@ -3,9 +3,11 @@
 import base64
 import csv
 import html
+import io
 import os
 
-from src.errors import escape_control_characters
+from src.errors import InputError, escape_control_characters
+from utils.files import read_file
 
 PICTURES = (  # file in the run's folder, its heading
     ("curves.png", "How it learned"),
@@ -81,8 +83,8 @@ def picture(path, text):
 def history(path):
     """The table of the epochs, folded; nothing if there is no such file."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            heading, *rows = csv.reader(file)
-    except (OSError, ValueError, csv.Error):  # it is not there, or damaged
+        text = read_file("history", path).decode("utf-8")
+        heading, *rows = csv.reader(io.StringIO(text, newline=""))
+    except (InputError, ValueError, csv.Error):  # it is not there, or damaged
         return []
     return ["<details><summary>Every epoch in numbers</summary>", table(heading, rows), "</details>"]

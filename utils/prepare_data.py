@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError
-from utils.files import atomic_folder
+from src.errors import InputError, first_line, reason
+from utils.files import atomic_folder, open_file
 
 DIGITS_PATH = os.path.join("data", "digitspng")
 CIFAR10_PATH = os.path.join("data", "cifar10png")
@@ -84,7 +84,7 @@ def cifar10_images(archive):
 def check_md5(archive, expected):
     """Raise InputError unless the file has that checksum."""
     found = hashlib.md5()
-    with open(archive, "rb") as file:
+    with open_file("archive", archive) as file:
         for block in iter(lambda: file.read(BLOCK), b""):
             found.update(block)
     if found.hexdigest() != expected:
@@ -105,7 +105,7 @@ def download(url, path):
                     bar.update(len(block))
             received = file.tell()
     except (OSError, http.client.HTTPException) as error:  # no connection, a full disk
-        problem = getattr(error, "reason", error)
+        problem = first_line(getattr(error, "reason", error))
     else:
         if received == size or not size:
             return
@@ -121,7 +121,7 @@ def write_image(folder, part, class_name, number, image):
         with open(path, "wb") as file:
             file.write(cv2.imencode(".png", image)[1].tobytes())
     except OSError as error:
-        raise InputError(f"file {path}: cannot be written ({error.strerror})") from error
+        raise InputError(f"file {path}: cannot be written ({reason(error)})") from error
 
 
 PREPARE = {"digits": (prepare_digits, DIGITS_PATH), "cifar10": (prepare_cifar10, CIFAR10_PATH)}

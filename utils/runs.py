@@ -6,9 +6,12 @@ import os
 from src.errors import InputError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, check, settings
 from src.tf1 import tf
-from utils.checkpoints import RECORD, Checkpoints, inherit_settings, is_file_name, read_weights
-from utils.files import is_in, locked, make_writable, remove_leftovers, write_atomically
+from utils.checkpoints import Checkpoints
+from utils.files import check_replaceable, is_in, make_writable, remove_leftovers, write_atomically
+from utils.locks import locked
 from utils.predictor import metadata_path, read_metadata
+from utils.pretrained import inherit_settings
+from utils.records import RECORD, run_folders
 from utils.tensorboard import new_run_folder
 
 # Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
@@ -16,6 +19,7 @@ from utils.tensorboard import new_run_folder
 PLACES = ("device", "train_path", "valid_path", "test_path", "cache_mb", "step_timeout", "cluster_timeout",
           "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
 CHANGEABLE = ("num_epoch", "early_stopping", *PLACES)
+INDEX = "checkpoint"  # TensorFlow's list of the checkpoints of the latest run
 # How far training was, beside its weights.
 HISTORY = ("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds")  # of each epoch, beside its number
 PROGRESS = {"epoch": int, "position": int, "sums": list, "seconds": float, "window": dict, "learning_rate": float,
@@ -27,12 +31,7 @@ def list_runs(checkpoint_dir):
 
     An earlier version of this program wrote into checkpoint_dir itself.
     """
-    if not os.path.isdir(checkpoint_dir):
-        return []
-    names = sorted(entry.name for entry in os.scandir(checkpoint_dir) if entry.is_dir() and is_file_name(entry.name))
-    folders = [checkpoint_dir] + [os.path.join(checkpoint_dir, name) for name in names]
-    runs = [Checkpoints(folder) for folder in folders if os.path.isfile(os.path.join(folder, RECORD))]
-    return sorted(runs, key=Checkpoints.time)
+    return sorted(map(Checkpoints, run_folders(checkpoint_dir)), key=Checkpoints.time)
 
 
 def find_run(checkpoint_dir, run=None):
@@ -49,10 +48,10 @@ def find_run(checkpoint_dir, run=None):
             there = f"one of {', '.join(names)}" if names else "one that python run.py runs lists"
             raise InputError(f"--run: found no run {run} with checkpoints in {checkpoint_dir}, expected {there}")
         return found[names.index(run)]
-    for record in [os.path.join(checkpoints.folder, RECORD) for checkpoints in runs if checkpoints.is_damaged()]:
-        if not found or os.path.getmtime(record) > found[-1].time():
+    for damaged in filter(Checkpoints.is_damaged, runs):
+        if not (found and found[-1].was_saved_after(damaged)):  # then it may be the record of the latest run
             expected = "expected what training wrote; --run NAME takes another run"
-            raise InputError(f"record {record}: found a damaged file, {expected}")
+            raise InputError(f"record {os.path.join(damaged.folder, RECORD)}: found a damaged file, {expected}")
     if not found:
         expected = "expected one that training has left"
         raise InputError(f"setting checkpoint_dir: found no run with checkpoints in {checkpoint_dir}, {expected}")
@@ -158,10 +157,10 @@ def newest_whole(checkpoints):
         if not has_progress(checkpoints.entry(prefix), checkpoints.history):
             continue
         try:
-            read_weights("checkpoint", prefix)
+            checkpoints.read(prefix)
             return prefix
         except InputError as error:
-            print_note(f"{error}; passing over it")
+            print_note(f"{error}; skipped")
     expected = "expected one that this version of training wrote"
     raise InputError(f"setting checkpoint_dir: found no checkpoint to resume in {checkpoints.folder}, {expected}")
 
@@ -191,8 +190,11 @@ def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
 
     What killed processes have left in them, or beside them, goes.
     """
-    folders = [run.folder for run in list_runs(config.checkpoint_dir)]
-    for folder in [config.checkpoint_dir, config.weight_dir, *folders]:
+    check_replaceable(os.path.join(config.checkpoint_dir, INDEX))
+    if run_folder is not None and os.path.islink(run_folder):
+        raise InputError(f"setting tensorboard_dir: found {run_folder}, a symbolic link, expected a folder or none")
+    folders = [folder for folder in run_folders(config.checkpoint_dir) if not os.path.islink(folder)]
+    for folder in [config.checkpoint_dir, config.weight_dir, *folders, *filter(None, [run_folder])]:
         remove_leftovers(folder)
     if run_folder is None:
         run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
@@ -207,9 +209,11 @@ def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
 def write_index(checkpoint_dir, checkpoints):
     """Write TensorFlow's list of checkpoints, those of the newest run, so that its own tools find them."""
     names = [os.path.relpath(prefix, checkpoint_dir) for prefix in checkpoints.prefixes()]
+    if not names:  # somebody has deleted them
+        return
     # Its own function makes the paths absolute, or takes them for relative to where we are, unless it is given a root.
     state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
-    write_atomically({os.path.join(checkpoint_dir, "checkpoint"): str(state)})
+    write_atomically({os.path.join(checkpoint_dir, INDEX): str(state)})
 
 
 def settings_of_run(checkpoint, checkpoint_dir):
@@ -219,15 +223,21 @@ def settings_of_run(checkpoint, checkpoint_dir):
 
 
 def delete_old_runs(checkpoint_dir, current, keep):
-    """Delete the checkpoints of all runs but `current` and `keep` of the others; None: delete none."""
+    """Delete the checkpoints of all runs but `current` and `keep` of the others; None: delete none.
+
+    Runs whose record cannot be read, and links to runs elsewhere, are left alone. One that has no checkpoint, as it was
+    killed before it wrote one, is none of those kept.
+    """
     if keep is None:
         return
-    others = [
-        run for run in list_runs(checkpoint_dir) if run.folder not in (checkpoint_dir, current) and not run.is_damaged()
-    ]
-    for run in others[: len(others) - keep]:
-        run.delete()
-        say(f"deleted the checkpoints in {run.folder}, because keep_runs is {keep}")
+    others = [run for run in list_runs(checkpoint_dir) if run.folder not in (checkpoint_dir, current)]
+    others = [run for run in others if not run.is_damaged() and not os.path.islink(run.folder)]
+    full = [run for run in others if run.prefixes()]
+    kept = full[max(0, len(full) - keep) :]
+    for run in others:
+        if run not in kept:
+            run.delete()
+            say(f"deleted the checkpoints in {run.folder}, because keep_runs is {keep}")
 
 
 def table(configs):

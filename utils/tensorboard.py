@@ -8,6 +8,8 @@ import time
 
 from src.tf1 import tf
 
+EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+
 
 class TensorBoardLogger:
     """Writes events to a file in a run's folder.
@@ -95,13 +97,10 @@ def weight_histograms():
 
 
 def new_event_file(folder, step):
-    """A free name, after those that are there: TensorBoard reads the files in the order of their names."""
-    second = int(time.time())
-    while True:
-        path = os.path.join(folder, f"events.out.tfevents.{second:010d}.{socket.gethostname()}.step{step:09d}")
-        if not os.path.exists(path):
-            return path
-        second += 1
+    """A free name, after those that are there, whatever the clock says: TensorBoard reads files in order of names."""
+    seconds = [int(found.group(1)) for found in map(EVENT_FILE.match, os.listdir(folder)) if found]
+    second = max([int(time.time()), *(second + 1 for second in seconds)])
+    return os.path.join(folder, f"events.out.tfevents.{second:010d}.{socket.gethostname()}.step{step:09d}")
 
 
 def new_run_folder(tensorboard_dir, data_path, checkpoint_dir):
@@ -115,7 +114,7 @@ def new_run_folder(tensorboard_dir, data_path, checkpoint_dir):
     while True:
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(second)) + f"-{data}"
         folder = os.path.join(tensorboard_dir, name)
-        if not os.path.exists(os.path.join(checkpoint_dir, name)):
+        if not os.path.lexists(os.path.join(checkpoint_dir, name)):
             with contextlib.suppress(FileExistsError):
                 os.makedirs(folder)
                 return folder
