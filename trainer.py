@@ -26,7 +26,8 @@ from utils.loader import inference_batch
 from utils.locks import locked
 from utils.pretrained import load_pretrained
 from utils.reporter import Reporter
-from utils.runs import check_folders, check_progress, choose_run, delete_old_runs, open_run, write_index
+from utils.runs import check_folders, check_state, choose_run, delete_old_runs, open_run, write_index
+from utils.state import TrainState
 
 
 class Trainer:
@@ -42,6 +43,9 @@ class Trainer:
         history: a dict for each epoch of the run: epoch (from 1), loss and acc (means over its steps, each before
             its update), val_loss and val_acc (of the whole validation set, after the epoch), learning_rate (of its last
             step), seconds.
+        epoch, step: epochs and steps done. A step of your own, in `session`, counts in `step` alone.
+        val_loss, val_acc: of the weights as they are now; None if they were not validated.
+        state: a TrainState, what a checkpoint records beside the variables.
         run_folder: where the TensorBoard log and the pictures are; None before the first epoch.
         checkpoints: those of the run; None before the first epoch.
         log_error: what was wrong when the log could not be written, which ends nothing; None if all is well.
@@ -52,21 +56,28 @@ class Trainer:
             resume.
     """
 
+    history = property(lambda self: self.state.history)
+    epoch = property(lambda self: self.state.epoch)
+    step = property(lambda self: self.state.step)
+    val_loss = property(lambda self: self.state.val_loss)
+    val_acc = property(lambda self: self.state.val_acc)
+
     def __init__(self, resume: Union[bool, str] = False, **given):
         self.cluster = join_cluster(settings(**given))
-        self.config, self.checkpoints, prefix, progress = choose_run(self.cluster, resume, given)
-        self._begin()
-        self.data = self.cluster.all_or_none(lambda: self._read_data(progress))
+        self.config, self.checkpoints, prefix, state = choose_run(self.cluster, resume, given)
+        self.data = self.cluster.all_or_none(lambda: self._read_data(state))
         check_same(self.cluster, self.data)
+        self.state = state or TrainState(self.data.fingerprint, self.cluster.size, float(self.config.lr))
+        self._begin()
         with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
         self.cluster.all_or_none(lambda: self._read_weights(prefix))
         with self.graph.as_default():
             self.cluster.broadcast(self.session, tf.global_variables())
-        if progress:
-            self._restore(prefix, progress)
+        if state:
+            self._resume(prefix)
 
-    def _read_data(self, progress):
+    def _read_data(self, state):
         """The data sets, if all is there that this member needs."""
         config, members, self.train_batch_size = self.config, self.cluster.size, self.config.batch_size
         data = read_train_sets(config)
@@ -74,8 +85,8 @@ class Trainer:
         if not self.steps:
             most = f"{data.train.num_examples // members}, the number of training images{' a member' * (members > 1)}"
             raise InputError(f"setting batch_size: found {config.batch_size}, expected at most {most}")
-        if progress:
-            check_progress(progress, config, data, self.steps, members)
+        if state:
+            check_state(state, config, data, self.steps, members)
         if self.cluster.is_chief:
             check_folders(config, members)
         return data
@@ -89,20 +100,11 @@ class Trainer:
             load_pretrained(self.session, self.variables, self.config)
 
     def _begin(self):
-        """A run before its first step."""
-        self.epoch = 0  # epochs done
-        self.position = 0  # steps done in the epoch that is not done yet
-        self.sums = [0.0, 0.0]  # over these steps: of loss and accuracy
-        self.seconds = 0.0  # that they took
-        self.window = {}  # sums of the scalars of the steps that no point of TensorBoard's curves has yet
-        self.step = 0  # steps done in all
-        self.val_loss = self.val_acc = None  # of the weights as they are now, if they were validated
-        self.history = []
-        self.last_rate = float(self.config.lr)
-        self.saved = (0, 0)  # step and epoch of the last checkpoint
-        self.saved_time = time.monotonic()
+        """Before the first step of this Trainer."""
+        self.last_saved = (self.step, self.epoch)
+        self.last_save_time = time.monotonic()
         self.last_checkpoint = None
-        self.last_epoch = self.config.num_epoch
+        self.target_epoch = self.config.num_epoch
         self.resumed = False
         self.signals = HeldSignals()
         self.run_folder = None
@@ -116,7 +118,6 @@ class Trainer:
         class_weights = balanced_weights(self.data.train.labels, config.classes) if is_balanced else None
         self.graph = tf.Graph()
         with self.graph.as_default():
-            tf.set_random_seed(config.seed)
             self.learning = learning = LearningGraph(config, class_weights, self.cluster)
             self.saver = tf.train.Saver()
             self.session = self.cluster.open_session(config.device)
@@ -128,15 +129,9 @@ class Trainer:
         self.cross_entropy, self.cost, self.accuracy = learning.cross_entropy, learning.cost, learning.accuracy
         self.optimizer, self.learning_rate = learning.optimizer, learning.learning_rate
 
-    def _restore(self, prefix, progress):
-        """Go back to where training was when a checkpoint was written."""
-        self.epoch, self.position = progress["epoch"], progress["position"]
-        self.sums, self.seconds, self.window = progress["sums"], progress["seconds"], progress["window"]
-        self.val_loss, self.val_acc = progress["val_loss"], progress["val_acc"]
-        self.history = progress["history"][: self.epoch]
-        self.last_rate = progress["learning_rate"]
-        self.step = int(self.session.run(self.global_step))
-        self.saved, self.last_checkpoint, self.resumed = (self.step, self.epoch), prefix, True
+    def _resume(self, prefix):
+        """Go on with the run of a checkpoint."""
+        self.last_checkpoint, self.resumed = prefix, True
         if self.cluster.is_chief:
             self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
             more = "" if self.epochs_left() else "; a larger --num_epoch goes on"
@@ -153,8 +148,10 @@ class Trainer:
         again, it goes on from there.
         """
         config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
-        self.last_epoch = done + check("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
+        self.target_epoch = done + check("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
         self.resumed = False
+        self.cluster.config = config  # not that of another Trainer
+        self._sync_step()
         with HeldSignals() as self.signals, self._run_of_its_own(), self._make_reporter() as reporter:
             try:
                 while not self._is_complete():
@@ -163,13 +160,14 @@ class Trainer:
                     say(f"stopped early: validation loss has not fallen for {config.early_stopping} epochs")
             except (KeyboardInterrupt, SystemExit, InputError):
                 self.cluster.allow()
-                # A second Ctrl-C may come after a step, but before it is counted: then its loss is lost.
-                if not self._count_others():
+                # A second Ctrl-C may come after a step of the epoch, but before it is counted: then its loss is lost,
+                # and a run that is resumed after it would not end as one that was never interrupted.
+                if not self._sync_step():
                     self.save(reporter)
                 raise
             finally:
-                reporter.draw_curves(self.history)
-                self.window, self.log_error = reporter.window, reporter.error
+                reporter.draw_curves()
+                self.log_error = reporter.error
         return list(self.history)
 
     @contextlib.contextmanager
@@ -193,8 +191,8 @@ class Trainer:
         self.run_folder, self.checkpoints = open_run(self.config, *run)
 
     def _make_reporter(self):
-        first = self.step + (self.position < self.steps)  # not if the epoch is done but for its validation
-        return Reporter(self.run_folder, self.config, self.graph, self.step, first, self.window)
+        first = self.step + (self.state.step_in_epoch < self.steps)  # not if the epoch is done but for its validation
+        return Reporter(self.run_folder, self.config, self.graph, self.state, first)
 
     def epochs_left(self) -> int:
         """Epochs of config.num_epoch that optimize() would train for."""
@@ -205,37 +203,25 @@ class Trainer:
         patience = self.config.early_stopping
         losses = [entry["val_loss"] for entry in self.history]
         self.stopped_early = patience is not None and len(losses) - np.argmin(losses + [np.inf]) > patience
-        return self.epoch >= self.last_epoch or self.stopped_early
+        return self.epoch >= self.target_epoch or self.stopped_early
 
     def _train_epoch(self, reporter):
         """The steps that an epoch has left, then validation, a line of history, and a checkpoint."""
-        batch_size, train, cluster = self.train_batch_size, self.data.train, self.cluster
-        title = f"epoch {self.epoch + 1}/{self.last_epoch}"
-        reporter.start(title, self.steps, self.position, batch_size * cluster.size)
-        start = time.time() - self.seconds
-        self.val_loss = self.val_acc = None
+        state, batch_size, train, cluster = self.state, self.train_batch_size, self.data.train, self.cluster
+        reporter.start(f"epoch {self.epoch + 1}/{self.target_epoch}", self.steps, batch_size * cluster.size)
+        start = time.monotonic() - state.seconds
         train.go_to(self.epoch)
         cluster.allow_step(self.step + 1)
-        for batch in train.epoch(batch_size, self.position, cluster.member, cluster.size):
+        for batch in train.epoch(batch_size, state.step_in_epoch, cluster.member, cluster.size):
             stop, save = self._train_step(batch, reporter)
-            self.seconds = time.time() - start
-            if stop or self.cluster.size == 1:
+            state.seconds = time.monotonic() - start
+            if stop or cluster.size == 1:
                 self._stop()
             if save:
                 self._save_together(reporter)
             cluster.allow_step(self.step + 1)
         cluster.allow()  # as long as it takes
-        steps, seconds = self.position, self.seconds
-        self.val_loss, self.val_acc = val_loss, val_acc = self.evaluate(self.data.valid)
-        self._check_finite(val_loss)
-        self.epoch += 1
-        entry = {"epoch": self.epoch, "loss": self.sums[0] / steps, "acc": self.sums[1] / steps}
-        entry.update(val_loss=val_loss, val_acc=val_acc, learning_rate=self.last_rate, seconds=time.time() - start)
-        self.history.append(entry)
-        self.position, self.sums, self.seconds = 0, [0.0, 0.0], 0.0
-        histograms = self.session.run(self.learning.histograms)
-        reporter.epoch(self.step, self.history, seconds, histograms, self._is_complete())
-        self._save_together(reporter)
+        self._end_epoch(start, reporter)
 
     def _train_step(self, batch, reporter):
         """One update of the weights; loss, accuracy and learning rate are those before it.
@@ -243,17 +229,30 @@ class Trainer:
         Returns:
             How much it is wished to stop after it, by any member, and to save, by the chief.
         """
-        minutes = (time.monotonic() - self.saved_time) / 60
+        minutes = (time.monotonic() - self.last_save_time) / 60
         wishes = [self.signals.is_waiting(), self.cluster.is_chief and minutes > self.config.checkpoint_minutes]
         with self.cluster.losing(f"step {self.step + 1}"):
             loss, accuracy, scalars, wishes = self.learning.step(self.session, batch, wishes)
-        self.step += 1
-        self.position += 1
-        self.last_rate = scalars["learning_rate"]
-        self._check_finite(loss)
-        self.sums = [self.sums[0] + loss, self.sums[1] + accuracy]
-        reporter.step(self.step, batch, loss, accuracy, scalars)
+        if not math.isfinite(loss):
+            self._diverge(f"loss: found {loss}", scalars["learning_rate"])
+        self.state.add_step(loss, accuracy, scalars)
+        reporter.step(batch, loss, accuracy)
         return wishes
+
+    def _end_epoch(self, start, reporter):
+        """What follows the last step of an epoch that began at that time."""
+        seconds = self.state.seconds
+        val_loss, val_acc = self.evaluate(self.data.valid)
+        if not math.isfinite(val_loss):
+            self._diverge(f"loss: found {val_loss}", self.state.learning_rate)
+        self._check_variables()
+        self.state.end_epoch(val_loss, val_acc, time.monotonic() - start)
+        # The points of the epoch come before its checkpoint: a run killed in between is resumed from the one before,
+        # and forgets them. After it, they would be missing for ever. But a report that fails must not cost the epoch.
+        try:
+            reporter.epoch(seconds, self.session.run(self.learning.histograms), self._is_complete())
+        finally:
+            self._save_together(reporter)
 
     def _stop(self):
         """Let the signal that waits act. If it is another member that got one, end as after SIGTERM."""
@@ -266,14 +265,15 @@ class Trainer:
         self.save(reporter)
         self.cluster.sum([0])
 
-    def _check_finite(self, loss):
-        if not math.isfinite(loss):
-            self._diverge(f"loss: found {loss}")
+    def _check_variables(self):
+        if not self.session.run(self.learning.finite):
+            self._diverge("weights or Adam's moments: found NaN or Inf", self.state.learning_rate)
 
-    def _diverge(self, found):
+    def _diverge(self, found, learning_rate):
         """Numbers have gone wrong: raise FloatingPointError."""
+        self._sync_step()  # a step whose loss is NaN is not counted
         good = f"last good checkpoint: {self.last_checkpoint or 'none yet'}"
-        where = f"at step {self.step}, learning rate {self.last_rate:.4g}"
+        where = f"at step {self.step}, learning rate {learning_rate:.4g}"
         advice = f"setting lr: found {self.lr}, try a smaller one"
         raise FloatingPointError(f"{found} {where}, expected a number; {good}; {advice}")
 
@@ -295,38 +295,34 @@ class Trainer:
             reporter: whose log is flushed first, so that its curves reach as far as the checkpoint.
 
         Raises:
-            FloatingPointError: a weight is no finite number; nothing is then written.
+            FloatingPointError: a weight is NaN or Inf; nothing is then written.
             InputError: it cannot be written.
         """
-        self._count_others()
-        if (self.step, self.epoch) == self.saved:
+        self._sync_step()
+        if (self.step, self.epoch) == self.last_saved:
             return
-        if not self.session.run(self.learning.finite):
-            self._diverge("weights: found some that are no finite numbers")
+        self._check_variables()
         if self.cluster.is_chief:
             self._write_checkpoint(reporter)
-        self.saved, self.saved_time = (self.step, self.epoch), time.monotonic()
+        self.last_saved, self.last_save_time = (self.step, self.epoch), time.monotonic()
 
     def _write_checkpoint(self, reporter):
         if reporter:
             reporter.flush()
         elif self.checkpoints is None:  # the steps were done by hand
             self._open_run()
-        progress = {"epoch": self.epoch, "position": self.position, "sums": self.sums, "seconds": self.seconds}
-        progress.update(window=dict(reporter.window if reporter else self.window))  # as it is now: the record keeps it
-        progress.update(learning_rate=self.last_rate, fingerprint=self.data.fingerprint, members=self.cluster.size)
-        entry = {"settings": dict(vars(self.config), num_epoch=self.last_epoch), "run_folder": self.run_folder}
-        entry.update(epoch=self.epoch, global_step=self.step, progress=progress)
-        entry.update(val_loss=self.val_loss, val_acc=self.val_acc)
+        recorded = {"settings": dict(vars(self.config), num_epoch=self.target_epoch), "run_folder": self.run_folder}
         name = f"{self.config.model_arch}-{self.step}"
+        entry = dict(self.state.to_json(), **recorded)
         self.last_checkpoint = self.checkpoints.save(self.session, self.saver, name, entry, self.history)
         write_index(self.config.checkpoint_dir, self.checkpoints)
 
-    def _count_others(self):
-        """Count the steps that were done by hand, or not counted for another reason; returns how many there are."""
-        others = int(self.session.run(self.global_step)) - self.step
-        self.step, self.position = self.step + others, self.position + others
-        return others
+    def _sync_step(self):
+        """Let `step` be what the variable global_step says; returns how many steps were not counted.
+
+        Before optimize() and save(), they were done by hand. Within the loop, it is one of its own.
+        """
+        return self.state.sync_step(int(self.session.run(self.global_step)))
 
     def export(self, last: bool = False) -> Optional[str]:
         """Freeze the weights of the best epoch to weights/<model_arch>/; returns the path of the .pb file.
@@ -341,6 +337,7 @@ class Trainer:
         prefix = None if last or self.checkpoints is None else self.checkpoints.best()
         if prefix:
             return freeze(*self.checkpoints.load(prefix, weight_dir=self.config.weight_dir))
+        self._sync_step()
         weights = self.session.run({variable.op.name: variable for variable in self.variables})
         origin = {"val_acc": self.val_acc, "run_folder": self.run_folder, "checkpoint": None}
         return freeze(self.config, weights, origin)

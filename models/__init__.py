@@ -22,6 +22,8 @@ def build(config, is4Train, image=None):
     """
     if config.model_arch not in MODELS:
         raise InputError(f"setting model_arch: found no {config.model_arch} in MODELS of models/__init__.py")
+    # All that is random gets a seed of its own from that; with TF_DETERMINISTIC_OPS=1, TensorFlow insists on one.
+    tf.set_random_seed(config.seed)
     shape = [None, config.img_size, config.img_size, config.numchannels]
     return MODELS[config.model_arch](shape, is4Train, config, image)
 

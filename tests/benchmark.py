@@ -248,9 +248,9 @@ def start_up(folder, rounds):
 
 
 def seconds_of(command):
-    start = time.time()
+    start = time.monotonic()
     subprocess.run([sys.executable] + command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.time() - start
+    return time.monotonic() - start
 
 
 def main(quick):

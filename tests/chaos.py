@@ -114,8 +114,8 @@ def strike(training, folder, kind, moment, dice):
         return False
     if kind == "checkpoint":
         return training.wait_for(lambda: is_being_written(os.path.join(folder, "checkpoints")))
-    later = time.time() + dice.uniform(0, 0.5)
-    return training.wait_for(lambda: time.time() > later)
+    later = time.monotonic() + dice.uniform(0, 0.5)
+    return training.wait_for(lambda: time.monotonic() > later)
 
 
 def differences(folder, other, model_arch):

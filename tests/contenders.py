@@ -38,15 +38,15 @@ def trainer(**given):
 
     class Turns(Trainer):
         def _train_epoch(self, *arguments):
-            start = time.time()
+            start = time.monotonic()
             super()._train_epoch(*arguments)
-            seconds = time.time() - start
+            seconds = time.monotonic() - start
             train = self.data.train.num_examples // BATCH * BATCH
             seen = train + self.data.valid.num_examples
             tell(train=train / (self.trained - start), epoch=seen / seconds)
 
         def evaluate(self, data):
-            self.trained = time.time()
+            self.trained = time.monotonic()
             return super().evaluate(data)
 
     ours = Turns(**given)
@@ -60,16 +60,16 @@ def fixed_cost(**given):
 
     class Timed(Trainer):
         def _train_epoch(self, *arguments):
-            start = time.time()
+            start = time.monotonic()
             super()._train_epoch(*arguments)
-            self.seconds = time.time() - start
+            self.seconds = time.monotonic() - start
 
     ours = Timed(**given)
     tell()
     while True:
-        start = time.time()
+        start = time.monotonic()
         ours.optimize(1)
-        tell(seconds=time.time() - start - ours.seconds)
+        tell(seconds=time.monotonic() - start - ours.seconds)
 
 
 def bare(**given):
@@ -80,14 +80,14 @@ def bare(**given):
     train, valid = in_memory(ours.data.train.epoch(BATCH)), in_memory(ours.data.valid.batches(100))
     tell()
     while True:
-        start = time.time()
+        start = time.monotonic()
         for images, labels in train:
             ours.session.run([ours.optimizer, ours.cost, ours.accuracy], {ours.x: images, ours.y_true: labels})
-        middle = time.time()
+        middle = time.monotonic()
         for images, labels in valid:
             ours.session.run(ours.inference, {ours.x: images, ours.y_true: labels})
         trained, seen = count(train), count(train) + count(valid)
-        tell(train=trained / (middle - start), epoch=seen / (time.time() - start))
+        tell(train=trained / (middle - start), epoch=seen / (time.monotonic() - start))
 
 
 def in_memory(batches):
@@ -116,7 +116,7 @@ def eager(model_arch, **given):
     adam = torch.optim.Adam(net.parameters(), lr=0.01, eps=0.01)
     tell()
     while True:
-        start = time.time()
+        start = time.monotonic()
         for images, labels in batches:
             adam.zero_grad()
             logits = net(images)
@@ -124,7 +124,7 @@ def eager(model_arch, **given):
             loss.backward()
             adam.step()
             loss.item(), (logits.argmax(1) == labels).float().mean().item()
-        tell(train=count(batches) / (time.time() - start))
+        tell(train=count(batches) / (time.monotonic() - start))
 
 
 def torch_lenet5(nn):
@@ -167,9 +167,9 @@ def predict(graph, folder):
     predictor, paths = load(graph), list_images(folder)
     tell()
     while True:
-        start = time.time()
+        start = time.monotonic()
         found = len(list(predictor.classify(paths)))
-        tell(images=found / (time.time() - start))
+        tell(images=found / (time.monotonic() - start))
 
 
 def frozen(graph, batches):
@@ -192,11 +192,11 @@ def frozen(graph, batches):
 
 def speed(session, output, image, many, seconds=1.0):
     """images/s of one batch after another."""
-    start, steps = time.time(), 0
-    while time.time() - start < seconds or steps < len(many):
+    start, steps = time.monotonic(), 0
+    while time.monotonic() - start < seconds or steps < len(many):
         session.run(output, {image: many[steps % len(many)]})
         steps += 1
-    return steps * len(many[0]) / (time.time() - start)
+    return steps * len(many[0]) / (time.monotonic() - start)
 
 
 def loader(folder, img_size, cache_mb):
@@ -222,9 +222,9 @@ def sample(folder, img_size, cache_mb=0):
 
 def through(batches):
     """images/s of going through batches of (images, ...)."""
-    start = time.time()
+    start = time.monotonic()
     images = sum(len(batch[0]) for batch in batches)
-    return images / (time.time() - start)
+    return images / (time.monotonic() - start)
 
 
 def tf_data(folder, img_size):

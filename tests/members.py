@@ -49,9 +49,9 @@ class Member:
 
     def wait_for(self, text):
         """Until it has printed the text."""
-        until = time.time() + 100
+        until = time.monotonic() + 100
         while not os.path.exists(self._files[0]) or text not in read(self._files[0]):
-            assert self._process.is_alive() and time.time() < until, read(self._files[1])
+            assert self._process.is_alive() and time.monotonic() < until, read(self._files[1])
             time.sleep(0.05)
 
     def end(self, seconds):

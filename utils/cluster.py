@@ -34,14 +34,15 @@ def join_cluster(config):
     """The Cluster of TF_CONFIG, when all of its members are there.
 
     Args:
-        config: settings, of which cluster_timeout and step_timeout count.
+        config: settings of a Trainer, of which cluster_timeout and step_timeout count.
 
     Raises:
         InputError: TF_CONFIG is wrong.
     """
     text = os.environ.get("TF_CONFIG", "")
     if text not in joined:
-        joined[text] = Cluster(*read_tf_config(text), config.cluster_timeout, config.step_timeout)
+        joined[text] = Cluster(*read_tf_config(text), config)
+    joined[text].config = config
     return joined[text]
 
 
@@ -111,18 +112,16 @@ class Cluster:
         addresses: {"chief 0": host and port, "worker 0": ...}, the chief first; {}: this process is alone.
         member: the number of this one.
         launcher: the process that this one is to end with; None: there is none.
-        cluster_timeout: seconds to wait for others to be there, and for what they do between steps.
-        step_timeout: seconds that a training step may take.
+        config: settings, of which cluster_timeout and step_timeout count.
 
     Attributes:
-        size, member, name, is_chief, launcher.
+        size, member, name, is_chief, launcher; config: that of the Trainer that trains now, of several in a process.
     """
 
-    def __init__(self, addresses, member, launcher, cluster_timeout, step_timeout):
-        self._addresses, self.launcher = addresses, launcher
+    def __init__(self, addresses, member, launcher, config):
+        self._addresses, self.launcher, self.config = addresses, launcher, config
         self.size, self.member, self.is_chief = max(1, len(addresses)), member, member == 0
         self.name = list(addresses)[member] if addresses else "chief 0"
-        self._timeout, self._step_timeout = cluster_timeout, step_timeout
         self._instances = 0  # collective operations so far; TensorFlow knows them by their number
         self._sums = {}
         self._deadline = self._doing = self._server = None
@@ -167,8 +166,8 @@ class Cluster:
                 return
             names = ", ".join(f"{name} ({self._addresses[name]})" for name in missing)
             now = time.monotonic()
-            if now - start > self._timeout:
-                self._end(f"waited {self._timeout:g} s for {names}")
+            if now - start > self.config.cluster_timeout:
+                self._end(f"waited {self.config.cluster_timeout:g} s for {names}")
             if now - told > 5:
                 told = now
                 say(f"waiting for {names}")
@@ -182,10 +181,11 @@ class Cluster:
 
     def allow(self, doing=None, seconds=None):
         """From now on, this member may be so long at what it is doing, or it is taken to be stuck; None: for ever."""
-        self._doing, self._deadline = doing, None if doing is None else time.monotonic() + (seconds or self._timeout)
+        seconds = seconds or self.config.cluster_timeout
+        self._doing, self._deadline = doing, None if doing is None else time.monotonic() + seconds
 
     def allow_step(self, step):
-        self.allow(f"step {step}", self._step_timeout)
+        self.allow(f"step {step}", self.config.step_timeout)
 
     def _watch(self):
         """End the process when it is stuck: TensorFlow 1.14 waits for ever for a member that has died."""

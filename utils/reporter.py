@@ -31,31 +31,31 @@ class Reporter:
         folder: of the run; None: report nothing, for in a cluster the chief does.
         config: its settings.
         graph: the tf.Graph that is trained.
-        step: steps done so far.
+        state: the TrainState, whose running sums become the points of the training curves.
         first: the first step of which points are to be written; those of it and of later ones that an interrupted
             process has left are forgotten.
-        window: {tag: sum over the steps that the curves have no point of yet}, with their number under "steps".
 
     Attributes:
         error: what was wrong when something could not be written; None if all is well.
     """
 
-    def __init__(self, folder, config, graph, step, first, window):
+    def __init__(self, folder, config, graph, state, first):
         self._folder = folder
         self._config = config
         self._bar = None
         self._logger = None
-        self.window = dict(window)
+        self._state = state
+        self._is_new = not state.has_begun()
         self.error = None
         if folder is None:
             return
         with self._tolerant():
             os.makedirs(folder, exist_ok=True)
             self._logger = TensorBoardLogger(folder, first)
-            if step == 0:
+            if self._is_new:
                 self._logger.graph(graph)
-                self._logger.settings(step, vars(config))
-                self._logger.layout(step)
+                self._logger.settings(state.step, vars(config))
+                self._logger.layout(state.step)
 
     @contextlib.contextmanager
     def _tolerant(self):
@@ -68,58 +68,62 @@ class Reporter:
                 self.error = f"the log in {self._folder} cannot be written ({first_line(error)})"
                 print_error(f"setting tensorboard_dir: {self.error}; training goes on without it")
 
-    def start(self, title, steps, done, batch_size):
-        """An epoch of so many steps begins, of which some are done. A batch is that of all members of a cluster."""
-        self._title, self._images, self._left, self._batch_size = title, steps * batch_size, steps - done, batch_size
+    def start(self, title, steps, batch_size):
+        """An epoch of so many steps begins, or goes on. A batch is that of all members of a cluster."""
+        self._title, self._steps, self._batch_size = title, steps, batch_size
         self._bar = tqdm(
-            total=self._images, initial=done * batch_size, desc=title, unit="images",
+            total=steps * batch_size, initial=self._state.step_in_epoch * batch_size, desc=title, unit="images",
             disable=None if self._folder else True, leave=False, dynamic_ncols=True,
         )  # fmt: skip
 
-    def step(self, step, batch, loss, accuracy, scalars):
-        """A step is done: its number, Batch, loss and accuracy before its update, and {tag: other scalars}."""
-        if step == 1 and self._folder:  # so that a mistake in the data is seen early
+    def step(self, batch, loss, accuracy):
+        """A step is done and counted: its Batch, loss and accuracy before its update."""
+        if self._is_new and self._folder:  # so that a mistake in the data is seen early
             names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
             images = denormalized(batch.images[:SHOWN], self._config)
             with self._tolerant():
                 draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
-        for tag, value in dict(scalars, train_loss=loss, train_acc=accuracy, steps=1).items():
-            self.window[tag] = self.window.get(tag, 0.0) + float(value)
-        self._left -= 1
+        self._is_new = False
         # That of the last step comes with the other points of the epoch, so that they are there together.
-        if step % WINDOW == 0 and self._left:
-            self._write_window(step)
+        if self._state.step % WINDOW == 0 and self._state.step_in_epoch < self._steps:
+            self._write_window()
         self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
         self._bar.update(self._batch_size)
 
-    def _write_window(self, step):
+    def _write_window(self):
         """A point of the training curves: the means over the last steps."""
-        if self.window and self._logger:
+        means = self._state.take_means()
+        if means and self._logger:
             with self._tolerant():
-                steps = self.window.pop("steps")
-                self._logger.scalars(step, {tag: total / steps for tag, total in self.window.items()})
-        self.window = {}
+                self._logger.scalars(self._state.step, means)
 
-    def epoch(self, step, history, seconds, histograms, last):
-        """An epoch is done: Trainer.history with it, the seconds that its steps took, a summary of histograms; and
-        whether it is the last, after which the steps that are no full window get their point."""
+    def epoch(self, seconds, histograms, last):
+        """An epoch is done and in the history: the seconds that its steps took, a summary of histograms, and whether it
+        is the last epoch, after which the steps that are no full window get their point."""
         self._bar.close()
         if not self._folder:
             return
-        entry, speed = history[-1], self._images / seconds
+        step, history = self._state.step, self._state.history
+        scalars = {name: history[-1][name] for name in ("val_loss", "val_acc")}
+        scalars["best_val_acc"] = best_entry(history)["val_acc"]
+        if seconds > 0:  # by a coarse clock, it may have taken no time
+            scalars["images_per_second"] = self._steps * self._batch_size / seconds
         if last or step % WINDOW == 0:
-            self._write_window(step)
+            self._write_window()
         with self._tolerant():
             self._write_history(history)
             if self._logger:
                 self._logger.histograms(step, histograms)
-                scalars = {name: entry[name] for name in ("val_loss", "val_acc")}
-                best = best_entry(history)["val_acc"]
-                self._logger.scalars(step, dict(scalars, best_val_acc=best, images_per_second=speed))
+                self._logger.scalars(step, scalars)
+        self._say(history[-1], scalars.get("images_per_second"))
+
+    def _say(self, entry, speed):
+        """A line about an epoch."""
+        rate = "" if speed is None else f"{speed:.0f} images/s, "
         say(
             f"{self._title}: loss {entry['loss']:.4f}, accuracy {entry['acc']:.4f}; "
             f"validation loss {entry['val_loss']:.4f}, accuracy {entry['val_acc']:.4f}; "
-            f"{speed:.0f} images/s, {entry['seconds']:.1f} s"
+            f"{rate}{entry['seconds']:.1f} s"
         )
 
     def _write_history(self, history):
@@ -136,8 +140,9 @@ class Reporter:
             with self._tolerant():
                 self._logger.flush()
 
-    def draw_curves(self, history):
-        """curves.png of Trainer.history."""
+    def draw_curves(self):
+        """curves.png of the history."""
+        history = self._state.history
         if history and self._folder:
             with self._tolerant():
                 draw_curves(os.path.join(self._folder, "curves.png"), history, best_entry(history))

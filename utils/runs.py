@@ -12,6 +12,7 @@ from utils.locks import locked
 from utils.predictor import metadata_path, read_metadata
 from utils.pretrained import inherit_settings
 from utils.records import RECORD, run_folders
+from utils.state import TrainState
 from utils.tensorboard import new_run_folder
 
 # Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
@@ -20,10 +21,6 @@ PLACES = ("device", "train_path", "valid_path", "test_path", "cache_mb", "step_t
           "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
 CHANGEABLE = ("num_epoch", "early_stopping", *PLACES)
 INDEX = "checkpoint"  # TensorFlow's list of the checkpoints of the latest run
-# How far training was, beside its weights.
-HISTORY = ("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds")  # of each epoch, beside its number
-PROGRESS = {"epoch": int, "position": int, "sums": list, "seconds": float, "window": dict, "learning_rate": float,
-            "fingerprint": str}  # fmt: skip
 
 
 def list_runs(checkpoint_dir):
@@ -59,11 +56,11 @@ def find_run(checkpoint_dir, run=None):
 
 
 def choose_run(cluster, resume, given):
-    """The run to train: (settings, its Checkpoints, prefix of the checkpoint to go on from, its progress).
+    """The run to train: (settings, its Checkpoints, prefix of the checkpoint to resume, its TrainState).
 
-    The progress is what the record says of that checkpoint. A new run has none of the last three; and of them, only the
-    progress is known to other members of the cluster than the chief. They all have the chief's settings, but for
-    PLACES, which are their own unless all were launched together, on one machine.
+    A new run has none of the last three; and of them, only the state is known to other members of the cluster than the
+    chief. They all have the chief's settings, but for PLACES, which are their own unless all were launched together, on
+    one machine.
 
     Args:
         cluster: the Cluster that trains.
@@ -79,16 +76,18 @@ def choose_run(cluster, resume, given):
         return inherit_settings(given), None, None
 
     config, checkpoints, prefix = cluster.all_or_none(choose)
-    progress = None
-    if prefix:
-        entry = checkpoints.entry(prefix)
-        progress = dict(entry["progress"], val_loss=entry["val_loss"], val_acc=entry["val_acc"])
-        progress["history"] = checkpoints.history
-    theirs, progress = cluster.share([vars(config), progress])
+    state = prefix and read_state(checkpoints, prefix)
+    theirs, resumed = cluster.share([vars(config), state and [state.to_json(), state.history]])
     if not cluster.is_chief:
+        state = resumed and TrainState.from_json(*resumed, "chief")
         own = () if cluster.launcher else PLACES
         vars(config).update((name, value) for name, value in theirs.items() if name not in own)
-    return config, checkpoints, prefix, progress
+    return config, checkpoints, prefix, state
+
+
+def read_state(checkpoints, prefix):
+    """The TrainState that the record has of a checkpoint. Raises InputError if there is none, or a wrong one."""
+    return TrainState.from_json(checkpoints.entry(prefix), checkpoints.history, f"checkpoint {prefix}")
 
 
 def find_interrupted(given, run=None):
@@ -126,19 +125,19 @@ def find_interrupted(given, run=None):
     return checkpoints.settings_of(prefix, **changed), checkpoints, prefix
 
 
-def check_progress(progress, config, data, steps, members):
-    """Raise InputError unless a run can go on with these images, and so many steps of an epoch and members."""
-    began = progress.get("members", 1)
+def check_state(state, config, data, steps, members):
+    """Raise InputError unless a run can be resumed with these images, and so many steps of an epoch and members."""
+    began = state.members
     if began != members:
         how = f"python run.py launch --workers {began} --resume" if began > 1 else "python run.py --resume"
         expected = f"expected {began}, as when the run began: {how}, or --pretrained to begin another with its weights"
         raise InputError(f"--resume: found {members} process{'es' * (members > 1)}, {expected}")
-    if progress["fingerprint"] != data.fingerprint:
+    if state.fingerprint != data.fingerprint:
         folders = " or ".join(filter(None, [config.train_path, config.valid_path]))
         expected = "expected the same as when the run began"
         raise InputError(f"setting train_path or valid_path: found other images in {folders}, {expected}")
-    if progress["position"] > steps:
-        found = f"found {progress['position']} steps of an epoch"
+    if state.step_in_epoch > steps:
+        found = f"found {state.step_in_epoch} steps of an epoch"
         raise InputError(f"checkpoint record in {config.checkpoint_dir}: {found}, expected at most {steps}")
 
 
@@ -154,31 +153,14 @@ def check_folders(config, members):
 def newest_whole(checkpoints):
     """The prefix of the newest checkpoint that can be read to the end and says how far training was."""
     for prefix in reversed(checkpoints.prefixes()):
-        if not has_progress(checkpoints.entry(prefix), checkpoints.history):
-            continue
         try:
+            read_state(checkpoints, prefix)
             checkpoints.read(prefix)
             return prefix
         except InputError as error:
             print_note(f"{error}; skipped")
     expected = "expected one that this version of training wrote"
     raise InputError(f"setting checkpoint_dir: found no checkpoint to resume in {checkpoints.folder}, {expected}")
-
-
-def has_progress(entry, history):
-    """Whether an entry of the record, and the history, say all that is needed to resume; they are only a file."""
-    progress = entry and entry.get("progress")
-    if not isinstance(progress, dict) or any(type(progress.get(name)) is not kind for name, kind in PROGRESS.items()):
-        return False
-    done = history[: max(0, progress["epoch"])]
-    return (
-        min(progress["epoch"], progress["position"]) >= 0
-        and len(progress["sums"]) == 2
-        and all(type(value) is float for value in progress["sums"])
-        and all(type(value) is float for value in progress["window"].values())
-        and [isinstance(line, dict) and line.get("epoch") for line in done] == list(range(1, progress["epoch"] + 1))
-        and all(type(line.get(name)) is float for line in done for name in HISTORY)
-    )
 
 
 def list_of(value):
