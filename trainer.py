@@ -193,7 +193,7 @@ class Trainer:
 
     def _make_reporter(self):
         first = self.step + (self.position < self.steps)  # not if the epoch is done but for its validation
-        return Reporter(self.run_folder, self.config, self.graph, self.step, first, self.window)
+        return Reporter(self.run_folder, self.config, self.data, self.graph, self.step, first, self.window)
 
     def epochs_left(self) -> int:
         """Epochs of config.num_epoch that optimize() would train for."""

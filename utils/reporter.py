@@ -7,11 +7,12 @@ import os
 
 from tqdm import tqdm
 
-from src.errors import InputError, first_line, print_error, say
+from src.errors import InputError, first_line, print_error, print_note, say
 from src.tf1 import tf
 from utils.checkpoints import best_entry
 from utils.files import write_atomically
 from utils.images import denormalized
+from utils.input_check import chance_note, describe_channels, input_note
 from utils.plots import draw_curves, draw_grid, escape_label
 from utils.tensorboard import TensorBoardLogger
 
@@ -30,6 +31,7 @@ class Reporter:
     Args:
         folder: of the run; None: report nothing, for in a cluster the chief does.
         config: its settings.
+        data: its DataSets. Before the first step, what is unusual about the training images is said.
         graph: the tf.Graph that is trained.
         step: steps done so far.
         first: the first step of which points are to be written; those of it and of later ones that an interrupted
@@ -40,9 +42,10 @@ class Reporter:
         error: what was wrong when something could not be written; None if all is well.
     """
 
-    def __init__(self, folder, config, graph, step, first, window):
+    def __init__(self, folder, config, data, graph, step, first, window):
         self._folder = folder
         self._config = config
+        self._data = data
         self._bar = None
         self._logger = None
         self.window = dict(window)
@@ -56,6 +59,12 @@ class Reporter:
                 self._logger.graph(graph)
                 self._logger.settings(step, vars(config))
                 self._logger.layout(step)
+        if step == 0:
+            self._note(input_note(data.train, config))
+
+    def _note(self, text):
+        if text:
+            print_note(text)
 
     @contextlib.contextmanager
     def _tolerant(self):
@@ -81,8 +90,10 @@ class Reporter:
         if step == 1 and self._folder:  # so that a mistake in the data is seen early
             names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
             images = denormalized(batch.images[:SHOWN], self._config)
+            entering = describe_channels(batch.images.mean(axis=(0, 1, 2)), batch.images.std(axis=(0, 1, 2)))
             with self._tolerant():
-                draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
+                heading = f"the first batch; to the network, these channels: {entering}"
+                draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, heading)
         for tag, value in dict(scalars, train_loss=loss, train_acc=accuracy, steps=1).items():
             self.window[tag] = self.window.get(tag, 0.0) + float(value)
         self._left -= 1
@@ -121,6 +132,8 @@ class Reporter:
             f"validation loss {entry['val_loss']:.4f}, accuracy {entry['val_acc']:.4f}; "
             f"{speed:.0f} images/s, {entry['seconds']:.1f} s"
         )
+        if last:
+            self._note(chance_note(history, self._data.valid.labels, self._config, self._folder))
 
     def _write_history(self, history):
         """history.csv: a line for each epoch."""
