@@ -171,8 +171,8 @@ def chance_note(history, labels, config, folder):
     always = f"{config.classes[counts.argmax()]}, the most frequent class, for each validation image"
     return (
         f"best validation accuracy: found {best:.4f}, expected more than {counts.max() / len(labels):.4f}, which one "
-        f"gets by answering {always}: nothing useful was learned; look at {folder}/train_batch.png and at what "
-        "python run.py check finds, then at settings lr, num_epoch, batch_size, image_normalize_mean and _std"
+        f"gets by answering {always}: by this measure nothing was learned; look at {folder}/train_batch.png and at "
+        "what python run.py check finds, then at settings lr, num_epoch, batch_size, image_normalize_mean and _std"
     )
 
 
