@@ -96,7 +96,11 @@ class DataSet:
             member, members: cut the images into so many parts, and give those of that one.
         """
         part = np.array_split(np.arange(self.num_examples), members)[member]
-        return self._read_ahead(self._read, part, batch_size)
+        return self._read_ahead(self.read, part, batch_size)
+
+    def read(self, chosen: np.ndarray) -> Batch:
+        """The batch of the images with those indices, as they are. Raises InputError if one cannot be read."""
+        return self._batch(chosen, self._files.read(chosen))
 
     def _check_batch_size(self, batch_size):
         if not 0 < batch_size <= self.num_examples:
@@ -127,10 +131,6 @@ class DataSet:
         for batches in read_ahead(read, chunks, times * batch_bytes):
             for start in range(0, len(batches.images), batch_size):
                 yield Batch(*(values[start : start + batch_size] for values in batches))
-
-    def _read(self, chosen):
-        """The batch of those images, as they are."""
-        return self._batch(chosen, self._files.read(chosen))
 
     def _read_augmented(self, chosen):
         """The batch of those images as this epoch shows them."""

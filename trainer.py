@@ -192,7 +192,7 @@ class Trainer:
 
     def _make_reporter(self):
         first = self.step + (self.state.step_in_epoch < self.steps)  # not if the epoch is done but for its validation
-        return Reporter(self.run_folder, self.config, self.graph, self.state, first)
+        return Reporter(self.run_folder, self.config, self.data, self.graph, self.state, first)
 
     def epochs_left(self) -> int:
         """Epochs of config.num_epoch that optimize() would train for."""

@@ -77,7 +77,8 @@ def train(folder, train_path):
 def test_a_third_network_is_trained_and_exported(program, folders):
     folder = program()
     done = train(folder, folders({"cat": 20, "dog": 20}))
-    assert (done.returncode, done.stderr) == (0, "")
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: best validation accuracy: ")]
+    assert (done.returncode, done.stderr.splitlines()) == (0, notes)  # of noise, which may be beyond it
     metadata = json.loads((folder / "weights" / "tiny" / "tiny.json").read_text())
     assert metadata["input"]["shape"] == [None, 20, 20, 3]
     with open(run_file("run.json", str(folder / "checkpoints" / "tiny"))) as file:

@@ -2,6 +2,7 @@
 
 from models import build, classify, learned_variables
 from src.tf1 import tf
+from utils.input_check import check_batch_norms
 from utils.tensorboard import weight_histograms
 
 
@@ -40,6 +41,7 @@ class LearningGraph:
         config = self._config
         # The frozen part of a network is as in inference: batch norm by the moving statistics, which stay as they are.
         self.model = build(config, is4Train=config.train_layers == "all")
+        check_batch_norms(tf.get_default_graph(), config)
         self.variables = tf.global_variables()
         self._learned = learned_variables(config.train_layers)
         self.x = self.model.getInput()

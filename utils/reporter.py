@@ -7,11 +7,12 @@ import os
 
 from tqdm import tqdm
 
-from src.errors import InputError, first_line, print_error, say
+from src.errors import InputError, first_line, print_error, print_note, say
 from src.tf1 import tf
 from utils.checkpoints import best_entry
 from utils.files import write_atomically
 from utils.images import denormalized
+from utils.input_check import chance_note, describe_channels, input_note
 from utils.plots import draw_curves, draw_grid, escape_label
 from utils.tensorboard import TensorBoardLogger
 
@@ -30,6 +31,7 @@ class Reporter:
     Args:
         folder: of the run; None: report nothing, for in a cluster the chief does.
         config: its settings.
+        data: its DataSets. Before the first step, what is unusual about the training images is said.
         graph: the tf.Graph that is trained.
         state: the TrainState, whose running sums become the points of the training curves.
         first: the first step of which points are to be written; those of it and of later ones that an interrupted
@@ -39,9 +41,10 @@ class Reporter:
         error: what was wrong when something could not be written; None if all is well.
     """
 
-    def __init__(self, folder, config, graph, state, first):
+    def __init__(self, folder, config, data, graph, state, first):
         self._folder = folder
         self._config = config
+        self._data = data
         self._bar = None
         self._logger = None
         self._state = state
@@ -56,6 +59,12 @@ class Reporter:
                 self._logger.graph(graph)
                 self._logger.settings(state.step, vars(config))
                 self._logger.layout(state.step)
+        if self._is_new:
+            self._note(input_note(data.train, config))
+
+    def _note(self, text):
+        if text:
+            print_note(text)
 
     @contextlib.contextmanager
     def _tolerant(self):
@@ -81,8 +90,10 @@ class Reporter:
         if self._is_new and self._folder:  # so that a mistake in the data is seen early
             names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
             images = denormalized(batch.images[:SHOWN], self._config)
+            entering = describe_channels(batch.images.mean(axis=(0, 1, 2)), batch.images.std(axis=(0, 1, 2)))
             with self._tolerant():
-                draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, "the first batch")
+                heading = f"the first batch; to the network, these channels: {entering}"
+                draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, heading)
         self._is_new = False
         # That of the last step comes with the other points of the epoch, so that they are there together.
         if self._state.step % WINDOW == 0 and self._state.step_in_epoch < self._steps:
@@ -116,6 +127,8 @@ class Reporter:
                 self._logger.histograms(step, histograms)
                 self._logger.scalars(step, scalars)
         self._say(history[-1], scalars.get("images_per_second"))
+        if last:
+            self._note(chance_note(history, self._data.valid.labels, self._config, self._folder))
 
     def _say(self, entry, speed):
         """A line about an epoch."""
