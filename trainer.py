@@ -25,7 +25,7 @@ from utils.files import locked
 from utils.learning import LearningGraph
 from utils.loader import inference_batch
 from utils.reporter import Reporter
-from utils.runs import check_folders, check_progress, choose_run, delete_old_runs, open_run, write_index
+from utils.runs import check_folders, check_progress, choose_run, delete_old_runs, discard_run, open_run, write_index
 
 
 class Trainer:
@@ -184,7 +184,7 @@ class Trainer:
                 yield
             finally:
                 if not self.last_checkpoint:
-                    self.checkpoints.delete()
+                    discard_run(self.checkpoints, None if self.step else self.run_folder)
             delete_old_runs(config.checkpoint_dir, self.checkpoints.folder, config.keep_runs)
 
     def _open_run(self):
