@@ -3,20 +3,18 @@
 A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.jpg  train/dog/1.png
 """
 
-import glob
 import hashlib
 import os
-import shlex
 from collections import Counter, namedtuple
 from typing import Iterator
 
 import numpy as np
 
-from src.errors import InputError, escape_control_characters
-from utils.images import EXTENSIONS, MARGIN, augmented, fitting, normalization_table, normalize, problem_of
+from src.errors import InputError, escape_control_characters, print_note
+from utils.image_folders import ClassImages, check_complete, find_images, skipped_lines
+from utils.images import MARGIN, augmented, fitting, normalization_table, normalize, problem_of
 from utils.loader import Cache, ImageFiles, image_bytes, map_images, read_ahead
 
-PLURAL = ("folder", "broken image")  # of what is passed over, these get an s; the others are endings of names
 CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, for handing them over takes time as well
 
 # n images: float32 [n, img_size, img_size, 3] normalized, float32 one-hot [n, total_class], file names, class names.
@@ -100,7 +98,7 @@ class DataSet:
 
     def read(self, chosen: np.ndarray) -> Batch:
         """The batch of the images with those indices, as they are. Raises InputError if one cannot be read."""
-        return self._batch(chosen, self._files.read(chosen))
+        return self._batch(chosen, self._read_files(chosen))
 
     def _check_batch_size(self, batch_size):
         if not 0 < batch_size <= self.num_examples:
@@ -134,11 +132,19 @@ class DataSet:
 
     def _read_augmented(self, chosen):
         """The batch of those images as this epoch shows them."""
-        images = self._files.read(chosen)
+        images = self._read_files(chosen)
         if self._augment != "none":
             for image, index in zip(images, chosen):
                 image[:] = augmented(image, self._shifts[index], self._mirrored[index])
         return self._batch(chosen, images)
+
+    def _read_files(self, chosen):
+        """As ImageFiles.read; an error says what helps."""
+        try:
+            return self._files.read(chosen)
+        except InputError as error:
+            advice = "--bad_images skip leaves out such images, python run.py check lists them"
+            raise InputError(f"{error}; {advice}") from error
 
     def _batch(self, chosen, images):
         config, labels = self._config, self.labels[chosen]
@@ -150,9 +156,9 @@ class DataSet:
         )
 
 
-# The two parts of the training images, two DataSets: one to learn from, one to validate on; what else was found in the
-# class folders, {kind: count}; and a checksum of the names and classes of all the images.
-DataSets = namedtuple("DataSets", "train valid passed_over fingerprint")
+# The two parts of the training images, two DataSets: one to learn from, one to validate on; notes, a line each, on what
+# else was found; and a checksum of the names and classes of all the images.
+DataSets = namedtuple("DataSets", "train valid notes fingerprint")
 
 
 def read_train_sets(config):
@@ -162,9 +168,9 @@ def read_train_sets(config):
     function of the file names and config.seed alone; each class is split in proportion.
 
     Raises:
-        InputError: no such folder, fewer than two classes, a class without images, an empty side.
+        InputError: no such folder, fewer than two classes, a class without training images, an empty side.
     """
-    paths, labels, passed_over = find_sound_images("train_path", config)
+    paths, labels, notes = find_usable_images("train_path", config)
     if config.valid_path is None:
         train, valid = split(labels, config.validation_size, config.seed)
         if len(train) == 0 or len(valid) == 0:
@@ -173,30 +179,39 @@ def read_train_sets(config):
                 f"setting validation_size: found {config.validation_size}, which {left}, expected some of each"
             )
     else:
-        train, valid_paths = np.arange(len(paths)), find_sound_images("valid_path", config)
-        paths, labels = paths + valid_paths[0], np.concatenate([labels, valid_paths[1]])
-        passed_over, valid = passed_over + valid_paths[2], np.arange(len(train), len(paths))
+        train, (valid_paths, valid_labels, valid_notes) = (
+            np.arange(len(paths)),
+            find_usable_images("valid_path", config),
+        )
+        paths, labels, notes = paths + valid_paths, np.concatenate([labels, valid_labels]), notes + valid_notes
+        valid = np.arange(len(train), len(paths))
     cache = Cache(config.cache_mb)
     return DataSets(
         DataSet([paths[i] for i in train], labels[train], config, cache, config.augment),
         DataSet([paths[i] for i in valid], labels[valid], config, cache),
-        passed_over,
+        notes,
         fingerprint(paths, labels),
     )
 
 
-def find_sound_images(setting, config):
-    """As find_images; without the broken ones, which are counted, if config.bad_images is "skip"."""
-    paths, labels, passed_over = find_images(setting, getattr(config, setting), config.classes)
+def find_usable_images(setting, config):
+    """(paths, labels, notes) of the images under a path; without corrupt ones if config.bad_images is "skip"."""
+    path = getattr(config, setting)
+    found = find_images(setting, path, config.classes)
     if config.bad_images == "skip":
-        sound = np.array([problem is None for problem in map_images(problem_of, paths, setting)])
-        passed_over["broken image"] += int((~sound).sum())
-        paths, labels = [path for path, is_sound in zip(paths, sound) if is_sound], labels[sound]
-        counts = np.bincount(labels, minlength=len(config.classes))
-        if not counts.all():
-            found = f"found no image of {config.classes[counts.argmin()]} that can be read"
-            raise InputError(f"setting {setting}: {found} in {getattr(config, setting)}, expected some of each class")
-    return paths, labels, passed_over
+        found = without_corrupt(setting, path, config.classes, found)
+    return found.paths, found.labels, found.notes + skipped_lines(path, found.skipped)
+
+
+def without_corrupt(setting, path, classes, found):
+    """ClassImages without the corrupt ones. Raises InputError if a class that needs some has no others."""
+    is_corrupt = np.array([problem is not None for problem in map_images(problem_of, found.paths, setting)])
+    paths, labels = [path for path, skip in zip(found.paths, is_corrupt) if not skip], found.labels[~is_corrupt]
+    lost = [classes[label] for label in sorted(set(found.labels) - set(labels))]
+    problems = {name: f"found no image of {name} that can be read in {path}, expected some" for name in lost}
+    notes = check_complete(setting, path, problems, len(set(found.labels)))
+    skipped = found.skipped + Counter({"corrupt image": int(is_corrupt.sum())})
+    return ClassImages(paths, labels, skipped, found.notes + notes)
 
 
 def balanced_weights(labels, classes):
@@ -221,26 +236,27 @@ def describe(data, config):
     few, many = counts.argmin(), counts.argmax()
     text = f"{data.train.num_examples} images to train on, {data.valid.num_examples} to validate on; "
     text += f"{len(classes)} classes of {counts[few]} ({classes[few]}) to {counts[many]} ({classes[many]}) images"
-    lines = [escape_control_characters(text)]
-    lines += passed_over_lines(data.passed_over)
-    for folder in [config.test_path] + [os.path.join(config.test_path, name) for name in classes]:
-        if not os.path.isdir(folder):
-            note = f"note: setting test_path: found no folder {folder}; evaluate will need one, by --test_path"
-            return "\n".join(lines + [escape_control_characters(note)])
-    return "\n".join(lines)
+    lines = [text] + [f"note: {line}" for line in data.notes + notes_on_test_set(config)]
+    return "\n".join(map(escape_control_characters, lines))
 
 
-def passed_over_lines(passed_over):
-    """What else was found in the class folders, {kind: count}, in a line, if there was anything."""
-    kinds = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
-    kinds = [f"{count} {kind}" + ("s" if kind in PLURAL and count > 1 else "") for kind, count in kinds if count]
-    return [escape_control_characters(f"passed over in the class folders: {', '.join(kinds)}")] if kinds else []
+def notes_on_test_set(config):
+    """What evaluation will meet: notes, a line each."""
+    if not os.path.isdir(config.test_path):
+        return [f"setting test_path: found no folder {config.test_path}; evaluate will need one, by --test_path"]
+    try:
+        return find_images("test_path", config.test_path, config.classes).notes
+    except InputError as error:
+        return [f"{error}; evaluate will need it"]
 
 
 def read_test_set(config):
-    """Every image under config.test_path, for the classes that were learned. Raises as read_train_sets."""
-    paths, labels, _ = find_images("test_path", config.test_path, config.classes)
-    return DataSet(paths, labels, config, Cache(0))
+    """Every image under config.test_path, for the classes that were learned; notes tell what is left out.
+
+    Raises:
+        InputError: no such folder, two names of one folder, no image of any class.
+    """
+    return DataSet(*find_and_note("test_path", config), config, Cache(0))
 
 
 def read_sample(setting, config, count):
@@ -253,62 +269,17 @@ def read_sample(setting, config, count):
     Raises:
         InputError: as read_train_sets.
     """
-    paths, labels, _ = find_images(setting, getattr(config, setting), config.classes)
+    paths, labels = find_and_note(setting, config)
     chosen = np.random.RandomState(config.seed).permutation(len(paths))[:count]
     return DataSet([paths[index] for index in chosen], labels[chosen], config, Cache(0))
 
 
-def find_images(setting, path, classes):
-    """List the images of each class: (paths, labels, {kind of what else is there: count}), by class and file name."""
-    if not os.path.isdir(path):
-        raise InputError(f"setting {setting}: found no folder {path}, {expected_folder(setting)}")
-    below = os.path.join(path, "train")
-    if os.path.isdir(below) and not list_class(below)[0]:
-        raise InputError(f"setting {setting}: found {path}, expected one with class folders; did you mean {below}?")
-    if len(classes) < 2:
-        found = f"one class, {classes[0]}," if classes else "no class folder"
-        expected = "expected a folder of images for each of two or more classes"
-        raise InputError(f"setting {setting}: found {found} in {path}, {expected}")
-    paths, labels, passed_over = [], [], Counter()
-    for label, name in enumerate(classes):
-        folder = os.path.join(path, name)
-        if not os.path.isdir(folder):
-            raise InputError(f"setting {setting}: found no folder {folder}, expected one with images of that class")
-        files, others = list_class(folder)
-        if not files:
-            expected = f"expected files ending in {' '.join(EXTENSIONS)}"
-            raise InputError(f"setting {setting}: found no images in class folder {folder}, {expected}")
-        paths += [os.path.join(folder, file) for file in files]
-        labels += [label] * len(files)
-        passed_over.update(others)
-    return paths, np.array(labels), passed_over
-
-
-def expected_folder(setting):
-    """What is to be done where there is no data: the end of an error."""
-    part = setting.split("_")[0]
-    there = sorted(glob.glob(os.path.join("data", "*", part)))
-    if not there:
-        return "expected one with a folder of images per class, such as python run.py prepare makes"
-    options = f"--{setting} {shlex.quote(there[0])}"
-    if part == "train":
-        options += f" --test_path {shlex.quote(os.path.join(os.path.dirname(there[0]), 'test'))}"
-    return f"expected one with a folder of images per class; there is {' and '.join(there)}: {options}"
-
-
-def list_class(folder):
-    """(names of the image files in a class folder, sorted; kinds of what else is there, but for hidden files)."""
-    files, others = [], []
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        if os.path.isdir(entry.path):  # entry.is_dir() fails of a link to itself
-            others.append("folder")
-        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_symlink() or entry.is_file()):
-            files.append(entry.name)
-        else:
-            others.append(os.path.splitext(entry.name)[1].lower() or "without extension")
-    return sorted(files), others
+def find_and_note(setting, config):
+    """(paths, labels) of find_usable_images, whose notes are printed."""
+    paths, labels, notes = find_usable_images(setting, config)
+    for line in notes:
+        print_note(line)
+    return paths, labels
 
 
 def split(labels, validation_size, seed):

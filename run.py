@@ -154,8 +154,8 @@ def launch(workers, max_restarts=3, resume=False, run=None, **given):
         option("--flip", help="judge the means over each image and its mirror image as well", action="store_true"),
         TRUST_GRAPH,
     ],
-    settings=["model_arch", "weight_dir", "test_path", "tensorboard_dir"],
-    of_the_run=["test_path", "tensorboard_dir"],
+    settings=["model_arch", "weight_dir", "test_path", "bad_images", "tensorboard_dir"],
+    of_the_run=["test_path", "bad_images", "tensorboard_dir"],
 )
 def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **given):
     """Evaluate the exported graph on the test images of the run that made it."""
@@ -210,11 +210,11 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
         raise InputError(f"--top: found {top}, expected 1 or more")
     now = settings(**given)
     from convert.freeze import graph_path
-    from utils.images import list_images
+    from utils.image_folders import images_at
     from utils.predictor import load, show
 
     predictor = load(graph_path(now) if weights is None else weights, trust_graph)
-    broken = show(predictor, [file for path in images for file in list_images(path)], top, json)
+    broken = show(predictor, images_at(images), top, json)
     return 1 if broken else 0
 
 
@@ -233,10 +233,10 @@ def explain(images, output="explanation.png", weights=None, trust_graph=False, *
     now = settings(**given)
     from convert.freeze import graph_path
     from utils.explain import MOST_EXPLAINED, Explainer, draw_explanations
-    from utils.images import list_images
+    from utils.image_folders import images_at
     from utils.predictor import load
 
-    paths = [file for path in images for file in list_images(path)]
+    paths = images_at(images)
     if len(paths) > MOST_EXPLAINED:
         raise InputError(f"explain: found {len(paths)} images, expected at most {MOST_EXPLAINED} for one picture")
     predictor = load(graph_path(now) if weights is None else weights, trust_graph)
@@ -251,22 +251,24 @@ def explain(images, output="explanation.png", weights=None, trust_graph=False, *
 def check(output="samples.png", **given):
     """Look at every image of the training, validation and test sets, and list what is odd about them."""
     config = settings(**given)
-    from dataset import find_images, passed_over_lines
     from utils.check_data import check_data
+    from utils.image_folders import find_images, skipped_lines
 
-    sets, others, faults = {}, [], []
+    sets, notes, faults = {}, [], []
     for name in ("train_path", "valid_path", "test_path"):
         # Those of src/config.py need not be there.
         if name == "train_path" or given.get(name) or os.path.isdir(getattr(config, name) or ""):
             try:
-                *sets[name], passed_over = find_images(name, getattr(config, name), config.classes)
-                others += [f"{name}: {line}" for line in passed_over_lines(passed_over)]
+                found = find_images(name, getattr(config, name), config.classes)
+                sets[name] = found.paths, found.labels
+                notes += found.notes + skipped_lines(getattr(config, name), found.skipped)
             except InputError as error:
                 if name == "train_path":
                     raise
-                faults.append(escape_control_characters(str(error)))
+                faults.append(str(error))
     lines, problems = check_data(sets, config.classes, config.img_size, output)
-    say("\n".join(lines + others + faults))
+    lines += [escape_control_characters(line) for line in [f"note: {note}" for note in notes] + faults]
+    say("\n".join(lines))
     return 1 if problems or faults else 0
 
 

@@ -26,7 +26,7 @@ from utils.loader import inference_batch
 from utils.locks import locked
 from utils.pretrained import load_pretrained
 from utils.reporter import Reporter
-from utils.runs import check_folders, check_state, choose_run, delete_old_runs, open_run, write_index
+from utils.runs import check_folders, check_state, choose_run, delete_old_runs, discard_run, open_run, write_index
 from utils.state import TrainState
 
 
@@ -183,7 +183,7 @@ class Trainer:
                 yield
             finally:
                 if not self.last_checkpoint:
-                    self.checkpoints.delete()
+                    discard_run(self.checkpoints, None if self.step else self.run_folder)
             delete_old_runs(config.checkpoint_dir, self.checkpoints.folder, config.keep_runs)
 
     def _open_run(self):

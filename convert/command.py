@@ -5,7 +5,7 @@ import sys
 from src.settings import settings
 from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code  # noqa: F401
 
-SETTINGS = ["model_arch", "weight_dir", "train_path", "test_path"]
+SETTINGS = ["model_arch", "weight_dir", "train_path", "test_path", "bad_images"]
 
 
 def command(name, about, conversions, **choices):
@@ -37,7 +37,7 @@ def parser(name, about, choices):
         "then as in src/config.py",
     )
     result.add_argument(*TRUST_GRAPH[0], **TRUST_GRAPH[1])
-    result.add_settings(SETTINGS, of_the_run=["train_path", "test_path"])
+    result.add_settings(SETTINGS, of_the_run=["train_path", "test_path", "bad_images"])
     return result
 
 

@@ -46,7 +46,7 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **giv
         graph: its path; None: where training writes it.
         input, output: names in the graph. Given both, it needs no JSON beside it: src/config.py then says the rest.
         trust_graph: take it whatever operations it has.
-        given: settings, among them train_path and test_path where not those of the run that made the graph.
+        given: settings, among them train_path, test_path and bad_images where not those of the run that made the graph.
 
     Raises:
         InputError: graph or metadata missing, damaged, or not in agreement; no test images.

@@ -156,6 +156,7 @@ def make_metadata(config, origin):
         "run": {
             "train_path": config.train_path,
             "test_path": config.test_path,
+            "bad_images": config.bad_images,
             "run_folder": origin["run_folder"],
             "checkpoint": origin["checkpoint"],
         },

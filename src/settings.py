@@ -10,6 +10,7 @@ from collections import namedtuple
 
 from src import config
 from src.errors import InputError, did_you_mean, in_config
+from src.folders import class_folders
 
 # A setting's line in --help; `read` turns command line text into a value, `ok` judges it, `expected` says it in words.
 Rule = namedtuple("Rule", "help read ok expected")
@@ -48,8 +49,12 @@ def _is_name(value):
 
 
 def _is_class_name(value):
-    """A line break would be another class in labels.txt; an escape sequence would upset the terminal."""
-    return _is_name(value) and _is_utf8(value) and not any(unicodedata.category(letter) in BREAKS for letter in value)
+    """The name of a folder, no path. A line break would be another class in labels.txt; an escape sequence would upset
+    the terminal."""
+    is_text = (
+        _is_name(value) and _is_utf8(value) and not any(unicodedata.category(letter) in BREAKS for letter in value)
+    )
+    return is_text and "/" not in value and value not in (os.curdir, os.pardir)
 
 
 def _is_utf8(text):
@@ -105,7 +110,7 @@ AUGMENT = one_of("none", "crop", "crop+flip")
 CLASS_NAMES = (
     _class_names,
     _are_class_names,
-    'a list of different names, such as ["cat", "dog"], in UTF-8, without line breaks',
+    'a list of different names of folders, such as ["cat", "dog"], in UTF-8, without / or line breaks',
 )
 FOLDER = (str, _is_name, "the path of a folder")
 FOLDER_OR_NONE = (
@@ -257,13 +262,6 @@ def _following_data(values):
     """The settings that follow from train_path."""
     classes = values.get("classes") or class_folders(values.get("train_path"))
     return {"classes": check("classes", classes) if classes else [], "total_class": len(classes)}
-
-
-def class_folders(path):
-    """Names of the folders in `path`, in plain string order; [] if it is no folder."""
-    if not isinstance(path, str) or not os.path.isdir(path):
-        return []
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
 
 
 class Config(types.ModuleType):

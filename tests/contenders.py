@@ -161,10 +161,10 @@ def torch_mobilenetv2(nn):
 
 def predict(graph, folder):
     """The frozen graph on every image in a folder, from files to probabilities, as `python run.py predict` does it."""
-    from utils.images import list_images
+    from utils.image_folders import list_images
     from utils.predictor import load
 
-    predictor, paths = load(graph), list_images(folder)
+    predictor, paths = load(graph), list_images(folder)[0]
     tell()
     while True:
         start = time.monotonic()
@@ -209,12 +209,13 @@ def loader(folder, img_size, cache_mb):
 
 def sample(folder, img_size, cache_mb=0):
     """(DataSet, paths, labels) of images drawn from a folder, fewer if they are large."""
-    from dataset import DataSet, find_images
+    from dataset import DataSet
     from src.settings import settings
+    from utils.image_folders import find_images
     from utils.loader import Cache
 
     config = settings(train_path=folder, img_size=img_size)
-    paths, labels = find_images("train_path", folder, config.classes)
+    paths, labels, *_ = find_images("train_path", folder, config.classes)
     chosen = np.random.RandomState(0).permutation(len(paths))[: 8000 if img_size == 32 else 2000]
     paths, labels = [paths[index] for index in chosen], labels[chosen]
     return DataSet(paths, labels, config, Cache(cache_mb)), paths, labels

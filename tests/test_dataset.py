@@ -258,9 +258,9 @@ def test_data_that_cannot_be_used(folders, counts, given, expected):
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_test_set_without_one_of_the_classes(folders):
-    config = settings(train_path=folders({"cat": 2, "dog": 2}), test_path=folders({"cat": 2}, name="test"))
-    with pytest.raises(InputError, match="test_path: found no folder .*dog"):
+def test_a_test_set_without_any_of_the_classes(folders):
+    config = settings(train_path=folders({"cat": 2, "dog": 2}), test_path=folders({"owl": 2}, name="test"))
+    with pytest.raises(InputError, match="test_path: found no folder .*cat"):
         read_test_set(config)
 
 

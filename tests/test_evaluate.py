@@ -16,7 +16,8 @@ from src.errors import InputError
 from src.settings import settings
 from tests.conftest import REPOSITORY, accuracy_in_opencv, python, run_file, run_opencv, run_py, without_checksum
 from trainer import Trainer
-from utils.images import denormalized, list_images
+from utils.image_folders import list_images
+from utils.images import denormalized
 from utils.plots import draw_confusion, draw_curves, draw_grid
 from utils.predictor import load
 from utils.summary import layers
@@ -200,7 +201,7 @@ def test_evaluate_without_knowing_the_run(shipped, digits, run_here, run):
 
 def test_a_batch_gives_the_same_probabilities_as_single_images(shipped, digits):
     predictor = load(str(shipped / "lenet5.pb"))
-    paths = list_images(f"{digits}/test")
+    paths = list_images(f"{digits}/test")[0]
     together = [shares for _, shares in predictor.classify(paths)]
     assert len(together) == 360
     for index in (0, 99, 100, 359):

@@ -78,6 +78,7 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
         "run": {
             "train_path": exported.config.train_path,
             "test_path": "data/cifar10png/test",
+            "bad_images": "stop",
             "run_folder": exported.run_folder,
             "checkpoint": metadata["run"]["checkpoint"],
         },

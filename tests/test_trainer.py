@@ -270,16 +270,16 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     first, second, third, note = output.out.splitlines()
     assert re.fullmatch(rf"TensorFlow {tf.__version__} on the CPU, with (oneDNN|Eigen) kernels", first)
     assert second == "33 images to train on, 6 to validate on; 2 classes of 19 (dog) to 20 (cat) images"
-    assert third == "passed over in the class folders: 2 .gif, 1 .txt, 1 folder, 1 without extension"
+    assert third == f"note: skipped in {two_classes.train_path}: 2 .gif, 1 .txt, 1 folder, 1 without extension"
     assert output.err == ""
     assert (
         note == "note: setting test_path: found no folder data/cifar10png/test; evaluate will need one, by --test_path"
     )
     os.makedirs("tests/cat")
     Trainer(**dict(vars(two_classes), test_path="tests"))
-    assert "found no folder tests/dog;" in capsys.readouterr().out
-    os.makedirs("tests/dog")
-    Trainer(**dict(vars(two_classes), test_path="tests"))
+    assert "found no images in class folder tests/cat, expected files" in capsys.readouterr().out
+    make_folders("testing", {"cat": 1, "dog": 1})
+    Trainer(**dict(vars(two_classes), test_path="testing"))
     assert "note" not in capsys.readouterr().out
 
 

@@ -39,13 +39,28 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words):
         """{option: value} of those that are given. Raises InputError if one is unknown or wrong."""
-        given, unknown = self.parse_known_args(words)
+        given, unknown = self.parse_known_args(self._joined(words))
         if unknown:
             name = unknown[0].split("=")[0]
             options = [option[2:] for option in self._option_string_actions if option.startswith("--")]
             hint = did_you_mean(name.lstrip("-"), options, "--") or f"; {self.prog} --help lists the options"
             raise InputError(f"unknown argument {name}{hint}")
         return vars(given)
+
+    def _joined(self, words):
+        """The words, with `--classes -1,1` as `--classes=-1,1`: argparse takes -1,1 for an option."""
+        result = []
+        for word in words:
+            option = self._option_string_actions.get(result[-1]) if result else None
+            takes_value = option is not None and option.nargs != 0
+            if takes_value and word[:1] == "-" and word.split("=")[0] not in self._option_string_actions:
+                if word.startswith("--"):  # rather an option with a typing error
+                    found = f"found {word}, expected a value; one that begins with a dash is given as"
+                    self.error(f"argument {result[-1]}: {found} {result[-1]}={word}")
+                result[-1] += f"={word}"
+            else:
+                result.append(word)
+        return result
 
     def add_settings(self, names, of_the_run=()):
         """Options for settings of src/config.py; help says that those `of_the_run` come from the run of the graph."""

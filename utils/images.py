@@ -9,10 +9,9 @@ import threading
 import cv2
 import numpy as np
 
-from src.errors import InputError, reason
+from src.errors import InputError
 from utils.files import read_file
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MARGIN = 8  # augmentation shifts an image by up to this part of its size: 4 pixels of 32
 
 
@@ -179,22 +178,3 @@ def denormalized(images, config):
     images = images * np.array(config.image_normalize_std) + np.array(config.image_normalize_mean)
     images = np.clip(np.round(images * 255), 0, 255).astype(np.uint8)
     return images if config.channel_order == "rgb" else images[..., ::-1]
-
-
-def unreadable(error):
-    raise InputError(f"folder {error.filename}: cannot be read ({reason(error)})") from error
-
-
-def list_images(path):
-    """Image files: [path] itself, or all below a folder, sorted. Raises InputError if there are none."""
-    if not os.path.isdir(path):
-        return [path]
-    files = [
-        os.path.join(folder, name)
-        for folder, _, names in sorted(os.walk(path, onerror=unreadable))
-        for name in sorted(names)
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-    ]
-    if not files:
-        raise InputError(f"folder {path}: found no images, expected files ending in {' '.join(EXTENSIONS)}")
-    return files

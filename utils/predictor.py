@@ -222,16 +222,16 @@ PREPROCESSING = ("classes", "image_normalize_mean", "image_normalize_std", "chan
 
 
 def image_settings(metadata, **paths):
-    """The settings that say how the images for a graph are preprocessed, and where they are."""
+    """The settings that say how the images for a graph are preprocessed, and where they are: what image_paths gives."""
     result = {name: metadata[name] for name in PREPROCESSING}
     return argparse.Namespace(img_size=metadata["input"]["shape"][1], seed=0, **result, **paths)
 
 
 def image_paths(metadata, given, otherwise):
-    """train_path and test_path: those given, else those of the run that made the graph, else those in `otherwise`."""
+    """train_path, test_path, bad_images: as given, else of the run that made the graph, else those in `otherwise`."""
     return {
         name: given.get(name, metadata["run"].get(name, getattr(otherwise, name)))
-        for name in ("train_path", "test_path")
+        for name in ("train_path", "test_path", "bad_images")
     }
 
 

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 from sklearn.metrics import (
     accuracy_score,
-    balanced_accuracy_score,
     classification_report,
     confusion_matrix,
     f1_score,
     log_loss,
     precision_recall_fscore_support,
+    recall_score,
 )
 from tqdm import tqdm
 
@@ -94,12 +94,18 @@ def write_report(folder, heading, paths, labels, probabilities, classes, mirrore
     every = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=every)
-    macro = f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
-    balanced = balanced_accuracy_score(labels, predicted)
+    judged = np.unique(labels)  # a class without images has no recall
+    macro = f1_score(labels, predicted, labels=judged, average="macro", zero_division=0)
+    balanced = recall_score(labels, predicted, labels=judged, average="macro", zero_division=0)
     text = f"{heading}\n{len(labels)} images: {loss_and_accuracy(labels, probabilities)}, "
     text += f"balanced accuracy {balanced:.4f}, macro F1 {macro:.4f}\n"
     if mirrored is not None:
         text += f"with mirror images: {loss_and_accuracy(labels, (probabilities + mirrored) / 2)}\n"
+    if len(judged) < len(classes):
+        text += (
+            f"{len(classes) - len(judged)} classes have no images: balanced accuracy and macro F1 are means over the "
+        )
+        text += f"other {len(judged)}; the table counts them as 0\n"
     text += "\n"
     text += classification_report(labels, predicted, labels=every, target_names=names, digits=3, zero_division=0)
     text += "\n" + matrix_text(matrix, names)

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 
 from src.errors import InputError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, check, settings
@@ -186,6 +187,13 @@ def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
     else:
         checkpoints.begin()
     return run_folder, checkpoints
+
+
+def discard_run(checkpoints, run_folder):
+    """Delete the folders of a run that left no checkpoint; that of its log, if any, where it did not even a step."""
+    checkpoints.delete()
+    if run_folder:
+        shutil.rmtree(run_folder, ignore_errors=True)
 
 
 def write_index(checkpoint_dir, checkpoints):

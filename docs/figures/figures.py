@@ -31,7 +31,7 @@ import screenshots  # noqa: E402
 from models.mobilenetv2 import BOTTLENECKS  # noqa: E402
 from src.settings import settings  # noqa: E402
 from trainer import Trainer  # noqa: E402
-from utils.images import list_images  # noqa: E402
+from utils.image_folders import list_images  # noqa: E402
 from utils.predictor import load  # noqa: E402
 from utils.summary import layers  # noqa: E402
 
@@ -106,7 +106,7 @@ def draw_run(graph, folder):
 
 def image_of(name, number, part="test"):
     """An image of a class."""
-    return list_images(f"{DATA}/{part}/{name}")[number]
+    return list_images(f"{DATA}/{part}/{name}")[0][number]
 
 
 def draw_network(predictor):

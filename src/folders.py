@@ -1,0 +1,23 @@
+"""What a folder holds, by one rule for all commands: links are followed; hidden files and folders do not count."""
+
+import os
+
+from src.errors import InputError
+
+
+def entries(folder):
+    """Its os.DirEntry objects, sorted by name. Raises InputError if it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be read ({error.strerror})") from error
+
+
+def class_folders(path):
+    """Names of the folders in `path`, in plain string order; [] if it is no folder."""
+    if not isinstance(path, str) or not os.path.isdir(path):
+        return []
+    return [
+        entry.name for entry in entries(path) if os.path.isdir(entry.path)
+    ]  # entry.is_dir() fails of a looping link
