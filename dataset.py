@@ -13,7 +13,8 @@ from typing import Iterator
 import numpy as np
 
 from src.errors import InputError, escape_control_characters
-from utils.images import EXTENSIONS, MARGIN, augmented, fitting, normalization_table, normalize, problem_of
+from utils.decode import problem_of
+from utils.images import EXTENSIONS, MARGIN, augmented, fitting, normalization_table, normalize
 from utils.loader import Cache, ImageFiles, image_bytes, map_images, read_ahead
 
 PLURAL = ("folder", "broken image")  # of what is passed over, these get an s; the others are endings of names

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from src.errors import InputError, escape_control_characters
-from utils.images import read_image, scaled
+from utils.decode import read_image
+from utils.images import scaled
 from utils.loader import map_images
 from utils.plots import draw_grid, escape_label
 
