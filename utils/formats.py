@@ -47,7 +47,7 @@ MARKUP = [(rb"<!doctype html|<html|<head|<body", "an HTML page"), (rb"(<\?xml.*)
 # In compressed data, FF is followed by 00, or by the number of a restart; more of FF may come before any marker.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 SCAN, END, APP1 = 0xDA, 0xD9, 0xE1
-SCAN_MARKER, EXIF_NAME = b"\xff\xda", b"Exif\0\0"
+EXIF_NAME = b"Exif\0\0"
 EXIF_WITHIN = 2**18  # bytes from a JPEG's start, where only profiles of colour can come before it
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # segments with the image's size
 
@@ -112,8 +112,8 @@ def jpeg_segments(content):
 
 def examine_jpeg(content):
     """(EXIF data, or nothing; what it is if it must not be read, or None); so do the three below."""
-    # Quickly, for nearly every file; nothing but the end looks like that behind the header of a scan.
-    is_complete = content.endswith(b"\xff\xd9") and SCAN_MARKER in content
+    # Quickly, for nearly every file; behind the header of a scan, nothing but the end looks like that.
+    is_complete = content.endswith(b"\xff\xd9")
     if is_complete and content.find(EXIF_NAME, 0, EXIF_WITHIN) < 0:
         return b"", None
     exif = b""
@@ -236,7 +236,9 @@ def size_of(kind, content):
 
 
 def is_cut_short(kind, content):
-    """Whether a file is shorter than it says, where that is in its header."""
+    """Whether a file that OpenCV does not read is shorter than it says."""
+    if kind == "JPEG":  # cut at a thumbnail's end
+        return SCAN not in [marker for marker, _, _ in jpeg_segments(content)]
     if kind == "WebP":
         return len(content) < 8 + int.from_bytes(content[4:8], "little")
     return kind == "BMP" and len(content) < int.from_bytes(content[2:6], "little")
