@@ -1,4 +1,4 @@
-"""What is odd about a data set: broken and doubled images, odd sizes and colours, classes of uneven size."""
+"""What is unusual about a data set: unreadable, corrupt and doubled images, sizes, colours, uneven classes."""
 
 import functools
 import hashlib
@@ -26,31 +26,31 @@ THUMBNAIL = 240  # pixels along the longer side, in the picture
 UNEVEN = 3  # times as many images in the largest class as in the smallest: worth a warning
 LONG = 3  # times as long as wide
 
-LEVELS = 64  # of 256: a smaller range, from the darkest value to the brightest, is worth a line
-HIDDEN = 32  # levels by which what is seen of a colour, before white, differs from it; in 1 % of the pixels
+RANGE = 64  # of 256 levels: a smaller one, from the darkest value to the brightest, is worth a line
+HIDDEN = 32  # levels by which a colour differs from what is seen of it on white; in 1 % of the pixels
 
-DIM = f"values within {LEVELS} of the 256 levels, as read in 8 bit"
+FEW_LEVELS = f"values within {RANGE} of the 256 levels, as read in 8 bit"
 TRANSPARENT = "transparent where the colour is not white (the network sees that colour, people what is behind)"
 
 # What libjpeg writes of a JPEG that it decodes all the same, mostly to grey or to noise.
 CORRUPT = re.compile(r"Corrupt JPEG data: (.*)|(Premature end of JPEG file|Inconsistent progression sequence)")
 
 # Of an image file: what is wrong with it, or None; a checksum of its pixels; height and width; its depth and colour;
-# what is unusual about its pixels, such as DIM; whether a library may have complained of it.
-Finding = namedtuple("Finding", "problem pixels shape kind unusual doubted")
+# what is unusual about its pixels, such as FEW_LEVELS; whether a library may have complained of it.
+Finding = namedtuple("Finding", "problem pixels shape kind unusual is_suspect")
 
 
 def inspect(path, listening):
-    """The Finding of an image file. As threads write to the same Listening, `doubted` may be another file's fault."""
+    """The Finding of an image file; threads share the Listening, so that another file may be why it is_suspect."""
     length = listening.length()
     try:
         content = read_file("image", path)
         pixels = decode(path, content)
     except InputError as error:
-        return broken(str(error))
+        return unreadable(str(error))
     raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if raw is None:
-        return broken(f"image {path}: found a file that OpenCV reads only in part")
+        return unreadable(f"image {path}: found a file that OpenCV reads only in part")
     if kind_of(content) == "BMP" and raw.ndim == 3:
         raw = raw[..., :3]  # a fourth channel, which is mostly empty, is there or not as the version of OpenCV will
     channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: "with transparency"}.get(raw.shape[-1], "colour")}[raw.ndim]
@@ -59,15 +59,15 @@ def inspect(path, listening):
     return Finding(None, checksum, pixels.shape[:2], kind, unusual(pixels, raw), listening.length() != length)
 
 
-def broken(problem):
+def unreadable(problem):
     return Finding(problem, None, None, None, frozenset(), False)
 
 
 def unusual(pixels, raw):
-    """Which of DIM and TRANSPARENT an image is, as it is read for the network and as it is in the file."""
+    """Which of FEW_LEVELS and TRANSPARENT fit an image; pixels: as the network gets them, raw: as the file has them."""
     found = set()
-    if int(pixels.max()) - int(pixels.min()) < LEVELS:
-        found.add(DIM)
+    if int(pixels.max()) - int(pixels.min()) < RANGE:
+        found.add(FEW_LEVELS)
     if raw.ndim == 3 and raw.shape[2] == 4:
         raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)
         through = 255 - raw[raw[..., 3] < 255].astype(np.uint16)  # [n, 4]: how far colour and opacity are from full
@@ -82,13 +82,13 @@ def inspect_all(paths, name):
     with muting, Listening() as listening:
         findings = map_images(functools.partial(inspect, listening=listening), paths, name)
         for number, path in enumerate(paths):
-            if findings[number].doubted:
+            if findings[number].is_suspect:
                 length = listening.length()
                 problem_of(path)
                 complaint = CORRUPT.search(listening.text_since(length))
                 if complaint:
                     what = f"found a corrupt JPEG ({complaint.group(1) or complaint.group(2)})"
-                    findings[number] = broken(f"image {path}: {what}, expected one that decodes without errors")
+                    findings[number] = unreadable(f"image {path}: {what}, expected one that decodes without errors")
     return findings
 
 
@@ -130,7 +130,7 @@ def class_lines(labels, classes):
 
 
 def odd_lines(paths, findings, img_size):
-    """Sizes, depths and colours, the most common first, and images of odd shape or values."""
+    """Sizes, depths and colours, the most common first, and images of unusual shape or values."""
     sound = [(path, finding) for path, finding in zip(paths, findings) if not finding.problem]
     lines = []
     for what, values in (
@@ -143,7 +143,7 @@ def odd_lines(paths, findings, img_size):
     small = [path for path, finding in sound if max(finding.shape) * 4 < img_size]
     long = [path for path, finding in sound if max(finding.shape) > LONG * min(finding.shape)]
     lines += shortened([f"{path}: is less than a quarter of img_size" for path in small])
-    for what in (DIM, TRANSPARENT):
+    for what in (FEW_LEVELS, TRANSPARENT):
         found = [path for path, finding in sound if what in finding.unusual]
         if found:
             lines.append(f"  {what}: {len(found)} image{'s' * (len(found) > 1)}, such as {', '.join(found[:EXAMPLES])}")
