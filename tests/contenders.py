@@ -256,7 +256,8 @@ def data_loader(folder, img_size):
     """The same work by PyTorch's DataLoader, which reads in processes."""
     import torch
 
-    from utils.images import normalization_table, normalize, read_image, resized
+    from utils.decode import read_image
+    from utils.images import normalization_table, normalize, resized
 
     _, paths, labels = sample(folder, img_size)
     table = normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

@@ -18,8 +18,9 @@ from src.errors import InputError
 from src.settings import RULES, settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY, load_graph, python, run_file, without_checksum
+from utils.decode import read_image
 from utils.files import atomic_folder
-from utils.images import read_image, resized
+from utils.images import resized
 from utils.prepare_data import prepare_cifar10
 
 GRAPH, JSON = "weights/lenet5/lenet5.pb", "weights/lenet5/lenet5.json"
@@ -160,10 +161,10 @@ BAD = [
     (None, "--train_path nowhere", "setting train_path: found no folder nowhere, expected one with a folder of images"),
     (None, "--train_path train/cat", "setting train_path: found no class folder in train/cat, expected a folder of"),
     (None, "--train_path .", "setting train_path: found ., expected one with class folders; did you mean ./train?"),
-    (lambda: write("train/dog/7.png", b""), DATA, "image train/dog/7.png: found a file that OpenCV cannot read"),
-    (lambda: write("train/dog/7.png", b"GIF89a"), DATA, "image train/dog/7.png: found a file that OpenCV cannot read"),
-    (lambda: cut("train/dog/7.png", 300), DATA, "image train/dog/7.png: found a file that OpenCV cannot read"),
-    (lambda: write("train/dog/x.jpg", b"\xff\xd8\xff\xe0"), DATA, "image train/dog/x.jpg: found a file that OpenCV"),
+    (lambda: write("train/dog/7.png", b""), DATA, "image train/dog/7.png: found an empty file, expected a PNG, JPEG"),
+    (lambda: write("train/dog/7.png", b"GIF89a"), DATA, "image train/dog/7.png: found a GIF, expected a PNG, JPEG"),
+    (lambda: cut("train/dog/7.png", 300), DATA, "image train/dog/7.png: found a PNG that is cut short, expected"),
+    (lambda: write("train/dog/x.jpg", b"\xff\xd8\xff\xe0"), DATA, "image train/dog/x.jpg: found a JPEG that is"),
     (lambda: link_to_pipe("train/dog/x.png"), DATA, "image train/dog/x.png: found a device or a pipe, expected a file"),
     (lambda: os.symlink("/dev/zero", "train/dog/x.png"), DATA, "image train/dog/x.png: found a device or a pipe"),
     (lambda: os.symlink("gone", "train/dog/x.png"), DATA, "image train/dog/x.png: cannot be read (No such file or"),

@@ -9,7 +9,8 @@ import pytest
 from dataset import DataSet, read_test_set, read_train_sets
 from src.errors import InputError
 from src.settings import settings
-from utils.images import normalization_table, normalize, read_image, resized
+from utils.decode import read_image
+from utils.images import normalization_table, normalize, resized
 from utils.loader import Cache, ImageFiles, read_ahead
 
 # A pixel of blue 255, green 0, red 51, worked out by hand: (255/255 - .485) / .229, (0 - .456) / .224, ...

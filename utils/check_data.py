@@ -1,41 +1,95 @@
-"""What is odd about a data set: broken and doubled images, odd sizes and colours, classes of uneven size."""
+"""What is unusual about a data set: unreadable, corrupt and doubled images, sizes, colours, uneven classes."""
 
+import functools
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict, namedtuple
 
 import cv2
 import numpy as np
 
 from src.errors import InputError, escape_control_characters
-from utils.images import read_image, scaled
+from utils.decode import decode, problem_of, read_image
+from utils.files import read_file
+from utils.formats import kind_of
+from utils.images import scaled
 from utils.loader import map_images
+from utils.muting import Listening, muting
 from utils.plots import draw_grid, escape_label
 
 SHOWN = 10  # lines of each kind; the rest is counted
+EXAMPLES = 3  # names, where one line tells of many files
 SAMPLES = 8  # images of each class in the picture
 SAMPLED_CLASSES = 30
 THUMBNAIL = 240  # pixels along the longer side, in the picture
 UNEVEN = 3  # times as many images in the largest class as in the smallest: worth a warning
 LONG = 3  # times as long as wide
 
-# Of an image file: what is wrong with it, or None; a checksum of its pixels; height and width; its depth and colour.
-Finding = namedtuple("Finding", "problem pixels shape kind")
+RANGE = 64  # of 256 levels: a smaller one, from the darkest value to the brightest, is worth a line
+HIDDEN = 32  # levels by which a colour differs from what is seen of it on white; in 1 % of the pixels
+
+FEW_LEVELS = f"values within {RANGE} of the 256 levels, as read in 8 bit"
+TRANSPARENT = "transparent where the colour is not white (the network sees that colour, people what is behind)"
+
+# What libjpeg writes of a JPEG that it decodes all the same, mostly to grey or to noise.
+CORRUPT = re.compile(r"Corrupt JPEG data: (.*)|(Premature end of JPEG file|Inconsistent progression sequence)")
+
+# Of an image file: what is wrong with it, or None; a checksum of its pixels; height and width; its depth and colour;
+# what is unusual about its pixels, such as FEW_LEVELS; whether a library may have complained of it.
+Finding = namedtuple("Finding", "problem pixels shape kind unusual is_suspect")
 
 
-def inspect(path):
-    """The Finding of an image file."""
+def inspect(path, listening):
+    """The Finding of an image file; threads share the Listening, so that another file may be why it is_suspect."""
+    length = listening.length()
     try:
-        pixels = read_image(path)
+        content = read_file("image", path)
+        pixels = decode(path, content)
     except InputError as error:
-        return Finding(str(error), None, None, None)
-    with open(path, "rb") as file:
-        raw = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        return unreadable(str(error))
+    raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if raw is None:
-        return Finding(f"image {path}: found a file that OpenCV reads only in part", None, None, None)
+        return unreadable(f"image {path}: found a file that OpenCV reads only in part")
+    if kind_of(content) == "BMP" and raw.ndim == 3:
+        raw = raw[..., :3]  # a fourth channel, which is mostly empty, is there or not as the version of OpenCV will
     channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: "with transparency"}.get(raw.shape[-1], "colour")}[raw.ndim]
     checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-    return Finding(None, checksum, pixels.shape[:2], f"{8 * raw.dtype.itemsize} bit, {channels}")
+    kind = f"{8 * raw.dtype.itemsize} bit, {channels}"
+    return Finding(None, checksum, pixels.shape[:2], kind, unusual(pixels, raw), listening.length() != length)
+
+
+def unreadable(problem):
+    return Finding(problem, None, None, None, frozenset(), False)
+
+
+def unusual(pixels, raw):
+    """Which of FEW_LEVELS and TRANSPARENT fit an image; pixels: as the network gets them, raw: as the file has them."""
+    found = set()
+    if int(pixels.max()) - int(pixels.min()) < RANGE:
+        found.add(FEW_LEVELS)
+    if raw.ndim == 3 and raw.shape[2] == 4:
+        raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)
+        through = 255 - raw[raw[..., 3] < 255].astype(np.uint16)  # [n, 4]: how far colour and opacity are from full
+        hidden = (through[:, :3] * through[:, 3:] > HIDDEN * 255).any(axis=1)
+        if hidden.sum() > 0.01 * raw[..., 0].size:
+            found.add(TRANSPARENT)
+    return found
+
+
+def inspect_all(paths, name):
+    """The Finding of each image file; those that libjpeg may have complained of are decoded once more, alone."""
+    with muting, Listening() as listening:
+        findings = map_images(functools.partial(inspect, listening=listening), paths, name)
+        for number, path in enumerate(paths):
+            if findings[number].is_suspect:
+                length = listening.length()
+                problem_of(path)
+                complaint = CORRUPT.search(listening.text_since(length))
+                if complaint:
+                    what = f"found a corrupt JPEG ({complaint.group(1) or complaint.group(2)})"
+                    findings[number] = unreadable(f"image {path}: {what}, expected one that decodes without errors")
+    return findings
 
 
 def check_data(sets, classes, img_size, picture):
@@ -48,18 +102,19 @@ def check_data(sets, classes, img_size, picture):
     Returns:
         (lines to print, how many of them tell of something that is wrong).
     """
-    findings = {name: map_images(inspect, paths, name) for name, (paths, _) in sets.items()}
+    findings = {name: inspect_all(paths, name) for name, (paths, _) in sets.items()}
     lines, problems = [], 0
     for name, (paths, labels) in sets.items():
         lines.append(f"{name}: {len(paths)} images of {len(classes)} classes")
         lines += class_lines(labels, classes)
         lines += odd_lines(paths, findings[name], img_size)
-        broken = [finding.problem for finding in findings[name] if finding.problem]
-        lines += shortened(broken)
-        problems += len(broken)
+        faults = [finding.problem for finding in findings[name] if finding.problem]
+        lines += shortened(faults)
+        problems += len(faults)
     doubled = doubled_lines(sets, findings, classes)
     lines += doubled or ["no image is there twice"]
-    shown = draw_samples(picture, sets, findings, classes)
+    with muting:
+        shown = draw_samples(picture, sets, findings, classes)
     lines.append(f"some images of {shown}: {picture}")
     return [escape_control_characters(line) for line in lines], problems + len(doubled)
 
@@ -75,7 +130,7 @@ def class_lines(labels, classes):
 
 
 def odd_lines(paths, findings, img_size):
-    """Sizes, depths and colours, the most common first, and images of odd shape."""
+    """Sizes, depths and colours, the most common first, and images of unusual shape or values."""
     sound = [(path, finding) for path, finding in zip(paths, findings) if not finding.problem]
     lines = []
     for what, values in (
@@ -88,6 +143,10 @@ def odd_lines(paths, findings, img_size):
     small = [path for path, finding in sound if max(finding.shape) * 4 < img_size]
     long = [path for path, finding in sound if max(finding.shape) > LONG * min(finding.shape)]
     lines += shortened([f"{path}: is less than a quarter of img_size" for path in small])
+    for what in (FEW_LEVELS, TRANSPARENT):
+        found = [path for path, finding in sound if what in finding.unusual]
+        if found:
+            lines.append(f"  {what}: {len(found)} image{'s' * (len(found) > 1)}, such as {', '.join(found[:EXAMPLES])}")
     return lines + shortened([f"{path}: is more than {LONG} times as long as wide" for path in long])
 
 

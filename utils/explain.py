@@ -7,7 +7,9 @@ import numpy as np
 
 from src.errors import InputError
 from src.tf1 import tf
-from utils.images import fitting, muting, normalization_table, normalize, read_image
+from utils.decode import read_image
+from utils.images import fitting, normalization_table, normalize
+from utils.muting import muting
 from utils.plots import draw_grid, escape_label
 from utils.predictor import image_settings
 

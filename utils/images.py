@@ -1,16 +1,9 @@
-"""Reading, resizing, normalizing and augmenting images."""
+"""Finding, resizing, normalizing and augmenting images."""
 
-import contextlib
 import functools
-import os
-import sys
-import threading
 
 import cv2
 import numpy as np
-
-from src.errors import InputError
-from utils.files import read_file
 
 MARGIN = 8  # augmentation shifts an image by up to this part of its size: 4 pixels of 32
 
@@ -25,71 +18,6 @@ def normalization_table(mean, std):
     table -= np.array(mean, np.float32)
     table /= np.array(std, np.float32)
     return table
-
-
-def read_image(path):
-    """The image in a file as OpenCV reads colour: uint8 [H, W, 3], channels blue, green, red.
-
-    Grey and palette images become colour, 16 bit become 8 bit, transparency is dropped.
-
-    Raises:
-        InputError: the file is not an image, or is not there.
-    """
-    image = None
-    content = read_file("image", path)
-    # OpenCV fills what is missing at the end of a JPEG with grey. A thumbnail in it has an end of its own.
-    if content and not (content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")):
-        with contextlib.suppress(cv2.error):  # too large, for one
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        problem = "found a file that OpenCV cannot read, or that is cut short"
-        raise InputError(f"image {path}: {problem}, expected a PNG, JPEG, BMP, WebP or TIFF image")
-    return image
-
-
-def problem_of(path):
-    """What is wrong with an image file, an InputError; None if nothing is."""
-    try:
-        read_image(path)
-    except InputError as error:
-        return error
-    return None
-
-
-class Muting:
-    """Hides what C libraries write of broken images, where our own errors do not go the same way."""
-
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._users = 0
-
-    def __enter__(self):
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._stderr = os.dup(2) if are_errors_apart() else None
-                if self._stderr is not None:
-                    nowhere = os.open(os.devnull, os.O_WRONLY)
-                    os.dup2(nowhere, 2)
-                    os.close(nowhere)
-
-    def __exit__(self, *error):
-        with self._lock:
-            self._users -= 1
-            if self._users == 0 and self._stderr is not None:
-                os.dup2(self._stderr, 2)
-                os.close(self._stderr)
-
-
-def are_errors_apart():
-    """Whether Python's own errors are written elsewhere than to file number 2, as those of our command lines are."""
-    try:
-        return sys.stderr.fileno() != 2
-    except (AttributeError, OSError, ValueError):  # a notebook's
-        return False
-
-
-muting = Muting()  # one for all threads
 
 
 def normalize(images, channel_order, table):

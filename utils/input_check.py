@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from src.errors import InputError
+from utils.decode import muting, read_image
 from utils.files import read_file
-from utils.images import read_image
-from utils.loader import image_bytes, map_images, muting
+from utils.loader import image_bytes, map_images
 
 SAMPLE = 100  # training images to look at,
 SAMPLE_BYTES = 256 * 2**20  # or fewer, if they are large,

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.images import muting, read_image
+from utils.decode import read_image
+from utils.muting import muting
 
 cv2.setNumThreads(1)  # threads of our own read images, several at a time
 

@@ -13,9 +13,11 @@ from tqdm import tqdm
 from src.errors import InputError, escape_control_characters, first_line
 from src.settings import RULES
 from src.tf1 import open_session, tf
+from utils.decode import read_image
 from utils.files import read_file
-from utils.images import fitting, muting, normalization_table, normalize, read_image
+from utils.images import fitting, normalization_table, normalize
 from utils.loader import image_bytes, inference_batch, read_ahead
+from utils.muting import muting
 
 # A graph is a program. These operations of TensorFlow calculate tensors from tensors; they know no files, no network,
 # no other program, and no state.

@@ -18,10 +18,11 @@ from sklearn.metrics import (
 from tqdm import tqdm
 
 from src.errors import InputError, escape_control_characters, print_note
+from utils.decode import read_image
 from utils.explain import Explainer, draw_explained_mistakes
 from utils.files import write_atomically
-from utils.images import muting, read_image
 from utils.loader import inference_batch
+from utils.muting import muting
 from utils.page import page
 from utils.plots import draw_confusion, draw_grid, escape_label
 

@@ -8,7 +8,8 @@ from models import classify
 from models.layers import kernel
 from models.lenet5 import SIGMA
 from src.tf1 import tf
-from utils.images import normalization_table, normalize, read_image
+from utils.decode import read_image
+from utils.images import normalization_table, normalize
 from utils.plots import save
 
 INPUT = np.array([[1, 0, 2, 3, 1], [0, 1, 3, 1, 0], [2, 1, 0, 1, 2], [1, 3, 1, 0, 1], [0, 2, 1, 1, 3]], np.float32)

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from dataset import DataSet
-from utils.images import denormalized, read_image
+from utils.decode import read_image
+from utils.images import denormalized
 from utils.loader import Cache
 from utils.plots import new_figure, save
 
