@@ -27,7 +27,7 @@ from collections import namedtuple
 
 from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
-from src.settings import RULES, settings
+from src.settings import FOLDERS, RULES, settings, settings_for
 from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, option, program
 from utils.files import is_in, make_writable
 from utils.locks import locked
@@ -76,6 +76,10 @@ WEIGHTS = option(
     metavar="FILE.pb",
 )
 EXPORT_SETTINGS = ("model_arch", "checkpoint_dir", "weight_dir")
+GRAPH_SETTINGS = ("model_arch", "weight_dir", "device")
+EVALUATE_SETTINGS = (*GRAPH_SETTINGS, "test_path", "bad_images", "tensorboard_dir")
+SETS = ("train_path", "valid_path", "test_path")
+SUMMARY_SETTINGS = ("model_arch", "img_size", "width", "strides", "train_path", "classes")
 
 
 RESUME = [
@@ -89,7 +93,8 @@ def train(resume=False, run=None, **given):
     """Train for num_epoch epochs, then export the best of them."""
     if run is not None and not resume:
         raise InputError(f"--run: found {run} without --resume, expected both")
-    now = settings(**given)  # what is wrong is said before TensorFlow is imported, which takes seconds
+    # What is wrong is said before TensorFlow is imported, which takes seconds. A run that is resumed has its own.
+    now = settings_for(["model_arch", *FOLDERS] if resume else RULES, given)
     if not os.environ.get("TF_CONFIG"):
         make_writable("checkpoint_dir", now.checkpoint_dir)
         with locked("checkpoint_dir", now.checkpoint_dir):
@@ -154,7 +159,7 @@ def launch(workers, max_restarts=3, resume=False, run=None, **given):
         option("--flip", help="judge the means over each image and its mirror image as well", action="store_true"),
         TRUST_GRAPH,
     ],
-    settings=["model_arch", "weight_dir", "test_path", "bad_images", "tensorboard_dir"],
+    settings=EVALUATE_SETTINGS,
     of_the_run=["test_path", "bad_images", "tensorboard_dir"],
 )
 def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **given):
@@ -162,7 +167,7 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
     end_with_the_reader()
     if weights is not None and checkpoint is not None:
         raise InputError(f"--checkpoint: found {checkpoint} beside --weights, expected one of them")
-    now = settings(**given)
+    now = settings_for((*EVALUATE_SETTINGS, "checkpoint_dir"), given)
     from convert.freeze import frozen_graph, graph_path, make_metadata
     from dataset import read_test_set
     from utils.checkpoints import Checkpoints
@@ -173,23 +178,22 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
 
     if checkpoint is not None:
         trained, values, origin = Checkpoints(os.path.dirname(checkpoint)).load(checkpoint)
-        predictor = Predictor(frozen_graph(trained, values), make_metadata(trained, origin), checkpoint)
+        graph_def, metadata = frozen_graph(trained, values), make_metadata(trained, origin)
+        predictor = Predictor(graph_def, metadata, checkpoint, now.device, trusted=True)
     else:
-        predictor = load(graph_path(now) if weights is None else weights, trust_graph)
+        predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
     config = image_settings(predictor.metadata, **image_paths(predictor.metadata, given, now))
     data = read_test_set(config)
-    probabilities = predict_dataset(predictor, data)
-    mirrored = predict_dataset(predictor, data, mirrored=True) if flip else None
+    probabilities, mirrored = predict_dataset(predictor, data, flip)
     folder = predictor.metadata["run"].get("run_folder")
     if not is_in(now.tensorboard_dir, folder):
         folder = new_run_folder(now.tensorboard_dir, config.test_path, now.checkpoint_dir)  # of a graph from elsewhere
     make_writable("tensorboard_dir", folder)
     heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
     text = write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes, mirrored)
-    print(text)
     trained = settings_of_run(predictor.metadata["run"].get("checkpoint"), now.checkpoint_dir)
     write_page(folder, text, settings_of_graph(predictor.metadata, trained), predictor, data, probabilities)
-    print(f"written to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
+    print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
 
 
 @verb(
@@ -200,7 +204,7 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
         WEIGHTS,
         TRUST_GRAPH,
     ],
-    settings=["model_arch", "weight_dir"],
+    settings=GRAPH_SETTINGS,
     usage="IMAGE_OR_FOLDER ... [--OPTION VALUE ...]",
 )
 def predict(images, weights=None, top=5, json=False, trust_graph=False, **given):
@@ -208,12 +212,12 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
     end_with_the_reader()
     if top < 1:
         raise InputError(f"--top: found {top}, expected 1 or more")
-    now = settings(**given)
+    now = settings_for(GRAPH_SETTINGS, given)
     from convert.freeze import graph_path
     from utils.image_folders import images_at
     from utils.predictor import load, show
 
-    predictor = load(graph_path(now) if weights is None else weights, trust_graph)
+    predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
     broken = show(predictor, images_at(images), top, json)
     return 1 if broken else 0
 
@@ -225,12 +229,12 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
         WEIGHTS,
         TRUST_GRAPH,
     ],
-    settings=["model_arch", "weight_dir"],
+    settings=GRAPH_SETTINGS,
     usage="IMAGE_OR_FOLDER ... [--OPTION VALUE ...]",
 )
 def explain(images, output="explanation.png", weights=None, trust_graph=False, **given):
     """Draw what in an image speaks for each of its three best classes (Grad-CAM)."""
-    now = settings(**given)
+    now = settings_for(GRAPH_SETTINGS, given)
     from convert.freeze import graph_path
     from utils.explain import MOST_EXPLAINED, Explainer, draw_explanations
     from utils.image_folders import images_at
@@ -239,23 +243,23 @@ def explain(images, output="explanation.png", weights=None, trust_graph=False, *
     paths = images_at(images)
     if len(paths) > MOST_EXPLAINED:
         raise InputError(f"explain: found {len(paths)} images, expected at most {MOST_EXPLAINED} for one picture")
-    predictor = load(graph_path(now) if weights is None else weights, trust_graph)
+    predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
     draw_explanations(output, Explainer(predictor), paths)
     say(f"written to {output}")
 
 
 @verb(
     [option("--output", help="where to write the picture (default samples.png)", metavar="FILE.png")],
-    settings=["train_path", "valid_path", "test_path", "classes", "model_arch", "img_size"],
+    settings=[*SETS, "classes", "model_arch", "img_size"],
 )
 def check(output="samples.png", **given):
     """Look at every image of the training, validation and test sets, and list what is odd about them."""
-    config = settings(**given)
+    config = settings_for((*SETS, "classes", "model_arch", "img_size"), given)
     from utils.check_data import check_data
     from utils.image_folders import find_images, skipped_lines
 
     sets, notes, faults = {}, [], []
-    for name in ("train_path", "valid_path", "test_path"):
+    for name in SETS:
         # Those of src/config.py need not be there.
         if name == "train_path" or given.get(name) or os.path.isdir(getattr(config, name) or ""):
             try:
@@ -281,7 +285,7 @@ def check(output="samples.png", **given):
 )
 def export(last=False, run=None, **given):
     """Export the best checkpoint of a run, without training, to where evaluate, predict and convert take it from."""
-    settings(**given)
+    settings_for(EXPORT_SETTINGS, given)
     from convert.freeze import export_checkpoint
 
     graph, origin = export_checkpoint(last, run, **given)
@@ -299,7 +303,7 @@ def runs(**given):
     """List the runs that left checkpoints: model, data, epochs, best validation accuracy, exported graph, megabytes."""
     end_with_the_reader()
     archs = [given["model_arch"]] if "model_arch" in given else MODEL_ARCHS
-    now = [settings(**dict(given, model_arch=name, img_size=None)) for name in archs]
+    now = [settings_for(EXPORT_SETTINGS, dict(given, model_arch=name)) for name in archs]
     from utils.runs import table
 
     print(table(now))
@@ -307,16 +311,17 @@ def runs(**given):
 
 @verb(
     [option("--total_class", help="number of classes (default: as in train_path, or 10)", type=int, metavar="COUNT")],
-    settings=["model_arch", "img_size", "width", "strides", "train_path", "classes"],
+    settings=SUMMARY_SETTINGS,
 )
 def summary(total_class=None, **given):
     """List the layers of a network: output shape, parameters, and multiply-adds for one image."""
     end_with_the_reader()
     if total_class is not None and total_class < 2:
         raise InputError(f"--total_class: found {total_class}, expected 2 or more")
-    total_class = total_class or settings(**given).total_class or 10
+    names = (*SUMMARY_SETTINGS, "total_class", "numchannels", "batch_norm_momentum")
+    total_class = total_class or settings_for(names, given).total_class or 10
     classes = [str(number) for number in range(total_class)]
-    config = settings(**dict(given, classes=classes, total_class=total_class))
+    config = settings_for(names, dict(given, classes=classes, total_class=total_class))
     from utils.summary import summary as table
 
     print(table(config))

@@ -10,7 +10,7 @@ from convert.command import command, end_process
 from convert.pb2onnx import pb2onnx
 from convert.pb2savedmodel import pb2savedmodel
 from convert.pb2tflite import QUANTIZE, pb2tflite
-from src.errors import InputError
+from src.errors import InputError, say
 
 
 def conversions(reference):
@@ -18,7 +18,7 @@ def conversions(reference):
     from src.tf1 import IS_1_14
 
     if IS_1_14:
-        print("float16 is left out: TensorFlow 1.14 cannot write it")
+        say("float16 is left out: TensorFlow 1.14 cannot write it")
     lite = [partial(pb2tflite, reference, quantize) for quantize in QUANTIZE if not (IS_1_14 and quantize == "float16")]
     return (
         [partial(compare_opencv, reference)] + lite + [partial(pb2savedmodel, reference), partial(pb2onnx, reference)]

@@ -2,10 +2,10 @@
 
 import sys
 
-from src.settings import settings
+from src.settings import settings_for
 from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code  # noqa: F401
 
-SETTINGS = ["model_arch", "weight_dir", "train_path", "test_path", "bad_images"]
+SETTINGS = ("model_arch", "weight_dir", "device", "train_path", "test_path", "bad_images")
 
 
 def command(name, about, conversions, **choices):
@@ -44,7 +44,7 @@ def parser(name, about, choices):
 def run(parser, conversions, choices):
     options = parser.parse(sys.argv[1:])
     chosen = {option: options.pop(option) for option in choices}
-    settings(**{name: options[name] for name in SETTINGS if name in options})  # wrong ones are told at once
+    settings_for(SETTINGS, {name: options[name] for name in SETTINGS if name in options})  # wrong ones are told at once
     from convert.compare import open_reference, report
 
     reference = open_reference(**options)

@@ -8,13 +8,15 @@ from collections import namedtuple
 
 import numpy as np
 
+from convert.command import SETTINGS
 from convert.freeze import graph_path, make_metadata
 from dataset import read_sample
-from src.errors import InputError, escape_control_characters, first_line, print_error, print_note
-from src.settings import settings
+from src.errors import InputError, escape_control_characters, first_line, print_error, print_note, say
+from src.settings import settings, settings_for
 from src.tf1 import quiet, tf
 from utils.files import partial_folder, remove_leftovers
-from utils.predictor import Predictor, check_pair, image_paths, image_settings, metadata_path, read_graph, read_metadata
+from utils.graph_def import read_graph
+from utils.predictor import Predictor, check_pair, image_paths, image_settings, metadata_path, read_metadata
 
 IMAGES = 1000  # test images that both models classify
 TURN = 50  # images that one classifies before it is the other's turn: so a busy moment of the machine slows both
@@ -45,7 +47,7 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **giv
     Args:
         graph: its path; None: where training writes it.
         input, output: names in the graph. Given both, it needs no JSON beside it: src/config.py then says the rest.
-        trust_graph: take it whatever operations it has.
+        trust_graph: take it whatever operations it has, and whatever it takes of the machine.
         given: settings, among them train_path, test_path and bad_images where not those of the run that made the graph.
 
     Raises:
@@ -53,29 +55,30 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **giv
     """
     if graph is not None and "weight_dir" in given:
         raise InputError(f"--weight_dir: found {given['weight_dir']} beside {graph}, expected one of them")
-    now = settings(**given)
+    now = settings_for(SETTINGS, given)
     path = graph_path(now) if graph is None else graph
     remove_leftovers(os.path.dirname(path) or ".")
     graph_def, checksum = read_graph(path, trust_graph)
-    metadata = find_metadata(path, now, input, output)
+    metadata = find_metadata(path, given, input, output)
     check_pair(path, checksum, metadata)
-    predictor = Predictor(graph_def, metadata, path)
-    config = image_settings(metadata, **image_paths(metadata, given, now))
+    predictor = Predictor(graph_def, metadata, path, now.device, trust_graph)
+    config = image_settings(metadata, device=now.device, **image_paths(metadata, given, now))
     return ReferenceModel(path, graph_def, predictor, config, read_sample("test_path", config, IMAGES))
 
 
-def find_metadata(graph, config, input, output):
-    """The metadata in the JSON file beside a graph, but for names that are given; without one, as `config` says."""
+def find_metadata(graph, given, input, output):
+    """The metadata in the JSON file beside a graph, but for names that are given; without one, as the settings say."""
     path = metadata_path(graph)
     if os.path.exists(path):
         metadata = read_metadata(path)
     elif not (input and output):
         expected = "expected the JSON file that export writes beside the graph, or names by --input and --output"
         raise InputError(f"metadata {path}: found none, {expected}")
-    elif not config.classes:
-        expected = "expected those of the graph's classes, as it has no JSON that names them"
-        raise InputError(f"setting train_path: found no class folders in {config.train_path}, {expected}")
     else:
+        config = settings(**given)
+        if not config.classes:
+            expected = "expected those of the graph's classes, as it has no JSON that names them"
+            raise InputError(f"setting train_path: found no class folders in {config.train_path}, {expected}")
         metadata = make_metadata(config, {"val_acc": None, "run_folder": None, "checkpoint": None})
     for role, name in (("input", input), ("output", output)):
         metadata[role]["name"] = name or metadata[role]["name"]
@@ -202,7 +205,7 @@ def report(reference, conversions):
             code = 2
             continue
         for line in heading + [row(comparison, folder)]:
-            print(escape_control_characters(line), flush=True)
+            say(escape_control_characters(line))
         heading = []
         if comparison.failure:
             print_error(f"{comparison.path} in {comparison.runtime}: {comparison.failure}")

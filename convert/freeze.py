@@ -16,7 +16,7 @@ import numpy as np
 
 from models import build
 from src.errors import InputError, say
-from src.settings import settings
+from src.settings import settings_for
 from src.tf1 import tf
 from utils.checkpoints import assign
 from utils.files import atomic_folder, make_writable, remove_leftovers, write_atomically
@@ -214,7 +214,7 @@ def export_checkpoint(last: bool = False, run: Optional[str] = None, **given):
     Raises:
         InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
     """
-    now = settings(**given)
+    now = settings_for(("model_arch", "checkpoint_dir", "weight_dir"), given)
     checkpoints = find_run(now.checkpoint_dir, run)
     prefix = (None if last else checkpoints.best()) or checkpoints.newest()
     config, weights, origin = checkpoints.load(prefix, weight_dir=now.weight_dir)

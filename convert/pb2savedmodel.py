@@ -7,6 +7,7 @@ assets/labels.txt.
 
 import os
 import tempfile
+from functools import partial
 
 from convert.command import command, end_process
 
@@ -22,14 +23,16 @@ def pb2savedmodel(reference):
     from convert.compare import convert_and_verify
 
     path = os.path.join(f"{os.path.splitext(reference.path)[0]}-savedmodel", VERSION)
-    return convert_and_verify(reference, path, lambda folder: convert(reference, folder), session, "TensorFlow")
+    ask = partial(session, device=reference.config.device)
+    return convert_and_verify(reference, path, partial(convert, reference), ask, "TensorFlow")
 
 
 def convert(reference, folder):
-    from src.tf1 import tf
+    from src.tf1 import open_session, tf
 
     metadata = reference.predictor.metadata
-    with tempfile.TemporaryDirectory() as scratch, tf.Graph().as_default(), tf.Session() as session:
+    with tempfile.TemporaryDirectory() as scratch, tf.Graph().as_default():
+        session = open_session(reference.config.device)
         names = [f"{metadata[role]['name']}:0" for role in ("input", "output")]
         image, output = tf.import_graph_def(reference.graph_def, name="", return_elements=names)
         probabilities = tf.nn.softmax(output, name="probabilities")
@@ -46,14 +49,15 @@ def convert(reference, folder):
             strip_default_attrs=True,  # so that older TensorFlows read it too
         )
         builder.save()
+        session.close()
 
 
-def session(folder):
+def session(folder, device):
     """A SavedModel as a function, by its signature: float32 [n, img_size, img_size, 3] -> logits [n, classes]."""
     from src.tf1 import open_session, tf
 
     with tf.Graph().as_default():
-        result = open_session("gpu")
+        result = open_session(device)
         signature = tf.saved_model.load(result, ["serve"], folder).signature_def["serving_default"]
     image, output = signature.inputs["Image"].name, signature.outputs["output"].name
     return lambda images: result.run(output, {image: images})

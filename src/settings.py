@@ -201,13 +201,24 @@ def settings(**given):
     Raises:
         InputError: a setting that does not exist, or of the wrong type or range.
     """
-    values = _chosen({**_configured(), **given})
-    following = {**_following_model(values), **_following_data(values)}
+    return settings_for(RULES, given)
+
+
+def settings_for(names, given):
+    """As settings, but only those with these names, model_arch among them, and those given.
+
+    Whatever src/config.py says of the others, it does not stop a command that does not use them.
+    """
+    values = _chosen({**{name: value for name, value in _configured().items() if name in names}, **given})
+    following = _following_model(values, names)
+    if "classes" in names:
+        following.update(_following_data(values))
     run = argparse.Namespace(**{**following, **values})
-    smallest, count = config.MODEL_ARCHS[run.model_arch], len(run.classes)
-    if run.img_size < smallest:
+    smallest = config.MODEL_ARCHS[run.model_arch]
+    if "img_size" in names and run.img_size < smallest:
         raise InputError(f"setting img_size: found {run.img_size}, expected {smallest} or more for {run.model_arch}")
-    if run.total_class != count:
+    if "total_class" in names and run.total_class != len(run.classes):
+        count = len(run.classes)
         raise InputError(f"setting total_class: found {run.total_class}, expected {count}, the number of classes")
     return run
 
@@ -236,12 +247,12 @@ def _chosen(values):
     return {name: check(name, value) for name, value in values.items() if value is not None or name not in FOLLOWING}
 
 
-def _following_model(values):
-    """The settings that follow from model_arch."""
+def _following_model(values, names):
+    """The settings with these names that follow from model_arch."""
     model_arch = check("model_arch", values.get("model_arch"))
     defaults = _model_defaults(model_arch)
     following = {name: f"{folder}/{model_arch}" for name, folder in FOLDERS.items()}
-    for name in ("img_size", "weight_decay"):
+    for name in [name for name in ("img_size", "weight_decay") if name in names]:
         if name in defaults:
             following[name] = check(name, defaults[name])
         elif name not in values:
@@ -271,7 +282,9 @@ class Config(types.ModuleType):
         value = super().__getattribute__(name)
         if value is None and name in FOLLOWING:
             values = _chosen({key: found for key, found in vars(self).items() if key in RULES})
-            return (_following_data if name in ("classes", "total_class") else _following_model)(values)[name]
+            if name in ("classes", "total_class"):
+                return _following_data(values)[name]
+            return _following_model(values, [name])[name]
         return value
 
 

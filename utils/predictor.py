@@ -1,7 +1,6 @@
 """Running a frozen graph: its .pb and the JSON beside it are all that is needed."""
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -15,24 +14,10 @@ from src.settings import RULES
 from src.tf1 import open_session, tf
 from utils.decode import read_image
 from utils.files import read_file
+from utils.graph_def import check_names, check_resources, check_tensor, read_graph
 from utils.images import fitting, normalization_table, normalize
 from utils.loader import image_bytes, inference_batch, read_ahead
 from utils.muting import muting
-
-# A graph is a program. These operations of TensorFlow calculate tensors from tensors; they know no files, no network,
-# no other program, and no state.
-OPERATIONS = set(
-    """
-    Abs Add AddN AddV2 ArgMax AvgPool BatchMatMul BatchMatMulV2 BiasAdd Cast Concat ConcatV2 Const Conv2D
-    DepthwiseConv2dNative Elu Equal Exp ExpandDims Fill Floor FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 GatherV2
-    Greater GreaterEqual Identity IdentityN LRN LeakyRelu Less LessEqual Log LogSoftmax LogicalAnd LogicalNot LogicalOr
-    MatMul Max MaxPool MaxPoolV2 Maximum Mean Merge Min Minimum MirrorPad Mul Neg NoOp Pack Pad PadV2 Placeholder
-    PlaceholderWithDefault Pow Prod Range Rank RealDiv Reciprocal Relu Relu6 Reshape ResizeBilinear
-    ResizeNearestNeighbor Round
-    Rsqrt Select Selu Shape Sigmoid Size Slice Softmax Softplus Softsign Split SplitV Sqrt Square
-    SquaredDifference Squeeze StopGradient StridedSlice Sub Sum Switch Tanh Tile Transpose Unpack ZerosLike
-    """.split()  # noqa: SIM905
-)
 
 
 class Predictor:
@@ -42,38 +27,43 @@ class Predictor:
         graph_def: the frozen graph.
         metadata: its JSON, as a dict.
         source: its name in errors.
+        device: as the setting of that name.
+        trusted: run it whatever it takes of the machine.
 
     Attributes:
         classes, img_size, graph, session, input, output: what is in its metadata, and its tensors.
+        batch: images that it is run on at once.
 
     Raises:
-        InputError: not a graph, or not the one that the metadata describes.
+        InputError: not a graph, or not the one that the metadata describes, or one that is too large.
     """
 
-    def __init__(self, graph_def, metadata: dict, source: str):
+    def __init__(self, graph_def, metadata: dict, source: str, device: str = "gpu", trusted: bool = False):
         self.source = source
         self.metadata = metadata
         self.classes = metadata["classes"]
         self.img_size = metadata["input"]["shape"][1]
         self._fit = fitting(image_settings(metadata))
         self._table = normalization_table(metadata["image_normalize_mean"], metadata["image_normalize_std"])
+        self.batch = inference_batch(self.img_size)
+        check_names(graph_def, metadata, source)
+        if not trusted:
+            check_resources(graph_def, metadata, source, self.batch)
         self.graph = graph = tf.Graph()
         with graph.as_default():
+            roles = metadata["input"], metadata["output"]
             try:
                 tf.import_graph_def(graph_def, name="")
+                tensors = [graph.get_tensor_by_name(f"{described['name']}:0") for described in roles]
             except Exception as error:  # TensorFlow raises all kinds of errors on a damaged graph
                 raise InputError(f"graph {source}: cannot be built ({first_line(error)})") from error
-            self.input, self.output = (find_tensor(graph, metadata[role], source) for role in ("input", "output"))
-            self.session = open_session("gpu")
+            self.input, self.output = (check_tensor(*pair, source) for pair in zip(tensors, roles))
+            self.session = open_session(device)
         self.check_output(1)
 
     def check_output(self, count):
         """Raise InputError unless so many images give as many rows of logits: a graph from elsewhere may not."""
-        try:
-            logits = self.logits(np.zeros([count, self.img_size, self.img_size, 3], np.float32))
-        except Exception as error:  # TensorFlow raises all kinds of errors
-            reason = f"cannot be run on {count} float32 images ({first_line(error)})"
-            raise InputError(f"graph {self.source}: {reason}") from error
+        logits = self.logits(np.zeros([count, self.img_size, self.img_size, 3], np.float32))
         if logits.shape != (count, len(self.classes)):
             raise InputError(
                 f"graph {self.source}: found an output of shape {list(logits.shape)} for images [{count}, ...], "
@@ -90,14 +80,17 @@ class Predictor:
         return softmax(logits)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]."""
-        return self.session.run(self.output, {self.input: images})
+        """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]. Raises InputError."""
+        try:
+            return self.session.run(self.output, {self.input: images})
+        except Exception as error:  # TensorFlow raises all kinds of errors
+            reason = f"cannot be run on {len(images)} float32 images ({first_line(error)})"
+            raise InputError(f"graph {self.source}: {reason}") from error
 
     def classify(self, paths: List[str]) -> Iterator[Tuple[str, object]]:
         """For each image file, in order: (path, probabilities: float64 [classes]); an InputError for a broken one."""
-        batch = inference_batch(self.img_size)
-        choices = (paths[start : start + batch] for start in range(0, len(paths), batch))
-        for images, errors in read_ahead(self._read, choices, batch * image_bytes(self.img_size)):
+        choices = (paths[start : start + self.batch] for start in range(0, len(paths), self.batch))
+        for images, errors in read_ahead(self._read, choices, self.batch * image_bytes(self.img_size)):
             rows = iter(self.probabilities(images) if len(images) else [])
             for path, error in errors:
                 yield path, error or next(rows)
@@ -123,11 +116,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def load(path: str, trusted: bool = False) -> Predictor:
+def load(path: str, trusted: bool = False, device: str = "gpu") -> Predictor:
     """The Predictor of a .pb file with its JSON beside it.
 
     Args:
-        trusted: run it even if it has operations that could do more than calculate.
+        trusted: run it even if it has operations that could do more than calculate, and whatever it takes.
+        device: as the setting of that name.
 
     Raises:
         InputError: one of them is missing, damaged, or does not fit the other.
@@ -135,8 +129,9 @@ def load(path: str, trusted: bool = False) -> Predictor:
     graph_def, checksum = read_graph(path, trusted)
     metadata = read_metadata(metadata_path(path))
     check_pair(path, checksum, metadata)
-    predictor = Predictor(graph_def, metadata, path)
-    predictor.check_output(2)
+    predictor = Predictor(graph_def, metadata, path, device, trusted)
+    if predictor.batch > 1:
+        predictor.check_output(2)
     return predictor
 
 
@@ -150,37 +145,6 @@ def check_pair(path, checksum, metadata):
 def metadata_path(path):
     """The JSON file beside a .pb file."""
     return f"{os.path.splitext(path)[0]}.json"
-
-
-def read_graph(path, trusted=False):
-    """(GraphDef, SHA-256 in hexadecimal) of a .pb file.
-
-    Args:
-        trusted: take it whatever operations it has.
-
-    Raises:
-        InputError: it is no graph, or one that does more than calculate.
-    """
-    content = read_file("graph", path, "; training and python run.py export write one")
-    graph_def = tf.GraphDef()
-    try:
-        graph_def.ParseFromString(content)
-    except Exception as error:  # protobuf's DecodeError is another class in each of its versions
-        raise InputError(
-            f"graph {path}: found a file that is damaged, cut short or no graph, expected an exported graph"
-        ) from error
-    for node in [node for node in graph_def.node if node.op == "Const"]:
-        shape = [dimension.size for dimension in node.attr["value"].tensor.tensor_shape.dim]
-        if len(shape) > 1 and 0 in shape:  # TensorFlow 1.14 dies of them, in convolutions
-            raise InputError(f"graph {path}: found {node.name} of shape {shape}, expected weights that are not empty")
-    unknown = sorted({node.op for node in graph_def.node} - OPERATIONS)
-    # A graph can bring functions, which go by the names of operations.
-    functions = [value.function for field, value in graph_def.ListFields() if field.name == "library"]
-    unknown += sorted(function.signature.name for group in functions for function in group)
-    if unknown and not trusted:
-        found = f"found {', '.join(unknown[:5])} in it, expected operations that calculate logits and do nothing else"
-        raise InputError(f"graph {path}: {found}; --trust_graph runs it all the same")
-    return graph_def, hashlib.sha256(content).hexdigest()
 
 
 def read_metadata(path):
@@ -223,38 +187,18 @@ def check_shape(path, metadata, role, expected, ok):
 PREPROCESSING = ("classes", "image_normalize_mean", "image_normalize_std", "channel_order", "resize")
 
 
-def image_settings(metadata, **paths):
-    """The settings that say how the images for a graph are preprocessed, and where they are: what image_paths gives."""
+def image_settings(metadata, **others):
+    """The settings that say how the images for a graph are preprocessed, and others, such as image_paths gives."""
     result = {name: metadata[name] for name in PREPROCESSING}
-    return argparse.Namespace(img_size=metadata["input"]["shape"][1], seed=0, **result, **paths)
+    return argparse.Namespace(img_size=metadata["input"]["shape"][1], seed=0, **result, **others)
 
 
 def image_paths(metadata, given, otherwise):
     """train_path, test_path, bad_images: as given, else of the run that made the graph, else those in `otherwise`."""
     return {
-        name: given.get(name, metadata["run"].get(name, getattr(otherwise, name)))
+        name: given.get(name, metadata["run"].get(name, getattr(otherwise, name, None)))
         for name in ("train_path", "test_path", "bad_images")
     }
-
-
-def find_tensor(graph, described, source):
-    """The tensor with that name. Raises InputError if the graph has none, or one of another shape or type."""
-    name, shape = described["name"], described["shape"]
-    try:
-        tensor = graph.get_tensor_by_name(f"{name}:0")
-    except (KeyError, ValueError, TypeError) as error:
-        operations = graph.get_operations()
-        placeholders = " ".join(operation.name for operation in operations if operation.type == "Placeholder")
-        last = operations[-1].name if operations else ""
-        raise InputError(
-            f"graph {source}: found no operation {name!r} in it; its placeholders are: {placeholders}; "
-            f"its last operation: {last}"
-        ) from error
-    if tensor.dtype != tf.float32:
-        raise InputError(f"graph {source}: found {tensor.dtype.name} for {name}, expected float32")
-    if not tensor.shape.is_compatible_with([None] + shape[1:]):
-        raise InputError(f"graph {source}: found shape {tensor.shape} for {name}, expected {shape} as in its metadata")
-    return tensor
 
 
 def show(predictor, paths, top, as_json):

@@ -21,7 +21,6 @@ from src.errors import InputError, escape_control_characters, print_note
 from utils.decode import read_image
 from utils.explain import Explainer, draw_explained_mistakes
 from utils.files import write_atomically
-from utils.loader import inference_batch
 from utils.muting import muting
 from utils.page import page
 from utils.plots import draw_confusion, draw_grid, escape_label
@@ -64,14 +63,19 @@ def settings_of_graph(metadata, trained):
     return {name: value for name, value in rows.items() if name != "classes"}
 
 
-def predict_dataset(predictor, data, mirrored=False):
-    """Probabilities, float64 [n, classes], for every image of a DataSet, in order; or for their mirror images."""
-    probabilities = []
+def predict_dataset(predictor, data, flip=False):
+    """(probabilities, float64 [n, classes], for every image of a DataSet, in order; the same of its mirror image).
+
+    The second is None unless `flip`.
+    """
+    plain, mirrored = [], []
     with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
-        for batch in data.batches(inference_batch(predictor.img_size)):
-            probabilities.append(predictor.probabilities(batch.images[:, :, ::-1] if mirrored else batch.images))
-            bar.update(len(batch.images))
-    return np.concatenate(probabilities)
+        for images, *_ in data.batches(predictor.batch):
+            plain.append(predictor.probabilities(images))
+            if flip:
+                mirrored.append(predictor.probabilities(images[:, :, ::-1]))
+            bar.update(len(images))
+    return np.concatenate(plain), np.concatenate(mirrored) if flip else None
 
 
 def write_report(folder, heading, paths, labels, probabilities, classes, mirrored=None):

@@ -5,7 +5,7 @@ import os
 import shutil
 
 from src.errors import InputError, escape_control_characters, print_note, say
-from src.settings import FOLDERS, FOLLOWING, check, settings
+from src.settings import FOLDERS, FOLLOWING, RULES, check, settings_for
 from src.tf1 import tf
 from utils.checkpoints import Checkpoints
 from utils.files import check_replaceable, is_in, make_writable, remove_leftovers, write_atomically
@@ -71,7 +71,7 @@ def choose_run(cluster, resume, given):
 
     def choose():
         if not cluster.is_chief:
-            return settings(**given), None, None
+            return settings_for(("model_arch", *CHANGEABLE) if resume else RULES, given), None, None
         if resume:
             return find_interrupted(given, None if resume is True else resume)
         return inherit_settings(given), None, None
@@ -102,7 +102,7 @@ def find_interrupted(given, run=None):
     Raises:
         InputError: nothing to resume, or a given setting that does not fit.
     """
-    now = settings(**given)
+    now = settings_for(("model_arch", *CHANGEABLE), given)
     checkpoints = find_run(now.checkpoint_dir, run)
     newest = list_runs(now.checkpoint_dir)[-1]
     if run is None and newest.is_empty():
