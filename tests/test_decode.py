@@ -323,6 +323,12 @@ def test_check_does_not_take_a_cut_progressive_jpeg_for_healthy(checked):
     assert problems == 1 and "half.jpg: found a corrupt JPEG (premature end of data segment), exp" in "\n".join(lines)
 
 
+def test_nothing_of_libjpeg_is_seen_while_check_draws_its_picture(checked):
+    """It warns of this image each time that it is read; `checked` looks at what is written."""
+    lines, problems = checked({"new.jpg": jpegs()["of another version"]})
+    assert problems == 0 and lines[-1].startswith("some images of each class: ")
+
+
 def transparent(colour, alpha, dtype=np.uint8):
     """A PNG with a red square on a ground of that colour and opacity."""
     pixels = np.zeros((40, 40, 4), dtype)
