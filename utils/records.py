@@ -22,16 +22,23 @@ Record = namedtuple("Record", "entries history time damaged")
 
 def read_record(folder):
     """The Record of the run in a folder; what cannot be read of it is empty, or None."""
+    record = read_unchecked(folder)
+    entries = {name: entry if is_plain(entry) else None for name, entry in record.entries.items()}
+    return record._replace(entries=entries, history=record.history if is_plain(record.history) else [])
+
+
+def read_unchecked(folder):
+    """The same in a fifth of the time; entries and history may be whatever JSON can say."""
     try:
         record = read_json("record", os.path.join(folder, RECORD))
     except InputError:
         record = None
     record = record if isinstance(record, dict) else {}
     written, history, damaged = [record.pop(name, None) for name in ("time", "history", "damaged")]
-    entries = {name: entry if is_plain(entry) else None for name, entry in record.items() if is_file_name(name)}
     written = written if isinstance(written, float) and 0 < written < LATEST else 0.0
-    history = history if isinstance(history, list) and is_plain(history) else []
-    return Record(entries, history, written, damaged if isinstance(damaged, list) else [])
+    entries = {name: entry for name, entry in record.items() if is_file_name(name)}
+    history, damaged = [value if isinstance(value, list) else [] for value in (history, damaged)]
+    return Record(entries, history, written, damaged)
 
 
 def write_record(folder, entries, history):
@@ -40,7 +47,7 @@ def write_record(folder, entries, history):
     Raises:
         InputError: it cannot be written.
     """
-    records = {name_of(beside): read_record(beside) for beside in run_folders(os.path.dirname(folder))}
+    records = {name_of(beside): read_unchecked(beside) for beside in run_folders(os.path.dirname(folder))}
     latest = max([time.time(), *(record.time + TICK for record in records.values())])
     damaged = [name for name, record in records.items() if is_damaged(record) and name != name_of(folder)]
     content = dict(entries, history=history, time=latest, **({"damaged": damaged} if damaged else {}))
