@@ -420,7 +420,7 @@ def test_a_checkpoint_with_a_wrong_field_is_skipped_and_the_field_named(two_epoc
     assert line.startswith(expected)
 
 
-def test_a_record_of_whole_numbers_is_resumed(two_epochs):
+def test_a_record_of_whole_numbers_is_resumed(two_epochs, capsys):
     with open(run_file("run.json")) as file:
         record = json.load(file)
     record["lenet5-8"]["progress"].update(seconds=0, sums=[0, 0])
@@ -428,5 +428,6 @@ def test_a_record_of_whole_numbers_is_resumed(two_epochs):
     with open(run_file("run.json"), "w") as file:
         json.dump(record, file)
     trainer = Trainer(resume=True, num_epoch=3)
+    assert "/lenet5-8: 2 of 3 epochs are done" in capsys.readouterr().out
     trainer.optimize()
     assert trainer.epoch == 3 and tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")
