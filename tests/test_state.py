@@ -15,8 +15,8 @@ from src.errors import InputError
 from src.tf1 import tf
 from tests.conftest import make_folders, python, run_file, working_in
 from trainer import Trainer
+from utils import reporter
 from utils.checkpoints import assign
-from utils.reporter import Reporter
 from utils.runs import find_run, newest_whole
 from utils.state import TrainState
 
@@ -73,7 +73,8 @@ def assert_same_run(one, other):
 
 
 def test_steps_by_hand_are_of_no_epoch(trainer, monkeypatch):
-    costs = note_costs(trainer, monkeypatch)
+    costs, drawn, draw_grid = note_costs(trainer, monkeypatch), [], reporter.draw_grid
+    monkeypatch.setattr(reporter, "draw_grid", lambda *arguments: drawn.append(arguments) or draw_grid(*arguments))
     train_by_hand(trainer, 3)
     trainer.optimize(1)
     assert len(costs) == STEPS and trainer.step == trainer.session.run(trainer.global_step) == 3 + STEPS
@@ -82,8 +83,7 @@ def test_steps_by_hand_are_of_no_epoch(trainer, monkeypatch):
     trainer.optimize(1)
     assert len(costs) == 2 * STEPS and trainer.step == 3 + STEPS + 2 + STEPS
     assert trainer.history[1]["loss"] == pytest.approx(np.mean(costs[STEPS:]))
-    assert sorted(os.listdir(trainer.run_folder))[:2] == ["curves.png", trainer_log(trainer, 4)]
-    assert os.path.exists(os.path.join(trainer.run_folder, "train_batch.png"))
+    assert [os.path.basename(path) for path, *_ in drawn] == ["train_batch.png"]  # of the first step that is its own
     events = EventAccumulator(trainer.run_folder)
     events.Reload()
     assert [event.step for event in events.Scalars("val_acc")] == [7, 13]
@@ -91,11 +91,6 @@ def test_steps_by_hand_are_of_no_epoch(trainer, monkeypatch):
         [np.mean(costs[:STEPS]), np.mean(costs[STEPS:])]
     )
     assert events.Tags()["graph"] and len(events.Tensors("settings")) == 1
-
-
-def trainer_log(trainer, first):
-    (name,) = [name for name in os.listdir(trainer.run_folder) if name.endswith(f"step{first:09d}")]
-    return name
 
 
 def test_an_epoch_by_hand_can_be_saved_and_trained_on(trainer, monkeypatch):
@@ -108,7 +103,7 @@ def test_an_epoch_by_hand_can_be_saved_and_trained_on(trainer, monkeypatch):
 
 
 def test_ctrl_c_after_steps_by_hand_saves_and_the_run_is_resumed_exactly(two_classes, monkeypatch):
-    """By hand before the first epoch, Ctrl-C in it; by hand again in the Trainer that resumes, before its epoch."""
+    """The seconds of its steps before the interruption count as well."""
     straight = Trainer(**vars(two_classes))
     train_by_hand(straight, 3)
     straight.optimize(2)
@@ -121,7 +116,10 @@ def test_ctrl_c_after_steps_by_hand_saves_and_the_run_is_resumed_exactly(two_cla
     assert first.last_checkpoint.endswith("lenet5-5")
     resumed = Trainer(resume=True)
     assert (resumed.step, resumed.epoch, resumed.state.step_in_epoch) == (5, 0, 2)
+    assert resumed.state.seconds > 0
+    resumed.state.seconds += 1000  # so that it shows whether they count
     resumed.optimize()
+    assert resumed.history[1]["seconds"] < 1000 < resumed.history[0]["seconds"]
     assert_same_run(resumed, straight)
 
 
@@ -174,7 +172,7 @@ def test_a_report_that_fails_does_not_cost_the_epoch(trainer, monkeypatch):
         raise RuntimeError("no such font")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "_write_history", failing)
+        patch.setattr(reporter.Reporter, "_write_history", failing)
         with pytest.raises(RuntimeError, match="no such font"):
             trainer.optimize(1)
     resumed = Trainer(resume=True, num_epoch=2)
@@ -420,7 +418,7 @@ def test_a_checkpoint_with_a_wrong_field_is_skipped_and_the_field_named(two_epoc
     assert line.startswith(expected)
 
 
-def test_a_record_of_whole_numbers_is_resumed(two_epochs):
+def test_a_record_of_whole_numbers_is_resumed(two_epochs, capsys):
     with open(run_file("run.json")) as file:
         record = json.load(file)
     record["lenet5-8"]["progress"].update(seconds=0, sums=[0, 0])
@@ -428,5 +426,6 @@ def test_a_record_of_whole_numbers_is_resumed(two_epochs):
     with open(run_file("run.json"), "w") as file:
         json.dump(record, file)
     trainer = Trainer(resume=True, num_epoch=3)
+    assert "/lenet5-8: 2 of 3 epochs are done" in capsys.readouterr().out
     trainer.optimize()
     assert trainer.epoch == 3 and tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")
