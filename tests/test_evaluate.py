@@ -185,7 +185,8 @@ def test_names_that_break_lines_are_printed_on_one(shipped):
             file.write(cv2.imencode(".png", random.randint(0, 256, (9, 9, 3)).astype(np.uint8))[1].tobytes())
     (shipped / "no\nimage.png").write_text("")
     done = run_py("predict", "--weights", "lenet5.pb", ".", cwd=shipped)
-    assert (done.returncode, len(done.stdout.splitlines()), len(done.stderr.splitlines())) == (1, 2, 1)
+    assert (done.returncode, len(done.stdout.splitlines()), len(done.stderr.splitlines())) == (1, 2, 2)
+    assert done.stderr.startswith("note: skipped in .: 1 .json, 1 .pb, 1 .txt\n")
     assert "./two\\nlines.png" in done.stdout and "./not utf-8 \\udcff.png" in done.stdout
 
 
