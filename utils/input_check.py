@@ -17,8 +17,8 @@ from utils.muting import muting
 SAMPLE = 100  # training images to look at,
 SAMPLE_BYTES = 256 * 2**20  # or fewer, if they are large,
 SAMPLE_LEAST = 8  # but not less than these
-# What is usual, by measurement: photos, drawings and scans enter with deviations from .2 to 2 and means between -2.2
-# and 2.7, whatever the common mean and std.
+# Measured: healthy images enter with means from -2.2 to 2.7 and deviations up to 2, with each usual mean and std. Dark
+# photos and drawings of few lines have small deviations as well, so that SMALL alone is not unusual.
 SMALL, LARGE = 0.1, 10
 FLAT = 2  # levels of 255 between the darkest and the brightest pixel: an image of one colour, with the noise of JPEG
 DIM = 16  # levels that are hardly a picture: what is left of 12 bits in a file of 16 bits
@@ -121,7 +121,7 @@ def content_note(looks, data, config):
             path = data.paths[found[0].index]
             reason = lost_in_reading(path) or lost_in_resizing(path, found[0], config) or otherwise
             if reason:
-                entering = f"{len(found)} of {len(looks)} images {what} when they enter the network"
+                entering = f"{len(found)} of {len(looks)} images looked at {what} when they enter the network"
                 return f"setting train_path: {entering}, such as {path}: {reason}"
     return None
 
