@@ -28,7 +28,7 @@ from collections import namedtuple
 from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
 from src.settings import FOLDERS, RULES, settings, settings_for
-from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, option, program
+from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, in_utf8, option
 from utils.files import is_in, make_writable
 from utils.locks import locked
 
@@ -101,7 +101,7 @@ def train(resume=False, run=None, **given):
             pass
     from trainer import Trainer
     from utils.checkpoints import best_entry
-    from utils.command_line import print_stopped
+    from utils.command_line import print_stopped, program
 
     trainer = Trainer(resume=resume and (run or True), **given)
     try:
@@ -344,4 +344,5 @@ def prepare(dataset, **options):
 
 
 if __name__ == "__main__":
+    in_utf8()
     end_process(main())

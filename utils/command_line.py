@@ -4,14 +4,17 @@ import argparse
 import contextlib
 import io
 import json
+import locale
 import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
+import traceback
 
 from src import config
-from src.errors import InputError, did_you_mean, drop_output, print_error, reason, say
+from src.errors import InputError, did_you_mean, drop_output, first_line, print_error, reason, say
 from src.settings import FOLDERS, RULES
 
 
@@ -20,7 +23,10 @@ def option(*names, **given):
     return names, given
 
 
-TRUST_GRAPH = option("--trust_graph", help="run a graph with operations that could write files", action="store_true")
+UTF8_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8", "en_US.UTF-8")  # one of them is on every system
+TRUST_GRAPH = option(
+    "--trust_graph", help="run a graph with operations that could write files, or of any size", action="store_true"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -118,9 +124,14 @@ def run_command(command):
         print_error(error)
         return 2
     except OSError as error:  # full disk, no permission
-        if error.filename is None:
-            drop_output()  # it may be what cannot be written to
-        print_error(f"{error.filename or 'input or output'}: {reason(error)}")
+        print_error(f"{error.filename or culprit(error)}: {reason(error)}")
+        return 2
+    except UnicodeEncodeError as error:
+        found = f"found a character that the encoding {error.encoding} has not ({ascii(error.object)})"
+        print_error(f"locale: {found}, expected one with UTF-8, such as LC_ALL=C.UTF-8")
+        return 2
+    except MemoryError as error:
+        print_error(f"memory: there is not enough ({first_line(error)})")
         return 2
     except ModuleNotFoundError as error:
         print_error(
@@ -130,6 +141,37 @@ def run_command(command):
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def culprit(error):
+    """What could not be read or written, as far as it is known, where the system does not name a file."""
+    for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            drop_output()
+            return name
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(here + os.sep)]
+    return f"a file that the system does not name ({os.path.relpath(frames[-1].filename, here)}, {frames[-1].name})"
+
+
+def in_utf8():
+    """Start the program again, in a locale with UTF-8, if Python takes the names of files for ASCII.
+
+    That is what 3.6 does in the C locale; later ones see to it by themselves.
+    """
+    if sys.getfilesystemencoding() != "ascii" or "tensorflow" in sys.modules:  # or it is somebody else's process
+        return
+    main = sys.modules["__main__"].__spec__
+    words = ["-m", main.name] if main else sys.argv[:1]
+    for name in UTF8_LOCALES:
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            if locale.nl_langinfo(locale.CODESET) == "UTF-8":
+                os.environ["LC_ALL"] = name
+                flags = subprocess._args_from_interpreter_flags()  # as multiprocessing takes them
+                os.execv(sys.executable, [sys.executable, *flags, *words, *sys.argv[1:]])
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, first_line, reason
+from src.errors import InputError, first_line, reason, say
 from utils.files import atomic_folder, open_file
 
 DIGITS_PATH = os.path.join("data", "digitspng")
@@ -131,11 +131,11 @@ def prepare(dataset, **options):
     """Make the data set of that name unless it is there, and say where it is."""
     make, path = PREPARE[dataset]
     if all(os.path.isdir(os.path.join(path, part)) for part in ("train", "test")):
-        print(f"data set: {path} (already there; delete it to make it again)")
+        say(f"data set: {path} (already there; delete it to make it again)")
         return
     if os.path.exists(path) and os.listdir(path):
         raise InputError(
             f"data set {path}: found a folder without train and test in it, expected none; move it away or delete it"
         )
     make(path, **options)
-    print(f"data set: {path}")
+    say(f"data set: {path}")
