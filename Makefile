@@ -4,7 +4,8 @@
 # make convert   convert the exported network to TensorFlow Lite, SavedModel and ONNX, and compare each with the graph
 # make test      run all tests
 # make guide     run the commands and programs of the guide, as they stand there; PAGES=docs/convert.md: of some pages
-# make chaos     kill trainings sixty times, and compare what comes of them with trainings left alone; in ten minutes
+# make chaos     kill trainings sixty times, and compare what comes of them with trainings left alone; then spoil projects
+#                at random 300 times; in twenty minutes
 # make bench     measure how fast it is; with QUICK=1 the most important figures, in a minute
 # make figures   make the pictures of the guide anew, from trainings on data/cifar10png; in five minutes
 # make lint      check the code's style; make format corrects what can be corrected
@@ -101,6 +102,7 @@ convert: python $(INSTALLED) $(CONVERTERS)
 
 chaos: python $(INSTALLED)
 	@$(VENV)/bin/python tests/chaos.py
+	@$(VENV)/bin/python -m pytest tests/test_mutations.py --hypothesis-profile=long
 
 bench: python $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmark.py $(if $(QUICK),--quick)
