@@ -375,6 +375,7 @@ def test_an_epoch_worked_out_by_hand():
     assert state.has_begun() and (state.step, state.step_in_epoch) == (6, 3)
     means = {"train_loss": 2.0, "train_acc": 0.5, "weight_loss": 7.0, "learning_rate": pytest.approx(0.175 / 3)}
     assert state.take_means() == means and state.take_means() == {}
+    state.seconds = 8.0
     state.end_epoch(1.0, 0.75, 9.0)
     entry = {"epoch": 1, "loss": 2.0, "acc": 0.5, "val_loss": 1.0, "val_acc": 0.75, "learning_rate": 0.025}
     assert state.history == [dict(entry, seconds=9.0)] and (state.val_loss, state.val_acc) == (1.0, 0.75)

@@ -73,7 +73,7 @@ class TrainState:
         val_loss, val_acc: of the variables as they are now; None if they were not validated.
         learning_rate: of the last step.
         running_sums: {tag: sum of a scalar over the steps since the last point of the training curves}, their number
-            under "steps"; {} if there are none.
+            under "steps"; {} if there are none. A new dict after each step: what was recorded stays as it was.
     """
 
     def __init__(self, fingerprint, members, learning_rate):
@@ -131,7 +131,7 @@ class TrainState:
     def to_json(self):
         """What an entry of run.json says of it; the history is beside the entries."""
         progress = {"epoch": self.epoch, "position": self.step_in_epoch, "sums": [self.loss_sum, self.accuracy_sum]}
-        progress.update(seconds=self.seconds, window=dict(self.running_sums), learning_rate=self.learning_rate)
+        progress.update(seconds=self.seconds, window=self.running_sums, learning_rate=self.learning_rate)
         progress.update(fingerprint=self.fingerprint, members=self.members)
         results = {"val_loss": self.val_loss, "val_acc": self.val_acc}
         return dict(results, epoch=self.epoch, global_step=self.step, progress=progress)
@@ -159,7 +159,7 @@ class TrainState:
         state = cls(progress["fingerprint"], progress["members"], float(progress["learning_rate"]))
         state.history, state.step, state.step_in_epoch = history[:epoch], entry["global_step"], progress["position"]
         state.loss_sum, state.accuracy_sum = map(float, progress["sums"])
-        state.seconds, state.running_sums = float(progress["seconds"]), dict(progress["window"])
+        state.seconds, state.running_sums = float(progress["seconds"]), progress["window"]
         state.val_loss, state.val_acc = entry["val_loss"], entry["val_acc"]
         return state
 
