@@ -158,7 +158,7 @@ RULES = {
     "resize": Rule("stretch: to a square; crop: its middle; pad: with borders in the mean colour", *RESIZE),
     "augment": Rule("crop: shift training images; crop+flip: also mirror half of them", *AUGMENT),
     "class_weights": Rule("balanced: images of rare classes count for more in the training cost", *CLASS_WEIGHTS),
-    "bad_images": Rule("stop: training ends at a broken image; skip: it is left out and counted", *BAD_IMAGES),
+    "bad_images": Rule("stop: end at a corrupt image; skip: it is left out and counted", *BAD_IMAGES),
     "cache_mb": Rule("megabytes of decoded images to keep in memory", *NOT_NEGATIVE),
     "seed": Rule("decides the split, the order of the batches and the first weights", *integer(at_least=0)),
     "num_epoch": Rule("epochs to train for", *integer(at_least=1)),

@@ -280,7 +280,7 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     assert "found no images in class folder tests/cat, expected files" in capsys.readouterr().out
     make_folders("testing", {"cat": 1, "dog": 1})
     Trainer(**dict(vars(two_classes), test_path="testing"))
-    assert "note" not in capsys.readouterr().out
+    assert "test_path" not in capsys.readouterr().out
 
 
 def steps_kept(trainer):
