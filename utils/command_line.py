@@ -11,7 +11,7 @@ import signal
 import sys
 
 from src import config
-from src.errors import InputError, did_you_mean, drop_output, print_error, say
+from src.errors import InputError, did_you_mean, drop_output, first_line, is_out_of_memory, print_error, say
 from src.settings import FOLDERS, RULES
 
 
@@ -112,6 +112,11 @@ def run_command(command):
             f"{error} in {sys.executable}; activate an environment with requirements.txt installed, such as "
             ". .venv/3.11/bin/activate"
         )
+        return 2
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print_error(f"memory ran out: {first_line(error)}; expected smaller images, a smaller graph, or more memory")
         return 2
     except KeyboardInterrupt:
         return 130

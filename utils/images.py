@@ -9,7 +9,7 @@ import threading
 import cv2
 import numpy as np
 
-from src.errors import InputError
+from src.errors import InputError, OutOfMemoryError, naming_memory
 from utils.files import read_file
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -40,7 +40,7 @@ def read_image(path):
     content = read_file("image", path)
     # OpenCV fills what is missing at the end of a JPEG with grey. A thumbnail in it has an end of its own.
     if content and not (content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")):
-        with contextlib.suppress(cv2.error):  # too large, for one
+        with contextlib.suppress(cv2.error), naming_memory(f"image {path}"):  # too large, for one
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         problem = "found a file that OpenCV cannot read, or that is cut short"
@@ -52,6 +52,8 @@ def problem_of(path):
     """What is wrong with an image file, an InputError; None if nothing is."""
     try:
         read_image(path)
+    except OutOfMemoryError:
+        raise  # the image may be in order
     except InputError as error:
         return error
     return None

@@ -10,7 +10,7 @@ from typing import Iterator, List, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, escape_control_characters, first_line
+from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
 from src.settings import RULES
 from src.tf1 import open_session, tf
 from utils.files import read_file
@@ -69,6 +69,8 @@ class Predictor:
         """Raise InputError unless so many images give as many rows of logits: a graph from elsewhere may not."""
         try:
             logits = self.logits(np.zeros([count, self.img_size, self.img_size, 3], np.float32))
+        except OutOfMemoryError:
+            raise
         except Exception as error:  # TensorFlow raises all kinds of errors
             reason = f"cannot be run on {count} float32 images ({first_line(error)})"
             raise InputError(f"graph {self.source}: {reason}") from error
@@ -89,7 +91,8 @@ class Predictor:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]."""
-        return self.session.run(self.output, {self.input: images})
+        with naming_memory(f"graph {self.source} on {len(images)} images of {self.img_size} px"):
+            return self.session.run(self.output, {self.input: images})
 
     def classify(self, paths: List[str]) -> Iterator[Tuple[str, object]]:
         """For each image file, in order: (path, probabilities: float64 [classes]); an InputError for a broken one."""
