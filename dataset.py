@@ -14,10 +14,9 @@ import numpy as np
 
 from src.errors import InputError, escape_control_characters
 from utils.images import EXTENSIONS, MARGIN, augmented, fitting, normalization_table, normalize, problem_of
-from utils.loader import Cache, ImageFiles, image_bytes, map_images, read_ahead
+from utils.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, map_images, read_ahead
 
 PLURAL = ("folder", "broken image")  # of what is passed over, these get an s; the others are endings of names
-CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, for handing them over takes time as well
 
 # n images: float32 [n, img_size, img_size, 3] normalized, float32 one-hot [n, total_class], file names, class names.
 Batch = namedtuple("Batch", "images labels ids cls")

@@ -3,7 +3,7 @@
 import glob
 import os
 
-from src.errors import InputError, escape_control_characters, print_note, say
+from src.errors import InputError, OutOfMemoryError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, check, settings
 from src.tf1 import tf
 from utils.checkpoints import RECORD, Checkpoints, inherit_settings, is_file_name, read_weights
@@ -13,8 +13,8 @@ from utils.tensorboard import new_run_folder
 
 # Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
 # The folders are never those of the record: it could be somebody else's.
-PLACES = ("device", "train_path", "valid_path", "test_path", "cache_mb", "step_timeout", "cluster_timeout",
-          "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
+PLACES = ("device", "memory_check", "train_path", "valid_path", "test_path", "cache_mb", "step_timeout",
+          "cluster_timeout", "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
 CHANGEABLE = ("num_epoch", "early_stopping", *PLACES)
 # How far training was, beside its weights.
 HISTORY = ("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds")  # of each epoch, beside its number
@@ -160,6 +160,8 @@ def newest_whole(checkpoints):
         try:
             read_weights("checkpoint", prefix)
             return prefix
+        except OutOfMemoryError:
+            raise  # it may be complete
         except InputError as error:
             print_note(f"{error}; passing over it")
     expected = "expected one that this version of training wrote"
