@@ -14,9 +14,7 @@ from src.errors import InputError, escape_control_characters, print_note
 from utils.decode import problem_of
 from utils.image_folders import ClassImages, check_complete, find_images, skipped_lines
 from utils.images import MARGIN, augmented, fitting, normalization_table, normalize
-from utils.loader import Cache, ImageFiles, image_bytes, map_images, read_ahead
-
-CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, for handing them over takes time as well
+from utils.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, map_images, read_ahead
 
 # n images: float32 [n, img_size, img_size, 3] normalized, float32 one-hot [n, total_class], file names, class names.
 Batch = namedtuple("Batch", "images labels ids cls")

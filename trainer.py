@@ -24,12 +24,14 @@ from utils.cluster import check_same, join_cluster
 from utils.learning import LearningGraph
 from utils.loader import inference_batch
 from utils.locks import locked
+from utils.memory import check_memory, explaining_memory
 from utils.pretrained import load_pretrained
 from utils.reporter import Reporter
 from utils.runs import check_folders, check_state, choose_run, delete_old_runs, discard_run, open_run, write_index
 from utils.state import TrainState
 
 
+@explaining_memory
 class Trainer:
     """Learns to classify the images under config.train_path. Owns its graph and its session.
 
@@ -123,6 +125,7 @@ class Trainer:
             self.session = self.cluster.open_session(config.device)
             if self.cluster.is_chief:
                 say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
+            self.cluster.all_or_none(lambda: check_memory(self))
             self.session.run(tf.global_variables_initializer())
         self.model, self.variables, self.inference = learning.model, learning.variables, learning.inference
         self.x, self.y_true, self.global_step = learning.x, learning.y_true, learning.global_step

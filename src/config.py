@@ -43,6 +43,7 @@ epsilon = 0.01
 weight_decay = None  # None: see model_defaults below
 early_stopping = None
 device = "gpu"
+memory_check = "on"
 step_timeout = 120
 cluster_timeout = 600
 

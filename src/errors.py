@@ -15,6 +15,10 @@ class InputError(Exception):
     """
 
 
+class OutOfMemoryError(InputError):
+    """What is to be done takes more memory than there is: the file that was read may be in order."""
+
+
 def did_you_mean(name, names, prefix=""):
     """The end of such a line: the one of `names` that is most like `name`, if one is like it at all."""
     nearest = difflib.get_close_matches(name, names, n=1)
@@ -35,6 +39,32 @@ def first_line(error):
 def reason(error):
     """What was wrong, in some words: not every OSError has those of the operating system."""
     return getattr(error, "strerror", None) or first_line(error)
+
+
+def is_out_of_memory(error):
+    """Whether an error, of whatever library, says that there is no memory left, or no room for another thread."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]  # none of the libraries is imported here
+    text = str(error).lower()
+    return (
+        "MemoryError" in kinds
+        or "error" in kinds
+        and "insufficient memory" in text  # OpenCV's
+        or "RuntimeError" in kinds
+        and "can't start new thread" in text
+        or "OpError" in kinds
+        and any(word in text for word in ("oom when", "memory", "alloc"))  # TensorFlow's
+    )
+
+
+@contextlib.contextmanager
+def naming_memory(what, advice="expected less, or more memory"):
+    """Within it, running out of memory is OutOfMemoryError, in a line that names what it was for."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"{what}: memory ran out ({first_line(error)}), {advice}") from error
 
 
 def in_config(error):

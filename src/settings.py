@@ -106,6 +106,7 @@ CLASS_WEIGHTS = one_of("none", "balanced")
 BAD_IMAGES = one_of("stop", "skip")
 STRIDES = one_of("paper", "small")
 RESIZE = one_of("stretch", "crop", "pad")
+MEMORY_CHECK = one_of("on", "off")
 AUGMENT = one_of("none", "crop", "crop+flip")
 CLASS_NAMES = (
     _class_names,
@@ -169,6 +170,7 @@ RULES = {
     "weight_decay": Rule("factor on half the sum of the squared kernels, added to the loss", *NOT_NEGATIVE),
     "early_stopping": Rule("stop when the validation loss has not fallen for this many epochs; None: never", *EPOCHS),
     "device": Rule("gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU", *one_of("gpu", "cpu")),
+    "memory_check": Rule("off: train even if it is estimated to take more memory than there is", *MEMORY_CHECK),
     "step_timeout": Rule("in a cluster: seconds after which a training step is taken to be stuck", *POSITIVE),
     "cluster_timeout": Rule("in a cluster: seconds to wait for other members between steps", *POSITIVE),
     "checkpoint_minutes": Rule("a checkpoint is also written when this many minutes have passed", *POSITIVE),

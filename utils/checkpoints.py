@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from src import config
-from src.errors import InputError, first_line, print_note
+from src.errors import InputError, OutOfMemoryError, first_line, naming_memory, print_note
 from src.settings import RULES, settings
 from src.tf1 import tf
 from utils.records import RECORD, name_of, read_record, write_record
@@ -287,7 +287,10 @@ def assign(session, variables, weights):
 def readable(what, path):
     """Any error in reading a checkpoint is InputError; TensorFlow raises all kinds of them on damaged ones."""
     try:
-        yield
+        with naming_memory(f"{what} {path}"):
+            yield
+    except OutOfMemoryError:
+        raise
     except Exception as error:
         expected = f"expected checkpoints that can be read ({first_line(error)})"
         raise InputError(f"{what}: found {path}, {expected}") from error

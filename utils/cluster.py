@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 
-from src.errors import InputError, first_line, print_error, say
+from src.errors import InputError, first_line, is_out_of_memory, print_error, say
 from src.tf1 import collective_ops, open_session, quiet, session_options, tf
 
 LOST = 138  # exit code of a member that has lost another; Kubernetes' TFJob starts it again, as for all above 127
@@ -211,7 +211,7 @@ class Cluster:
         try:
             yield
         except tf.errors.OpError as error:
-            if self.size == 1:
+            if self.size == 1 or is_out_of_memory(error):
                 raise
             self._end(f"{doing} has failed, another member of the cluster is gone ({type(error).__name__})")
 

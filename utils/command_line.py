@@ -14,7 +14,7 @@ import sys
 import traceback
 
 from src import config
-from src.errors import InputError, did_you_mean, drop_output, first_line, print_error, reason, say
+from src.errors import InputError, did_you_mean, drop_output, first_line, is_out_of_memory, print_error, reason, say
 from src.settings import FOLDERS, RULES
 
 
@@ -130,14 +130,16 @@ def run_command(command):
         found = f"found a character that the encoding {error.encoding} has not ({ascii(error.object)})"
         print_error(f"locale: {found}, expected one with UTF-8, such as LC_ALL=C.UTF-8")
         return 2
-    except MemoryError as error:
-        print_error(f"memory: there is not enough ({first_line(error)})")
-        return 2
     except ModuleNotFoundError as error:
         print_error(
             f"{error} in {sys.executable}; activate an environment with requirements.txt installed, such as "
             ". .venv/3.11/bin/activate"
         )
+        return 2
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print_error(f"memory ran out: {first_line(error)}; expected smaller images, a smaller graph, or more memory")
         return 2
     except KeyboardInterrupt:
         return 130

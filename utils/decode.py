@@ -1,11 +1,12 @@
 """Decoding image files, alike with every version of OpenCV, which reads their pixels."""
 
+import contextlib
 import os
 
 import cv2
 import numpy as np
 
-from src.errors import InputError
+from src.errors import InputError, OutOfMemoryError, naming_memory
 from utils.files import read_file
 from utils.formats import EXAMINE, declare_upright, describe_other, is_cut_short, kind_of, orientation_of, size_of
 
@@ -38,6 +39,8 @@ def problem_of(path):
     """What is wrong with an image file, an InputError; None if nothing is."""
     try:
         read_image(path)
+    except OutOfMemoryError:
+        raise  # the image may be in order
     except InputError as error:
         return error
     return None
@@ -58,10 +61,9 @@ def decode(path, content):
     orientation = orientation_of(exif) if exif else 1
     if kind == "TIFF" and orientation != 1:
         content = declare_upright(content)  # OpenCV would turn it whatever it is told, and tiles wrongly
-    try:
+    image = None
+    with contextlib.suppress(cv2.error), naming_memory(f"image {path}"):  # too large, for one
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # too large, for one
-        image = None
     if image is None:
         raise InputError(f"image {path}: found {describe_unread(kind, content)}")
     return image if orientation == 1 else UPRIGHT[orientation](image)

@@ -15,6 +15,7 @@ cv2.setNumThreads(1)  # threads of our own read images, several at a time
 
 THREADS = min(os.cpu_count() or 1, 8)  # reading threads
 AHEAD_BYTES = 64 * 2**20  # of batches that wait to be used; but each thread has one to read
+CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, for handing them over takes time as well
 BATCH_BYTES = 20 * 2**20  # of a batch for inference
 
 
@@ -91,6 +92,17 @@ def image_bytes(img_size):
     return img_size**2 * 3 * 4
 
 
+def count_ahead(choice_bytes):
+    """How many results of that size wait to be used."""
+    return max(THREADS, min(2 * THREADS, AHEAD_BYTES // choice_bytes))
+
+
+def ahead_bytes(img_size, batch_size):
+    """At most what the batches take that wait to be used, and the one that is in use."""
+    chunk = max(CHUNK_BYTES, batch_size * image_bytes(img_size))
+    return (count_ahead(chunk) + 1) * chunk
+
+
 def read_ahead(read, choices, choice_bytes):
     """Yield read(choice) for each choice, in order, while threads read the next few.
 
@@ -99,7 +111,7 @@ def read_ahead(read, choices, choice_bytes):
     Args:
         choice_bytes: memory that the result for one choice takes.
     """
-    ahead = max(THREADS, min(2 * THREADS, AHEAD_BYTES // choice_bytes))
+    ahead = count_ahead(choice_bytes)
     with ThreadPoolExecutor(THREADS) as pool:
         waiting = collections.deque()
         try:

@@ -9,7 +9,7 @@ from typing import Iterator, List, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, escape_control_characters, first_line
+from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
 from src.settings import RULES
 from src.tf1 import open_session, tf
 from utils.decode import read_image
@@ -82,7 +82,10 @@ class Predictor:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]. Raises InputError."""
         try:
-            return self.session.run(self.output, {self.input: images})
+            with naming_memory(f"graph {self.source} on {len(images)} images of {self.img_size} px"):
+                return self.session.run(self.output, {self.input: images})
+        except OutOfMemoryError:
+            raise
         except Exception as error:  # TensorFlow raises all kinds of errors
             reason = f"cannot be run on {len(images)} float32 images ({first_line(error)})"
             raise InputError(f"graph {self.source}: {reason}") from error

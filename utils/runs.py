@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 
-from src.errors import InputError, escape_control_characters, print_note, say
+from src.errors import InputError, OutOfMemoryError, escape_control_characters, print_note, say
 from src.settings import FOLDERS, FOLLOWING, RULES, check, settings_for
 from src.tf1 import tf
 from utils.checkpoints import Checkpoints
@@ -18,8 +18,8 @@ from utils.tensorboard import new_run_folder
 
 # Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
 # The folders are never those of the record: it could be somebody else's.
-PLACES = ("device", "train_path", "valid_path", "test_path", "cache_mb", "step_timeout", "cluster_timeout",
-          "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
+PLACES = ("device", "memory_check", "train_path", "valid_path", "test_path", "cache_mb", "step_timeout",
+          "cluster_timeout", "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
 CHANGEABLE = ("num_epoch", "early_stopping", *PLACES)
 INDEX = "checkpoint"  # TensorFlow's list of the checkpoints of the latest run
 
@@ -158,6 +158,8 @@ def newest_whole(checkpoints):
             read_state(checkpoints, prefix)
             checkpoints.read(prefix)
             return prefix
+        except OutOfMemoryError:
+            raise  # it may be complete
         except InputError as error:
             print_note(f"{error}; skipped")
     expected = "expected one that this version of training wrote"
