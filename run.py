@@ -27,7 +27,7 @@ from collections import namedtuple
 
 from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
-from src.settings import FOLDERS, RULES, settings, settings_for
+from src.settings import FOLDERS, MOST_CLASSES, RULES, settings, settings_for, shortened
 from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, in_utf8, option
 from utils.files import is_in, make_writable
 from utils.locks import locked
@@ -316,8 +316,9 @@ def runs(**given):
 def summary(total_class=None, **given):
     """List the layers of a network: output shape, parameters, and multiply-adds for one image."""
     end_with_the_reader()
-    if total_class is not None and total_class < 2:
-        raise InputError(f"--total_class: found {total_class}, expected 2 or more")
+    if total_class is not None and not 2 <= total_class <= MOST_CLASSES:
+        limits = "2 or more" if total_class < 2 else f"2 to {MOST_CLASSES}"
+        raise InputError(f"--total_class: found {shortened(total_class)}, expected {limits}")
     names = (*SUMMARY_SETTINGS, "total_class", "numchannels", "batch_norm_momentum")
     total_class = total_class or settings_for(names, given).total_class or 10
     classes = [str(number) for number in range(total_class)]

@@ -15,7 +15,10 @@ from src.folders import class_folders
 # A setting's line in --help; `read` turns command line text into a value, `ok` judges it, `expected` says it in words.
 Rule = namedtuple("Rule", "help read ok expected")
 
-LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1  # whole number
+HUGE = 1e30  # too large for any number
+MOST_CLASSES = 10**5  # ImageNet's largest set has 21,841
+LONGEST = 200  # characters of a value in a message
 BREAKS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line breaks
 
 
@@ -37,7 +40,7 @@ def _class_names(text):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < HUGE
 
 
 def _is_integer(value, at_least, at_most=LARGEST):
@@ -65,7 +68,7 @@ def _is_utf8(text):
 def _are_class_names(value):
     return (
         isinstance(value, (list, tuple))
-        and len(value) > 0
+        and 0 < len(value) <= MOST_CLASSES
         and all(map(_is_class_name, value))
         and len(set(value)) == len(value)
     )
@@ -81,12 +84,12 @@ def number(ok, expected):
     return _literal, lambda value: _is_number(value) and ok(value), expected
 
 
-def three_numbers(at_least, limits=""):
+def three_numbers(at_least, at_most, limits):
     def ok(value):
         return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(part_ok, value))
 
     def part_ok(part):
-        return _is_number(part) and part >= at_least
+        return _is_number(part) and at_least <= part <= at_most
 
     return _literal, ok, f"three numbers{limits}, such as 0.485,0.456,0.406"
 
@@ -149,12 +152,16 @@ RULES = {
     "train_path": Rule("training images, one folder per class", *FOLDER),
     "test_path": Rule("test images, one folder per class", *FOLDER),
     "classes": Rule("class folders to learn, by default all in train_path", *CLASS_NAMES),
-    "total_class": Rule("number of classes", *integer(at_least=0)),
+    "total_class": Rule("number of classes", *integer(at_least=0, at_most=MOST_CLASSES)),
     "valid_path": Rule("validation images, one folder per class; None: some of the training images", *FOLDER_OR_NONE),
     "validation_size": Rule("fraction of the training images held out for validation", *FRACTION),
     "batch_size": Rule("images per training step", *integer(at_least=1)),
-    "image_normalize_mean": Rule("subtracted from each channel after scaling it to 0..1", *three_numbers(-1e30)),
-    "image_normalize_std": Rule("each channel is then divided by this", *three_numbers(1e-6, " above 0.000001")),
+    "image_normalize_mean": Rule(
+        "subtracted from each channel after scaling it to 0..1", *three_numbers(-1e6, 1e6, " from -1000000 to 1000000")
+    ),
+    "image_normalize_std": Rule(
+        "each channel is then divided by this", *three_numbers(1e-6, 1e6, " from 0.000001 to 1000000")
+    ),
     "channel_order": Rule("bgr: as OpenCV reads images; rgb: swapped before normalization", *one_of("bgr", "rgb")),
     "resize": Rule("stretch: to a square; crop: its middle; pad: with borders in the mean colour", *RESIZE),
     "augment": Rule("crop: shift training images; crop+flip: also mirror half of them", *AUGMENT),
@@ -190,9 +197,31 @@ def check(name, value):
         raise InputError(f"setting {name}: unknown setting{did_you_mean(name, RULES)}")
     value = value.tolist() if hasattr(value, "tolist") else value
     if not RULES[name].ok(value):
-        found = " ".join(repr(value).split()) if not isinstance(value, int) or abs(value) < 1e30 else "a huge number"
-        raise InputError(f"setting {name}: found {found}, expected {RULES[name].expected}")
+        raise InputError(f"setting {name}: found {shortened(value)}, expected {expected_of(RULES[name], value)}")
     return value
+
+
+def shortened(value):
+    """A value as it is written, in a line; only the beginning of a long one."""
+    if isinstance(value, int) and abs(value) >= HUGE:  # it can have more digits than Python prints
+        return "a huge number"
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        return "huge numbers"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def expected_of(rule, value):
+    """What a rule expects, in words; where something is too large also the limit, of which nobody else is told."""
+    if isinstance(value, (int, float)) and value > LARGEST:
+        if rule.expected.startswith("a whole number"):
+            return rule.expected.replace(" or more", f" to {LARGEST}")
+        if value >= HUGE and rule.expected in (POSITIVE[2], NOT_NEGATIVE[2]):
+            return f"{rule.expected}, below {HUGE:g}"
+    if isinstance(value, (list, tuple)) and len(value) > MOST_CLASSES:
+        return f"{rule.expected}, at most {MOST_CLASSES}"
+    return rule.expected
 
 
 def settings(**given):

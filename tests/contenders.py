@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BATCH = 32
 CLASSES = 10
 EPOCHS = 10**6  # as many as the benchmark asks for
+SECONDS = 1.0  # of a round of batches
 TALK = sys.stdout
 
 
@@ -178,10 +179,11 @@ def frozen(graph, batches):
     All are in memory already, but too many to stay in the processor's cache, where no program finds its images.
     """
     from src.tf1 import open_session, tf
-    from utils.predictor import read_graph
+    from utils.graph_def import read_graph
 
     with tf.Graph().as_default():
-        image, output = tf.import_graph_def(read_graph(graph), name="", return_elements=["Image:0", "output:0"])
+        graph_def, _ = read_graph(graph)
+        image, output = tf.import_graph_def(graph_def, name="", return_elements=["Image:0", "output:0"])
         session = open_session("cpu")
     shape = image.shape.as_list()[1:]
     many = {str(size): [np.full([size] + shape, 0.5, np.float32) for _ in range(16)] for size in batches}
@@ -190,10 +192,10 @@ def frozen(graph, batches):
         tell(**{size: speed(session, output, image, images) for size, images in many.items()})
 
 
-def speed(session, output, image, many, seconds=1.0):
+def speed(session, output, image, many):
     """images/s of one batch after another."""
     start, steps = time.monotonic(), 0
-    while time.monotonic() - start < seconds or steps < len(many):
+    while time.monotonic() - start < SECONDS or steps < len(many):
         session.run(output, {image: many[steps % len(many)]})
         steps += 1
     return steps * len(many[0]) / (time.monotonic() - start)

@@ -107,6 +107,8 @@ def exit_code(command):
 
     SIGTERM ends in SystemExit with code 143.
     """
+    for name in [name for name in os.environ if name.startswith("TQDM_")]:
+        del os.environ[name]  # tqdm reads them when it is imported, and nonsense in them would end the program
     with standard_streams():
         previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:

@@ -1,13 +1,23 @@
 """Pictures for people to look at, as PNG files."""
 
 import io
+import os
 import warnings
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from src.errors import InputError, first_line
 from utils.files import write_atomically
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+except ImportError:
+    raise
+except Exception as error:  # of nonsense in the environment or in the file that it names
+    given = [f"{name}={os.environ[name]}" for name in ("MPLBACKEND", "MATPLOTLIBRC") if os.environ.get(name)]
+    found = f"{' '.join(given) or 'the file matplotlibrc'}: Matplotlib cannot be imported with it"
+    raise InputError(f"{found} ({first_line(error)})") from error
 
 COLUMNS = 8  # of a grid of images
 
@@ -23,7 +33,10 @@ def save(figure, path):
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font has not
-        figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
+        try:
+            figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
+        except Exception as error:  # a user's matplotlibrc can ask for what is not installed
+            raise InputError(f"file {path}: Matplotlib cannot draw it ({first_line(error)})") from error
     write_atomically({path: content.getvalue()})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
-from src.settings import RULES
+from src.settings import RULES, expected_of, shortened
 from src.tf1 import open_session, tf
 from utils.decode import read_image
 from utils.files import read_file
@@ -162,7 +162,8 @@ def read_metadata(path):
     for name in PREPROCESSING:
         value = metadata.get(name) if isinstance(metadata, dict) else None
         if not RULES[name].ok(value):
-            raise InputError(f"metadata {path}: found {value!r} for {name}, expected {RULES[name].expected}")
+            found = f"found {shortened(value)} for {name}"
+            raise InputError(f"metadata {path}: {found}, expected {expected_of(RULES[name], value)}")
     check_shape(path, metadata, "input", "[null, size, size, 3]", _is_image_shape)
     classes = len(metadata["classes"])
     check_shape(path, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
@@ -183,7 +184,8 @@ def check_shape(path, metadata, role, expected, ok):
     whole = isinstance(shape, list) and len(shape) > 1 and all(type(size) is int for size in shape[1:])
     if not (isinstance(tensor.get("name"), str) and whole and ok(shape[1:])):
         raise InputError(
-            f"metadata {path}: found {metadata.get(role)!r} for {role}, expected a name and the shape {expected}"
+            f"metadata {path}: found {shortened(metadata.get(role))} for {role}, "
+            f"expected a name and the shape {expected}"
         )
 
 
