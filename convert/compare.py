@@ -118,15 +118,20 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
             raise
         except Exception as error:  # converters raise all kinds of errors
             raise InputError(f"graph {reference.path}: cannot be converted to {path} ({first_line(error)})") from error
-        failed = "-failed".join(os.path.splitext(path))
-        os.makedirs(folder or ".", exist_ok=True)
-        kept = failed if comparison.failure else path
-        if kept == path:
-            set_aside(failed, scratch)
-        if os.path.isdir(kept):
-            set_aside(kept, scratch)
-        os.replace(partial, kept)
-    return comparison._replace(path=kept)
+        return comparison._replace(path=take_name(partial, path, comparison.failure))
+
+
+def take_name(partial, path, failure):
+    """Give what was converted its name, `path`, or one with "-failed" in it; returns that. What it replaces goes."""
+    failed = "-failed".join(os.path.splitext(path))
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    kept = failed if failure else path
+    if kept == path:
+        set_aside(failed, os.path.dirname(partial))
+    if os.path.isdir(kept):
+        set_aside(kept, os.path.dirname(partial))
+    os.replace(partial, kept)
+    return kept
 
 
 def set_aside(path, folder):

@@ -99,19 +99,7 @@ def write_report(folder, heading, paths, labels, probabilities, classes, mirrore
     every = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=every)
-    judged = np.unique(labels)  # a class without images has no recall
-    macro = f1_score(labels, predicted, labels=judged, average="macro", zero_division=0)
-    balanced = recall_score(labels, predicted, labels=judged, average="macro", zero_division=0)
-    text = f"{heading}\n{len(labels)} images: {loss_and_accuracy(labels, probabilities)}, "
-    text += f"balanced accuracy {balanced:.4f}, macro F1 {macro:.4f}\n"
-    if mirrored is not None:
-        text += f"with mirror images: {loss_and_accuracy(labels, (probabilities + mirrored) / 2)}\n"
-    if len(judged) < len(classes):
-        text += (
-            f"{len(classes) - len(judged)} classes have no images: balanced accuracy and macro F1 are means over the "
-        )
-        text += f"other {len(judged)}; the table counts them as 0\n"
-    text += "\n"
+    text = f"{heading}\n{overall_text(labels, probabilities, mirrored)}\n"
     text += classification_report(labels, predicted, labels=every, target_names=names, digits=3, zero_division=0)
     text += "\n" + matrix_text(matrix, names)
     csv_path = os.path.join(folder, "predictions.csv")
@@ -119,6 +107,22 @@ def write_report(folder, heading, paths, labels, probabilities, classes, mirrore
     write_atomically({os.path.join(folder, "evaluation.txt"): text, csv_path: rows})
     draw_confusion(os.path.join(folder, "confusion.png"), matrix, classes)
     draw_mistakes(os.path.join(folder, "mistakes.png"), paths, labels, probabilities, classes)
+    return text
+
+
+def overall_text(labels, probabilities, mirrored=None):
+    """The figures of all images together, as write_report takes and judges them, in some lines."""
+    predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    judged = np.unique(labels)  # a class without images has no recall
+    macro = f1_score(labels, predicted, labels=judged, average="macro", zero_division=0)
+    balanced = recall_score(labels, predicted, labels=judged, average="macro", zero_division=0)
+    text = f"{len(labels)} images: {loss_and_accuracy(labels, probabilities)}, "
+    text += f"balanced accuracy {balanced:.4f}, macro F1 {macro:.4f}\n"
+    if mirrored is not None:
+        text += f"with mirror images: {loss_and_accuracy(labels, (probabilities + mirrored) / 2)}\n"
+    if len(judged) < classes:
+        text += f"{classes - len(judged)} classes have no images: balanced accuracy and macro F1 are means over the "
+        text += f"other {len(judged)}; the table counts them as 0\n"
     return text
 
 
