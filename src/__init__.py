@@ -1,7 +1,14 @@
 import os
 import sys
 
-from src.errors import in_config, print_error
+from src.environment import check_environment
+from src.errors import InputError, in_config, print_error
+
+try:
+    check_environment()
+except InputError as error:
+    print_error(error)
+    sys.exit(2)
 
 # OpenCV reads it when it is imported: an image that claims to be larger, of 0.8 GB, is refused, not given the memory.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))

@@ -10,6 +10,7 @@ Here it is on everywhere, unless TF_ENABLE_ONEDNN_OPTS says otherwise.
 import contextlib
 import os
 
+from src.errors import InputError, first_line
 from src.signals import HeldSignals
 
 
@@ -49,7 +50,12 @@ quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
 with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
     if quietly:
         stack.enter_context(quiet())
-    import tensorflow.compat.v1 as tf
+    try:
+        import tensorflow.compat.v1 as tf
+    except ImportError:
+        raise
+    except Exception as error:  # of nonsense in the environment, which is then in the message
+        raise InputError(f"TensorFlow: cannot be imported ({first_line(error)})") from error
     from tensorflow.python.ops import collective_ops  # noqa: F401 (for utils/cluster.py)
 
 tf.logging.set_verbosity(tf.logging.ERROR)

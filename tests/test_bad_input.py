@@ -140,6 +140,29 @@ BAD = [
     (None, f"{DATA} --decay -1", "setting decay: found -1, expected a number above 0"),
     (None, f"{DATA} --batch_size 0", "setting batch_size: found 0, expected a whole number, 1 or more"),
     (None, f"{DATA} --batch_size 99", "setting batch_size: found 99, expected at most 34, the number of training"),
+    (
+        None,
+        f"{DATA} --batch_size {2**31}",
+        "setting batch_size: found 2147483648, expected a whole number, 1 to 2147483",
+    ),
+    (
+        None,
+        f"{DATA} --batch_size 1{'0' * 30}",
+        "setting batch_size: found 1000000000000000000000000000000, expected a whole number, 1 to 2",
+    ),
+    (
+        None,
+        f"{DATA} --early_stopping {2**40}",
+        f"setting early_stopping: found {2**40}, expected a whole number, 1 to 2147",
+    ),
+    (None, f"{DATA} --lr 1e40", "setting lr: found 1e+40, expected a number above 0, below 1e+30"),
+    (None, f"{DATA} --cache_mb 1e999", "setting cache_mb: found inf, expected a number, 0 or more, below 1e+30"),
+    (
+        None,
+        f"{DATA} --image_normalize_std 1,1,1e9",
+        "setting image_normalize_std: found (1, 1, 1000000000.0), expected",
+    ),
+    (None, "summary --total_class 1000000000", "--total_class: found 1000000000, expected 2 to 100000"),
     (None, f"{DATA} --validation_size 1", "setting validation_size: found 1, expected a fraction above 0 and below 1"),
     (None, f"{DATA} --validation_size .001", "setting validation_size: found 0.001, which leaves 40 training and 0"),
     (None, f"{DATA} --image_normalize_std 0,1,1", "setting image_normalize_std: found (0, 1, 1), expected three"),
@@ -219,6 +242,28 @@ BAD = [
     (lambda: edit(JSON, output={"name": "\ud800", "shape": [None, 2]}), "predict test", f"graph {GRAPH}: found no ope"),
     (lambda: edit(JSON, input={"name": "Image", "shape": [None, 9e9]}), "predict test", f"metadata {JSON}: found {{"),
     (lambda: edit(JSON, image_normalize_std=[1, 2, float("nan")]), "predict test", f"metadata {JSON}: found [1, 2, n"),
+    (
+        lambda: edit(JSON, image_normalize_std=[0, 1, 1]),
+        "predict test",
+        f"metadata {JSON}: found [0, 1, 1] for image_no",
+    ),
+    (lambda: edit(JSON, image_normalize_mean=[-1e9] * 3), "predict test", f"metadata {JSON}: found [-1000000000.0, -1"),
+    (
+        lambda: edit(JSON, input={"name": "Image", "shape": [None, 10**9, 10**9, 3]}),
+        "explain test",
+        f"metadata {JSON}: ",
+    ),
+    (
+        lambda: edit(JSON, classes=list(map(str, range(10**6)))),
+        "predict test",
+        f"metadata {JSON}: found ['0', '1', '2',",
+    ),
+    (lambda: edit(JSON, classes=["a", 10**400]), "predict test", f"metadata {JSON}: found ['a', 1000000"),
+    (
+        lambda: edit(JSON, val_acc=float("nan"), run=10**400),
+        "predict nowhere",
+        "image nowhere: cannot be read (No such",
+    ),
     (lambda: edit(JSON, channel_order=None), "evaluate", f"metadata {JSON}: found None for channel_order, expected"),
 ]
 
@@ -405,12 +450,13 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(work, capfd, what):
     ({"PYTHONIOENCODING": "ascii"}, [["evaluate"]]),
 ])  # fmt: skip
 def test_terminals_that_know_no_umlauts(work, environment, verbs):
-    for part in ("train", "test"):
-        os.rename(os.path.join(part, "dog"), os.path.join(part, "hünd"))
+    for part in (b"train/", b"test/"):
+        os.rename(part + b"dog", part + "hünd".encode())  # Python 3.6 takes names for ASCII in the C locale
     verbs = [DATA.split() + ["--classes", '["cat", "h\\u00fcnd"]'], *verbs]
-    code = f"import run, sys; sys.exit(any([run.main(words) for words in {verbs}]))"
+    code = "import sys; from utils.command_line import in_utf8; in_utf8(); import run\n"
+    write("verbs.py", f"{code}sys.exit(any([run.main(words) for words in {verbs}]))")
     done = subprocess.run(
-        [sys.executable, "-c", code], env=dict(os.environ, PYTHONPATH=REPOSITORY, **environment),
+        [sys.executable, "verbs.py"], env=dict(os.environ, PYTHONPATH=REPOSITORY, **environment),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
@@ -428,7 +474,7 @@ def test_training_does_not_need_a_listener(work, closing):
 def test_output_that_cannot_be_written_is_said(work):
     command = f"{sys.executable} {REPOSITORY}/run.py predict test > /dev/full"
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (2, b"error: input or output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (2, b"error: standard output: No space left on device\n")
 
 
 def test_a_folder_that_cannot_be_read_is_said(work, monkeypatch, capsys):

@@ -1,21 +1,28 @@
 """python run.py evaluate, predict and summary, and the pictures."""
 
 import csv
+import io
 import json
 import os
 import re
 import shutil
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
+from convert.compare import open_reference
+from convert.pb2savedmodel import pb2savedmodel
 from run import main
+from src import config
 from src.errors import InputError
 from src.settings import settings
+from src.tf1 import tf
 from tests.conftest import REPOSITORY, accuracy_in_opencv, python, run_file, run_opencv, run_py, without_checksum
 from trainer import Trainer
+from utils import loader
 from utils.image_folders import list_images
 from utils.images import denormalized
 from utils.plots import draw_confusion, draw_curves, draw_grid
@@ -78,6 +85,93 @@ def test_loss_is_that_of_opencv_s_logits_with_and_without_mirror_images(trained,
     assert [float(loss) for loss, _ in found] == pytest.approx(losses, abs=2e-4)
     assert losses[1] > losses[0] + 0.1 and float(found[1][1].strip(",")) == pytest.approx(hits / 360, abs=1e-4)
     assert [float(row["probability"]) for row in rows] == pytest.approx(list(plain.max(axis=1)), abs=1e-4)
+
+
+def test_each_file_is_decoded_once_also_for_its_mirror_image(trained, run_here, monkeypatch):
+    read, paths = loader.read_image, []
+    monkeypatch.setattr(loader, "read_image", lambda path: paths.append(path) or read(path))
+    _, rows = report(run_here, trained, "--flip")
+    assert sorted(paths) == sorted(row["image"] for row in rows)
+
+
+def test_all_files_are_written_before_a_reader_can_stop_it(trained, monkeypatch, capfd):
+    """As behind `| head`, but for the signal, which would end the tests as well."""
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    page = run_file("report.html", str(trained / "graphs" / "lenet5"))
+    os.remove(page)
+    monkeypatch.chdir(str(trained))
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert main(["evaluate"]) == 2
+    assert os.path.exists(page)
+
+
+NONSENSE = {"model_arch": "mobilenetv2", "img_size": 28, "lr": "fast", "batch_size": 0, "classes": 5, "total_class": -1}
+
+
+@pytest.fixture
+def nonsense(trained, tmp_path, monkeypatch):
+    """A copy of the trained folder, while src/config.py is nonsense, but for what the commands use."""
+    shutil.copytree(str(trained), str(tmp_path / "copy"))
+    monkeypatch.chdir(str(tmp_path / "copy"))
+    for name, value in NONSENSE.items():
+        monkeypatch.setitem(vars(config), name, value)
+
+
+@pytest.mark.parametrize("words", [
+    "predict IMAGE", "evaluate", "explain IMAGE", "runs", "export", "--resume --num_epoch 5",
+    "evaluate --checkpoint CHECKPOINT",
+])  # fmt: skip
+def test_settings_that_a_command_does_not_use_do_not_stop_it(nonsense, digits, capfd, words):
+    image, checkpoint = list_images(f"{digits}/test/3")[0], os.path.splitext(run_file("*.index"))[0]
+    words = words.replace("IMAGE", image).replace("CHECKPOINT", checkpoint).split()
+    code = main(words + ["--model_arch", "lenet5"])
+    assert (code, capfd.readouterr().err) == (0, "")
+
+
+def test_converters_take_no_notice_of_settings_that_they_do_not_use(nonsense):
+    assert open_reference("weights/lenet5/lenet5.pb").config.img_size == 32
+    with pytest.raises(InputError, match="^setting train_path: found 5"):
+        open_reference("weights/lenet5/lenet5.pb", train_path=5)
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """How many GPUs each session may use, of all that are opened: a list; None: as many as there are."""
+    found = []
+    session = tf.Session
+
+    def opened(*arguments, **options):
+        found.append(dict(options["config"].device_count).get("GPU") if "config" in options else None)
+        return session(*arguments, **options)
+
+    monkeypatch.setattr(tf, "Session", opened)
+    return found
+
+
+@pytest.mark.parametrize("words", ["predict IMAGE", "evaluate", "explain IMAGE", "evaluate --checkpoint CHECKPOINT"])
+def test_commands_keep_off_the_gpu_if_device_says_so(trained, digits, monkeypatch, devices, words):
+    monkeypatch.chdir(str(trained))
+    image, checkpoint = list_images(f"{digits}/test/3")[0], os.path.splitext(run_file("*.index"))[0]
+    words = words.replace("IMAGE", image).replace("CHECKPOINT", checkpoint).split()
+    assert main(words + ["--device", "gpu"]) == 0
+    assert None in devices
+    del devices[:]
+    assert main(words + ["--device", "cpu"]) == 0
+    assert devices and set(devices) == {0}
+    del devices[:]
+    monkeypatch.setitem(vars(config), "device", "cpu")
+    assert main(words) == 0
+    assert devices and set(devices) == {0}
+
+
+def test_converters_keep_off_the_gpu_if_device_says_so(trained, in_tmp_path, devices):
+    shutil.copytree(str(trained / "weights"), "weights")
+    assert pb2savedmodel(open_reference(device="cpu")).failure is None
+    assert devices and set(devices) == {0}
 
 
 def test_checkpoint_and_frozen_graph_are_equally_good(trained, run_here):
@@ -190,7 +284,9 @@ def test_names_that_break_lines_are_printed_on_one(shipped):
     assert "./two\\nlines.png" in done.stdout and "./not utf-8 \\udcff.png" in done.stdout
 
 
-@pytest.mark.parametrize("run", [None, [1], {"run_folder": 5, "test_path": ["a"]}, {"run_folder": "a\0b"}])
+@pytest.mark.parametrize(
+    "run", [None, [1], {"run_folder": 5, "test_path": ["a"]}, {"run_folder": "a\0b", "train_path": "\ud800"}]
+)
 def test_evaluate_without_knowing_the_run(shipped, digits, run_here, run):
     with open(str(shipped / "lenet5.json")) as file:
         metadata = json.load(file)

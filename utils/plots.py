@@ -1,6 +1,7 @@
 """Pictures for people to look at, as PNG files."""
 
 import io
+import logging
 import os
 import warnings
 
@@ -9,6 +10,7 @@ import numpy as np
 from src.errors import InputError, first_line
 from utils.files import write_atomically
 
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has remarks on a user's files and fonts
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

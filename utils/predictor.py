@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
-from src.settings import RULES, expected_of, shortened
+from src.settings import RULES, expected_of, is_path, shortened
 from src.tf1 import open_session, tf
 from utils.decode import read_image
 from utils.files import read_file
@@ -168,7 +168,7 @@ def read_metadata(path):
     classes = len(metadata["classes"])
     check_shape(path, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
     run = metadata.get("run") if isinstance(metadata.get("run"), dict) else {}
-    metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and "\0" not in text}
+    metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and is_path(text)}
     return metadata
 
 
