@@ -15,7 +15,7 @@ from src.tf1 import tf
 from utils.loader import ahead_bytes, inference_batch
 
 PROC, CGROUPS = "/proc", "/sys/fs/cgroup"
-EXPORT_COPIES = 8  # of the weights while they are frozen: arrays, constants, and graphs that are made of graphs
+EXPORT_COPIES = 9  # of the weights while they are frozen: arrays, constants, and graphs that are made of graphs
 LARGEST_GRAPH = 2**31 - 2**20  # bytes of weights in a frozen graph: its format, protobuf, ends at 2 GB
 SESSION_BYTES = 64 * 2**20  # TensorFlow's own when it runs a graph: threads, and copies of the graph
 SHAPES = ("Shape", "ShapeN", "Size", "Rank")  # operations that look at no numbers
