@@ -319,7 +319,7 @@ def summary(total_class=None, **given):
     if total_class is not None and not 2 <= total_class <= MOST_CLASSES:
         limits = "2 or more" if total_class < 2 else f"2 to {MOST_CLASSES}"
         raise InputError(f"--total_class: found {shortened(total_class)}, expected {limits}")
-    names = (*SUMMARY_SETTINGS, "total_class", "numchannels", "batch_norm_momentum")
+    names = (*SUMMARY_SETTINGS, "total_class", "numchannels", "batch_norm_momentum", "seed")
     total_class = total_class or settings_for(names, given).total_class or 10
     classes = [str(number) for number in range(total_class)]
     config = settings_for(names, dict(given, classes=classes, total_class=total_class))

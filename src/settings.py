@@ -48,10 +48,10 @@ def _is_integer(value, at_least, at_most=LARGEST):
 
 
 def _is_name(value):
-    return isinstance(value, str) and value.strip() != "" and is_path(value)
+    return isinstance(value, str) and value.strip() != "" and _is_path(value)
 
 
-def is_path(text):
+def _is_path(text):
     """Whether a file could have that name: not one with half a character, which JSON can hold, for one."""
     try:
         return b"\0" not in os.fsencode(text)

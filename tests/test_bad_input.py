@@ -261,8 +261,8 @@ BAD = [
     (lambda: edit(JSON, classes=["a", 10**400]), "predict test", f"metadata {JSON}: found ['a', 1000000"),
     (
         lambda: edit(JSON, val_acc=float("nan"), run=10**400),
-        "predict nowhere",
-        "image nowhere: cannot be read (No such",
+        "evaluate --test_path nowhere",
+        "setting test_path: found no folder nowhere",
     ),
     (lambda: edit(JSON, channel_order=None), "evaluate", f"metadata {JSON}: found None for channel_order, expected"),
 ]

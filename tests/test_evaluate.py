@@ -126,7 +126,7 @@ def nonsense(trained, tmp_path, monkeypatch):
     "evaluate --checkpoint CHECKPOINT",
 ])  # fmt: skip
 def test_settings_that_a_command_does_not_use_do_not_stop_it(nonsense, digits, capfd, words):
-    image, checkpoint = list_images(f"{digits}/test/3")[0], os.path.splitext(run_file("*.index"))[0]
+    image, checkpoint = list_images(f"{digits}/test/3")[0][0], os.path.splitext(run_file("*.index"))[0]
     words = words.replace("IMAGE", image).replace("CHECKPOINT", checkpoint).split()
     code = main(words + ["--model_arch", "lenet5"])
     assert (code, capfd.readouterr().err) == (0, "")
@@ -155,7 +155,7 @@ def devices(monkeypatch):
 @pytest.mark.parametrize("words", ["predict IMAGE", "evaluate", "explain IMAGE", "evaluate --checkpoint CHECKPOINT"])
 def test_commands_keep_off_the_gpu_if_device_says_so(trained, digits, monkeypatch, devices, words):
     monkeypatch.chdir(str(trained))
-    image, checkpoint = list_images(f"{digits}/test/3")[0], os.path.splitext(run_file("*.index"))[0]
+    image, checkpoint = list_images(f"{digits}/test/3")[0][0], os.path.splitext(run_file("*.index"))[0]
     words = words.replace("IMAGE", image).replace("CHECKPOINT", checkpoint).split()
     assert main(words + ["--device", "gpu"]) == 0
     assert None in devices

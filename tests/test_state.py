@@ -404,8 +404,12 @@ def two_epochs(two_epochs_once, tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path / "work"))
 
 
-@pytest.mark.parametrize("name, value", [("members", "x"), ("seconds", math.nan), ("window", {"train_loss": 1.0})])
-def test_a_checkpoint_with_a_wrong_field_is_skipped_and_the_field_named(two_epochs, capsys, name, value):
+@pytest.mark.parametrize("name, value, expected", [
+    ("members", "x", ", progress: found 'x' as members, expected a whole number, 1 or more"),
+    ("window", {"train_loss": 1.0}, ", progress: found {'train_loss': 1.0} as window, expected "),
+    ("seconds", math.nan, ": found an entry of run.json that training did not write, expected "),
+])  # fmt: skip
+def test_a_checkpoint_with_a_wrong_field_is_skipped_and_the_field_named(two_epochs, capsys, name, value, expected):
     with open(run_file("run.json")) as file:
         record = json.load(file)
     record["lenet5-8"]["progress"][name] = value
@@ -413,10 +417,8 @@ def test_a_checkpoint_with_a_wrong_field_is_skipped_and_the_field_named(two_epoc
         json.dump(record, file)
     checkpoints = find_run("checkpoints/lenet5")
     assert newest_whole(checkpoints).endswith("lenet5-4")
-    found = repr(value)
-    expected = f"note: checkpoint {checkpoints.folder}/lenet5-8, progress: found {found} as {name}, expected "
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(expected)
+    assert line.startswith(f"note: checkpoint {checkpoints.folder}/lenet5-8{expected}")
 
 
 def test_a_record_of_whole_numbers_is_resumed(two_epochs, capsys):

@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
-from src.settings import RULES, expected_of, is_path, shortened
+from src.settings import RULES, expected_of, shortened
 from src.tf1 import open_session, tf
 from utils.decode import read_image
-from utils.files import read_file
+from utils.files import is_plain, read_json
 from utils.graph_def import check_names, check_resources, check_tensor, read_graph
 from utils.images import fitting, normalization_table, normalize
 from utils.loader import image_bytes, inference_batch, read_ahead
@@ -153,10 +153,7 @@ def metadata_path(path):
 def read_metadata(path):
     """The JSON beside a frozen graph. Raises InputError unless it says all that is needed."""
     expected = "expected the JSON file that export writes beside the graph"
-    try:
-        metadata = json.loads(read_file("metadata", path, f", {expected}").decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"metadata {path}: found a file that is not JSON, {expected}") from error
+    metadata = read_json("metadata", path, f", {expected}")
     if isinstance(metadata, dict):
         metadata.setdefault("resize", "stretch")  # in the JSON of an earlier version there is none
     for name in PREPROCESSING:
@@ -168,7 +165,7 @@ def read_metadata(path):
     classes = len(metadata["classes"])
     check_shape(path, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
     run = metadata.get("run") if isinstance(metadata.get("run"), dict) else {}
-    metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and is_path(text)}
+    metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and is_plain(text)}
     return metadata
 
 

@@ -88,7 +88,11 @@ def choose_run(cluster, resume, given):
 
 def read_state(checkpoints, prefix):
     """The TrainState that the record has of a checkpoint. Raises InputError if there is none, or a wrong one."""
-    return TrainState.from_json(checkpoints.entry(prefix), checkpoints.history, f"checkpoint {prefix}")
+    entry = checkpoints.entry(prefix)
+    if entry is None:
+        expected = "expected one with settings and results, without NaN or Inf"
+        raise InputError(f"checkpoint {prefix}: found an entry of {RECORD} that training did not write, {expected}")
+    return TrainState.from_json(entry, checkpoints.history, f"checkpoint {prefix}")
 
 
 def find_interrupted(given, run=None):
@@ -152,18 +156,23 @@ def check_folders(config, members):
 
 
 def newest_whole(checkpoints):
-    """The prefix of the newest checkpoint that can be read to the end and says how far training was."""
+    """The prefix of the latest checkpoint that can be read to the end and says how far training was."""
+    skipped = []
     for prefix in reversed(checkpoints.prefixes()):
         try:
             read_state(checkpoints, prefix)
             checkpoints.read(prefix)
-            return prefix
         except OutOfMemoryError:
             raise  # it may be complete
         except InputError as error:
+            skipped.append(error)
+            continue
+        for error in skipped:
             print_note(f"{error}; skipped")
+        return prefix
+    why = f" ({skipped[0]})" if skipped else ""
     expected = "expected one that this version of training wrote"
-    raise InputError(f"setting checkpoint_dir: found no checkpoint to resume in {checkpoints.folder}, {expected}")
+    raise InputError(f"setting checkpoint_dir: found no checkpoint to resume in {checkpoints.folder}{why}, {expected}")
 
 
 def list_of(value):
