@@ -16,7 +16,7 @@ import numpy as np
 from convert.freeze import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
 from src.errors import InputError, say
-from src.settings import check, settings
+from src.settings import check, settings_for
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints import readable
@@ -65,7 +65,7 @@ class Trainer:
     val_acc = property(lambda self: self.state.val_acc)
 
     def __init__(self, resume: Union[bool, str] = False, **given):
-        self.cluster = join_cluster(settings(**given))
+        self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout", "step_timeout"), given))
         self.config, self.checkpoints, prefix, state = choose_run(self.cluster, resume, given)
         self.data = self.cluster.all_or_none(lambda: self._read_data(state))
         check_same(self.cluster, self.data)
