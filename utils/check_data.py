@@ -20,6 +20,7 @@ from utils.plots import draw_grid, escape_label
 
 SHOWN = 10  # lines of each kind; the rest is counted
 EXAMPLES = 3  # names, where one line tells of many files
+COPIES = 4  # of the same image that are named
 SAMPLES = 8  # images of each class in the picture
 SAMPLED_CLASSES = 30
 THUMBNAIL = 240  # pixels along the longer side, in the picture
@@ -106,7 +107,7 @@ def check_data(sets, classes, img_size, picture):
     lines, problems = [], 0
     for name, (paths, labels) in sets.items():
         lines.append(f"{name}: {len(paths)} images of {len(classes)} classes")
-        lines += class_lines(labels, classes)
+        lines += class_lines(labels, classes, name == "train_path")
         lines += odd_lines(paths, findings[name], img_size)
         faults = [finding.problem for finding in findings[name] if finding.problem]
         lines += shortened(faults)
@@ -119,13 +120,13 @@ def check_data(sets, classes, img_size, picture):
     return [escape_control_characters(line) for line in lines], problems + len(doubled)
 
 
-def class_lines(labels, classes):
+def class_lines(labels, classes, is_training):
     counts = np.bincount(labels, minlength=len(classes))
     few, many = counts.argmin(), counts.argmax()
     if counts[few] == counts[many]:
         return [f"  {counts[few]} images in each class"]
     text = f"  {counts[few]} ({classes[few]}) to {counts[many]} ({classes[many]}) images in a class"
-    uneven = counts[many] > UNEVEN * counts[few]
+    uneven = is_training and counts[many] > UNEVEN * counts[few]
     return [text + ("; uneven: --class_weights balanced may help" if uneven else "")]
 
 
@@ -162,7 +163,8 @@ def doubled_lines(sets, findings, classes):
         if len(group) > 1:
             across = " in different sets" if len({name for name, _, _ in group}) > 1 else ""
             across += " in different classes" if len({label for _, _, label in group}) > 1 else ""
-            lines.append(f"the same image{across}: " + ", ".join(path for _, path, _ in group))
+            more = f" and {len(group) - COPIES} more" if len(group) > COPIES else ""
+            lines.append(f"the same image{across}: " + ", ".join(path for _, path, _ in group[:COPIES]) + more)
     return shortened(sorted(lines, key=lambda line: " in different" not in line), "")
 
 

@@ -112,7 +112,7 @@ def draw_explanations(path, explainer, image_paths):
     for image_path in image_paths:
         pixels, best = explainer.explain(image_path)
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)] + [overlaid(pixels, heat_map) for _, _, heat_map in best]
-        titles.append(escape_label(image_path, 20))
+        titles.append(escape_label(image_path, 16))
         titles += [f"{escape_label(name, 12)} {100 * probability:.1f} %" for name, probability, _ in best]
     columns = 1 + len(best)
     draw_grid(path, images, titles, f"what speaks for the best classes: {KEY}", columns)
@@ -127,6 +127,6 @@ def draw_explained_mistakes(path, explainer, image_paths, labels):
         true, (predicted, probability, heat_map) = explainer.predictor.classes[label], best[0]
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), overlaid(pixels, heat_map)]
         images.append(overlaid(pixels, explainer.heat_map(image, label)))
-        titles += [escape_label(os.path.join(*image_path.split(os.sep)[-2:]), 20)]
+        titles += [escape_label(os.path.join(*image_path.split(os.sep)[-2:]), 16)]
         titles += [f"{escape_label(predicted, 12)}? {100 * probability:.0f} %", f"is {escape_label(true, 16)}"]
     draw_grid(path, images, titles, f"what spoke for which class: {KEY}", columns=3)

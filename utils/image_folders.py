@@ -178,7 +178,7 @@ def expected_images(folders):
     for below in folders:
         if list_folder(below).images:
             return f"but in {below}; expected them directly in the class folder"
-    return f"expected files ending in {' '.join(EXTENSIONS)}"
+    return f"expected files ending in {' '.join(EXTENSIONS)}; delete the folder, or name the others by --classes"
 
 
 def check_complete(setting, path, problems, count):

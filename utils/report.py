@@ -121,8 +121,10 @@ def overall_text(labels, probabilities, mirrored=None):
     if mirrored is not None:
         text += f"with mirror images: {loss_and_accuracy(labels, (probabilities + mirrored) / 2)}\n"
     if len(judged) < classes:
-        text += f"{classes - len(judged)} classes have no images: balanced accuracy and macro F1 are means over the "
-        text += f"other {len(judged)}; the table counts them as 0\n"
+        text += (
+            f"without images: {classes - len(judged)} of {classes} classes; balanced accuracy and macro F1 are means "
+        )
+        text += f"over the other {len(judged)}; the table counts the rest as 0\n"
     return text
 
 
@@ -167,5 +169,5 @@ def draw_mistakes(path, paths, labels, probabilities, classes):
         titles.append(f"{predicted}? ({100 * confidence[i]:.0f} %)\nis {true}")
     with muting:
         images = [cv2.cvtColor(read_image(paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
-    heading = f"{len(wrong) or 'no'} mistakes in {len(labels)} images"
+    heading = f"{len(wrong) or 'no'} mistake{'s' * (len(wrong) != 1)} in {len(labels)} images"
     draw_grid(path, images, titles, heading + (f"; the {MISTAKES} most confident" if len(wrong) > MISTAKES else ""))
