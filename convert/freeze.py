@@ -94,8 +94,11 @@ def move_aside(path, run):
         aside = free_name(aside)
         with atomic_folder(aside) as partial:
             for file in files:
-                copy = shutil.copytree if os.path.isdir(os.path.join(folder, file)) else shutil.copy2
-                copy(os.path.join(folder, file), os.path.join(partial, file))
+                source, target = os.path.join(folder, file), os.path.join(partial, file)
+                if os.path.isdir(source) and not os.path.islink(source):
+                    shutil.copytree(source, target, symlinks=True)
+                else:
+                    shutil.copy2(source, target, follow_symlinks=False)
     for file in set(files) - {"labels.txt", f"{stem}.json", f"{stem}.pb"}:  # these are replaced
         moved = os.path.join(folder, file)
         remove = shutil.rmtree if os.path.isdir(moved) and not os.path.islink(moved) else os.remove
@@ -108,7 +111,8 @@ def belongs_to(stem, path):
     name = os.path.basename(path)
     if os.path.isdir(path):
         return name == f"{stem}-savedmodel"
-    return name == "labels.txt" or name.startswith((f"{stem}.", f"{stem}-"))
+    is_file = os.path.isfile(path) or os.path.islink(path)  # no pipe, which has no end
+    return is_file and (name == "labels.txt" or name.startswith((f"{stem}.", f"{stem}-")))
 
 
 def is_same_file(path, other):

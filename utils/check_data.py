@@ -16,7 +16,7 @@ from utils.formats import kind_of
 from utils.images import scaled
 from utils.loader import map_images
 from utils.muting import Listening, muting
-from utils.plots import draw_grid, escape_label
+from utils.plots import check_output, draw_grid, escape_label
 
 SHOWN = 10  # lines of each kind; the rest is counted
 EXAMPLES = 3  # names, where one line tells of many files
@@ -103,6 +103,7 @@ def check_data(sets, classes, img_size, picture):
     Returns:
         (lines to print, how many of them tell of something that is wrong).
     """
+    check_output(picture, [path for paths, _ in sets.values() for path in paths])
     findings = {name: inspect_all(paths, name) for name, (paths, _) in sets.items()}
     lines, problems = [], 0
     for name, (paths, labels) in sets.items():

@@ -64,7 +64,8 @@ class Checkpoints:
     def save(self, session, saver, name, entry, history):
         """Write a checkpoint and its entry in the record; delete the oldest if there are more than KEPT.
 
-        The record never describes weights that are not there yet: an entry of that name goes first.
+        The record never describes weights that are not there yet: an entry of that name goes first, unless its files
+        hold the same, as where a run is saved at the last step of an epoch, and again when that is validated.
 
         Args:
             session: its variables are saved.
@@ -77,16 +78,19 @@ class Checkpoints:
             The prefix of the checkpoint.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: it cannot be written, or another training has written into the folder.
         """
         self._make_folder()
-        if self._record.pop(name, None):
-            self._write_record(history)
+        self._check_untouched()
         prefix = os.path.join(self.folder, name)
-        with writable("checkpoint_dir", self.folder):
-            saver.save(session, prefix, write_meta_graph=False, write_state=False)
+        if not self._has_saved(name, session):
+            if self._record.pop(name, None):
+                self._write_record(history)
+            with writable("checkpoint_dir", self.folder):
+                saver.save(session, prefix, write_meta_graph=False, write_state=False)
         # Somebody may have deleted files of the others.
         self._record = {name: entry for name, entry in self._record.items() if self._is_complete(name)}
+        self._record.pop(name, None)  # the latest is the last
         self._record[name] = entry
         kept = [os.path.basename(prefix) for prefix in self.prefixes()[-KEPT:] + [self.best()] if prefix]
         self._record = {name: entry for name, entry in self._record.items() if name in kept}
@@ -106,6 +110,25 @@ class Checkpoints:
             raise InputError(f"setting checkpoint_dir: {found}")
         with writable("checkpoint_dir", self.folder):
             os.makedirs(self.folder, exist_ok=True)
+
+    def _check_untouched(self):
+        """Raise InputError if another training has written into the folder since the record was read or written."""
+        record = read_record(self.folder).entries
+        if record and list(record) != list(self._record):
+            found = f"found that another training has gone on with {self.folder} in the meantime"
+            raise InputError(f"setting checkpoint_dir: {found}; resume it again")
+
+    def _has_saved(self, name, session):
+        """Whether the checkpoint of that name holds the variables of a session as they are."""
+        if name not in self._record:
+            return False
+        variables = {variable.op.name: variable for variable in session.graph.get_collection("variables")}
+        try:
+            saved = read_weights("checkpoint", os.path.join(self.folder, name))
+        except InputError:
+            return False
+        now = session.run(variables)
+        return set(saved) == set(now) and all(np.array_equal(saved[name], now[name]) for name in now)
 
     def _is_complete(self, name):
         """Whether the files of a checkpoint are there."""
@@ -132,10 +155,7 @@ class Checkpoints:
             InputError: another training has written into the folder since the record was last read or written.
         """
         self._make_folder()
-        record = read_record(self.folder).entries
-        if record and list(record) != list(self._record):
-            found = f"found that another training has gone on with {self.folder} in the meantime"
-            raise InputError(f"setting checkpoint_dir: {found}; resume it again")
+        self._check_untouched()
         names = list(self._record)
         newer = names[names.index(os.path.basename(prefix)) + 1 :]
         if newer:

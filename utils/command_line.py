@@ -161,11 +161,13 @@ def culprit(error):
 
 
 def in_utf8():
-    """Start the program again, in a locale with UTF-8, if Python takes the names of files for ASCII.
+    """Start the program again, in a locale with UTF-8, if Python takes the names of files for something else.
 
-    That is what 3.6 does in the C locale; later ones see to it by themselves.
+    That is what 3.6 does in the C locale, and all of them in one with Latin-1: a class would get another name.
     """
-    if sys.getfilesystemencoding() != "ascii" or "tensorflow" in sys.modules:  # or it is somebody else's process
+    if (
+        sys.getfilesystemencoding() in ("utf-8", "mbcs") or "tensorflow" in sys.modules
+    ):  # or it is somebody else's process
         return
     main = sys.modules["__main__"].__spec__
     words = ["-m", main.name] if main else sys.argv[:1]

@@ -10,7 +10,7 @@ from src.tf1 import tf
 from utils.decode import read_image
 from utils.images import fitting, normalization_table, normalize
 from utils.muting import muting
-from utils.plots import draw_grid, escape_label
+from utils.plots import check_output, draw_grid, escape_label
 from utils.predictor import image_settings
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
@@ -108,6 +108,7 @@ def overlaid(pixels, heat_map):
 
 def draw_explanations(path, explainer, image_paths):
     """A picture with a row for each image: the image, and its best classes with what speaks for each of them."""
+    check_output(path, image_paths)
     images, titles = [], []
     for image_path in image_paths:
         pixels, best = explainer.explain(image_path)

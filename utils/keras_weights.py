@@ -58,11 +58,15 @@ def read_keras_weights(what, path):
 
 
 def by_name(group):
-    """Pairs (variable name, array) where attributes name layers and their weights."""
+    """Pairs (variable name, array) where attributes name layers and their weights, each once."""
+    seen = set()
     for layer in names(group, "layer_names"):
         scope = our_scope(layer)
         for name in names(found(group, layer), "weight_names") if scope else []:
             variable = name.split("/")[-1].split(":")[0].replace("depthwise_kernel", "kernel")
+            if (scope, variable) in seen:  # thousands of times, perhaps
+                raise ValueError(f"{layer}/{name} is named twice")
+            seen.add((scope, variable))
             yield f"{scope}/{variable}", numbers(found(group, f"{layer}/{name}"))
 
 

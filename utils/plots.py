@@ -21,6 +21,7 @@ except Exception as error:  # of nonsense in the environment or in the file that
     found = f"{' '.join(given) or 'the file matplotlibrc'}: Matplotlib cannot be imported with it"
     raise InputError(f"{found} ({first_line(error)})") from error
 
+PNG = b"\x89PNG\r\n\x1a\n"  # how such files begin
 COLUMNS = 8  # of a grid of images
 
 
@@ -40,6 +41,17 @@ def save(figure, path):
         except Exception as error:  # a user's matplotlibrc can ask for what is not installed
             raise InputError(f"file {path}: Matplotlib cannot draw it ({first_line(error)})") from error
     write_atomically({path: content.getvalue()})
+
+
+def check_output(path, images):
+    """Raise InputError if a picture would replace one of the images that it shows, or a file that is no PNG."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        is_png = file.read(len(PNG)) == PNG
+    if not is_png or os.path.abspath(path) in set(map(os.path.abspath, images)):
+        what = "one of the images to show" if is_png else "a file that is no PNG"
+        raise InputError(f"--output: found {path}, {what}, expected another name")
 
 
 def escape_label(text, length):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections import namedtuple
 
@@ -9,6 +10,7 @@ from src.errors import InputError
 from utils.files import is_plain, read_json, write_atomically
 
 RECORD = "run.json"
+RUN = re.compile(r"\d{8}-\d{6}-")  # how the name of a run's folder begins
 TICK = 0.001  # seconds between the times of two runs, at least
 LATEST = 1e11  # seconds since 1970, in the year 5138
 
@@ -66,13 +68,23 @@ def name_of(folder):
 
 
 def run_folders(checkpoint_dir):
-    """The folders in checkpoint_dir that have a record; and that itself, if an earlier version has written there."""
+    """The folders of runs in checkpoint_dir; and that itself, if an earlier version has written there."""
     try:
         names = sorted(entry.name for entry in os.scandir(checkpoint_dir or os.curdir) if entry.is_dir())
     except OSError:
         return []
     folders = [checkpoint_dir] + [os.path.join(checkpoint_dir, name) for name in names if is_file_name(name)]
-    return [folder for folder in folders if os.path.isfile(os.path.join(folder, RECORD))]
+    return [folder for folder in folders if is_run(folder)]
+
+
+def is_run(folder):
+    """Whether a folder is that of a run: it has a record, whatever that is; or checkpoints that have lost theirs."""
+    has_name = RUN.match(name_of(folder)) is not None
+    try:
+        names = os.listdir(folder)
+    except OSError:  # it is not to be read
+        return has_name
+    return RECORD in names or has_name and any(name.endswith(".index") for name in names)
 
 
 def is_file_name(name):
