@@ -18,6 +18,5 @@ def class_folders(path):
     """Names of the folders in `path`, in plain string order; [] if it is no folder."""
     if not isinstance(path, str) or not os.path.isdir(path):
         return []
-    return [
-        entry.name for entry in entries(path) if os.path.isdir(entry.path)
-    ]  # entry.is_dir() fails of a looping link
+    # Not entry.is_dir(), which fails on a looping link.
+    return [entry.name for entry in entries(path) if os.path.isdir(entry.path)]

@@ -153,20 +153,19 @@ def examine_webp(content):
 
 def examine_tiff(content):
     """Images of a kind that the two versions of OpenCV do not read alike, or not at all, must not be read."""
-    tags = tiff_tags(content)
+    tags, problem = tiff_tags(content), None
     bits, form = tags.get(BITS, 0), tags.get(SAMPLE_FORMAT, 1)
     if not tags:
-        return content, "a TIFF that is cut short"
-    if form == 3:
-        return content, f"a TIFF of {bits}-bit floating-point numbers"
-    if bits not in (1, 8, 16):
-        return (
-            content,
-            f"a TIFF of {bits}-bit numbers" if bits else "a TIFF that does not say how many bits a sample has",
-        )
-    if tags.get(COMPRESSION) in COMPRESSIONS:
-        return content, f"a TIFF that is compressed as {COMPRESSIONS[tags[COMPRESSION]]}"
-    return content, None
+        problem = "a TIFF that is cut short"
+    elif form == 3:
+        problem = f"a TIFF of {bits}-bit floating-point numbers"
+    elif not bits:
+        problem = "a TIFF that does not say how many bits a sample has"
+    elif bits not in (1, 8, 16):
+        problem = f"a TIFF of {bits}-bit numbers"
+    elif tags.get(COMPRESSION) in COMPRESSIONS:
+        problem = f"a TIFF that is compressed as {COMPRESSIONS[tags[COMPRESSION]]}"
+    return content, problem
 
 
 EXAMINE = {
