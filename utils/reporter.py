@@ -92,7 +92,7 @@ class Reporter:
             images = denormalized(batch.images[:SHOWN], self._config)
             entering = describe_channels(batch.images.mean(axis=(0, 1, 2)), batch.images.std(axis=(0, 1, 2)))
             with self._tolerant():
-                heading = f"the first batch; to the network, these channels: {entering}"
+                heading = f"the first batch, as the network sees each channel: {entering}"
                 draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, heading)
         self._is_new = False
         # That of the last step comes with the other points of the epoch, so that they are there together.
