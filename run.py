@@ -168,10 +168,11 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
     if weights is not None and checkpoint is not None:
         raise InputError(f"--checkpoint: found {checkpoint} beside --weights, expected one of them")
     now = settings_for((*EVALUATE_SETTINGS, "checkpoint_dir"), given)
-    from convert.freeze import frozen_graph, graph_path, make_metadata
+    from convert.freeze import frozen_graph
     from dataset import read_test_set
     from utils.checkpoints import Checkpoints
-    from utils.predictor import Predictor, image_paths, image_settings, load
+    from utils.inference.exported import graph_path, image_source, make_metadata
+    from utils.inference.predictor import Predictor, load
     from utils.report import predict_dataset, settings_of_graph, write_page, write_report
     from utils.runs import settings_of_run
     from utils.tensorboard import new_run_folder
@@ -182,8 +183,8 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
         predictor = Predictor(graph_def, metadata, checkpoint, now.device, trusted=True)
     else:
         predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
-    config = image_settings(predictor.metadata, **image_paths(predictor.metadata, given, now))
-    data = read_test_set(config)
+    config = image_source(predictor.metadata, given, now)
+    data = read_test_set(config, predictor.preprocess)
     probabilities, mirrored = predict_dataset(predictor, data, flip)
     folder = predictor.metadata["run"].get("run_folder")
     if not is_in(now.tensorboard_dir, folder):
@@ -213,9 +214,9 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
     if top < 1:
         raise InputError(f"--top: found {top}, expected 1 or more")
     now = settings_for(GRAPH_SETTINGS, given)
-    from convert.freeze import graph_path
-    from utils.image_folders import images_at
-    from utils.predictor import load, show
+    from utils.images.image_folders import images_at
+    from utils.inference.exported import graph_path
+    from utils.inference.predictor import load, show
 
     predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
     broken = show(predictor, images_at(images), top, json)
@@ -235,10 +236,10 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
 def explain(images, output="explanation.png", weights=None, trust_graph=False, **given):
     """Draw what in an image speaks for each of its three best classes (Grad-CAM)."""
     now = settings_for(GRAPH_SETTINGS, given)
-    from convert.freeze import graph_path
-    from utils.explain import MOST_EXPLAINED, Explainer, draw_explanations
-    from utils.image_folders import images_at
-    from utils.predictor import load
+    from utils.images.image_folders import images_at
+    from utils.inference.explain import MOST_EXPLAINED, Explainer, draw_explanations
+    from utils.inference.exported import graph_path
+    from utils.inference.predictor import load
 
     paths = images_at(images)
     if len(paths) > MOST_EXPLAINED:
@@ -256,7 +257,7 @@ def check(output="samples.png", **given):
     """Look at every image of the training, validation and test sets, and list what is odd about them."""
     config = settings_for((*SETS, "classes", "model_arch", "img_size"), given)
     from utils.check_data import check_data
-    from utils.image_folders import find_images, skipped_lines
+    from utils.images.image_folders import find_images, skipped_lines
 
     sets, notes, faults = {}, [], []
     for name in SETS:
@@ -286,7 +287,7 @@ def check(output="samples.png", **given):
 def export(last=False, run=None, **given):
     """Export the best checkpoint of a run, without training, to where evaluate, predict and convert take it from."""
     settings_for(EXPORT_SETTINGS, given)
-    from convert.freeze import export_checkpoint
+    from convert.export import export_checkpoint
 
     graph, origin = export_checkpoint(last, run, **given)
     validated = (

@@ -13,7 +13,7 @@ from typing import List, Optional, Tuple, Union
 
 import numpy as np
 
-from convert.freeze import freeze
+from convert.export import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
 from src.errors import InputError, say
 from src.settings import check, settings_for
@@ -21,8 +21,8 @@ from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints import readable
 from utils.cluster import check_same, join_cluster
+from utils.images.loader import inference_batch
 from utils.learning import LearningGraph
-from utils.loader import inference_batch
 from utils.locks import locked
 from utils.memory import check_memory, explaining_memory
 from utils.pretrained import load_pretrained

@@ -9,21 +9,21 @@ from collections import namedtuple
 import numpy as np
 
 from convert.command import SETTINGS
-from convert.freeze import graph_path, make_metadata
 from dataset import read_sample
 from src.errors import InputError, escape_control_characters, first_line, print_error, print_note, say
 from src.settings import settings, settings_for
 from src.tf1 import quiet, tf
 from utils.files import partial_folder, remove_leftovers
-from utils.graph_def import read_graph
-from utils.predictor import Predictor, check_pair, image_paths, image_settings, metadata_path, read_metadata
+from utils.inference.exported import check_pair, graph_path, image_source, make_metadata, metadata_path, read_metadata
+from utils.inference.graph_def import read_graph
+from utils.inference.predictor import Predictor
 
 IMAGES = 1000  # test images that both models classify
 TURN = 50  # images that one classifies before it is the other's turn: so a busy moment of the machine slows both
 
-# What is converted: its path, its GraphDef, its Predictor, the settings that say where images are and how they are
-# preprocessed, and the DataSet of test images on which logits are compared.
-ReferenceModel = namedtuple("ReferenceModel", "path graph_def predictor config data")
+# What is converted: its path, its GraphDef, its Predictor, the device that runs it, the ImageSource, and the DataSet of
+# test images on which logits are compared.
+ReferenceModel = namedtuple("ReferenceModel", "path graph_def predictor device source data")
 
 # How much a converted model may differ; None: any amount.
 #   difference: of two logits, as a part of the largest logit there is. Within it, the class can differ only where the
@@ -62,8 +62,9 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **giv
     metadata = find_metadata(path, given, input, output)
     check_pair(path, checksum, metadata)
     predictor = Predictor(graph_def, metadata, path, now.device, trust_graph)
-    config = image_settings(metadata, device=now.device, **image_paths(metadata, given, now))
-    return ReferenceModel(path, graph_def, predictor, config, read_sample("test_path", config, IMAGES))
+    source = image_source(metadata, given, now)
+    data = read_sample("test_path", source, predictor.preprocess, IMAGES)
+    return ReferenceModel(path, graph_def, predictor, now.device, source, data)
 
 
 def find_metadata(graph, given, input, output):
@@ -199,7 +200,7 @@ def report(reference, conversions):
     folder = os.path.dirname(reference.path) or "."
     heading = [
         f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on images of "
-        + reference.config.test_path,
+        + reference.source.test_path,
         ROW % (f"in {folder}", "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "verdict"),
     ]
     for conversion in conversions:

@@ -209,6 +209,14 @@ def check(name, value):
     return value
 
 
+def check_recorded(what, name, value):
+    """The value that a file has for a setting. Raises InputError, naming `what` file that is, if it is none."""
+    if not RULES[name].ok(value):
+        found = f"found {shortened(value)} for {name}"
+        raise InputError(f"{what}: {found}, expected {expected_of(RULES[name], value)}")
+    return value
+
+
 def shortened(value):
     """A value as it is written, in a line; only the beginning of a long one."""
     if isinstance(value, int) and abs(value) >= HUGE:  # it can have more digits than Python prints

@@ -17,10 +17,8 @@ import run
 from src.errors import InputError
 from src.settings import RULES, settings
 from src.tf1 import tf
-from tests.conftest import REPOSITORY, load_graph, python, run_file, without_checksum
-from utils.decode import read_image
+from tests.conftest import REPOSITORY, load_graph, preprocess, python, run_file, without_checksum
 from utils.files import atomic_folder
-from utils.images import resized
 from utils.prepare_data import prepare_cifar10
 
 GRAPH, JSON = "weights/lenet5/lenet5.pb", "weights/lenet5/lenet5.json"
@@ -566,7 +564,7 @@ def test_random_bytes_are_read_in_shape_or_refused(image_file, content):
 def read_or_refuse(path, content):
     write(path, content)
     try:
-        image = resized(read_image(path), 16)
+        image = preprocess(16).load(path)
     except InputError as error:
         assert str(error).startswith(f"image {path}: ") and "\n" not in str(error)
     else:

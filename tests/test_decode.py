@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from src.errors import InputError
 from utils.check_data import check_data
-from utils.decode import read_image
+from utils.images.decode import read_image
 
 NOISE = np.random.RandomState(0).randint(0, 256, (48, 64, 3)).astype(np.uint8)
 PHOTO = cv2.resize(NOISE[:6, :8], (96, 72), interpolation=cv2.INTER_CUBIC)  # smooth, as JPEG likes it

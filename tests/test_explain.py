@@ -11,10 +11,10 @@ import run
 from src.errors import InputError
 from src.tf1 import tf
 from trainer import Trainer
-from utils.explain import Explainer, heat
+from utils.images.plots import draw_grid, escape_label
+from utils.inference.explain import Explainer, heat
+from utils.inference.predictor import Predictor, load
 from utils.page import page
-from utils.plots import draw_grid, escape_label
-from utils.predictor import Predictor, load
 
 
 def metadata(size, classes):

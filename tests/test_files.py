@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from convert.compare import ReferenceModel, convert_and_verify
-from convert.freeze import move_aside
+from convert.export import move_aside
 from src.errors import InputError
 from tests.conftest import REPOSITORY
 from utils import files

@@ -11,10 +11,9 @@ from models.mobilenetv2 import MobileNetv2
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from tests.conftest import load_graph, python, run_graph, run_opencv, run_py
+from tests.conftest import load_graph, preprocess, python, run_graph, run_opencv, run_py
 from trainer import Trainer
 from utils.checkpoints import assign, find_checkpoint
-from utils.images import normalization_table, normalize, resized
 from utils.pretrained import inherit_settings
 
 HALVED = {"small": ["block4/depthwise", "block7/depthwise", "block14/depthwise"]}  # what has stride 2
@@ -29,8 +28,8 @@ def photos(count, size):
     for index in range(count):
         photo = cv2.imread(os.path.join(folder, ("china.jpg", "flower.jpg")[index % 2]))
         images.append(photo[20 * index : 20 * index + 300, 40 * index : 40 * index + 300])
-    images = np.stack([resized(image, size) for image in images])
-    return normalize(images, "bgr", normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    prepared = preprocess(size)
+    return prepared.normalize(np.stack([prepared.fit(image) for image in images]))
 
 
 def build(size, width, is4Train, strides="paper"):
@@ -372,8 +371,7 @@ def test_the_digits_are_learned(digits, tmp_path):
     assert done.returncode == 0, done.stderr
     path = str(tmp_path / "weights" / "mobilenetv2" / "mobilenetv2.pb")
     hits = []
-    for images, labels, _, _ in read_test_set(
-        settings(train_path=f"{digits}/train", test_path=f"{digits}/test")
-    ).batches(360):
+    config = settings(train_path=f"{digits}/train", test_path=f"{digits}/test")
+    for images, labels, _, _ in read_test_set(config, preprocess(32)).batches(360):
         hits.extend(run_graph(path, images).argmax(axis=1) == labels.argmax(axis=1))
     assert len(hits) == 360 and np.mean(hits) > 0.95

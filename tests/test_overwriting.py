@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import run
-from convert.freeze import export_checkpoint, move_aside
+from convert.export import export_checkpoint, move_aside
 from src.errors import InputError
 from tests.conftest import make_folders, run_file, working_in
 from trainer import Trainer
 from utils import command_line
+from utils.images.plots import check_output
 from utils.keras_weights import read_keras_weights
-from utils.plots import check_output
 
 QUICK = {"train_path": "train", "img_size": 16, "batch_size": 8, "model_arch": "lenet5"}
 

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
-from convert.freeze import export_checkpoint
+from convert.export import export_checkpoint
 from src.errors import InputError
 from src.settings import RULES
 from src.tf1 import tf

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 
 from src.errors import InputError, escape_control_characters
-from utils.decode import decode, problem_of, read_image
 from utils.files import read_file
-from utils.formats import kind_of
-from utils.images import scaled
-from utils.loader import map_images
+from utils.images.decode import decode, problem_of, read_image
+from utils.images.formats import kind_of
+from utils.images.loader import map_images
+from utils.images.plots import check_output, draw_grid, escape_label
+from utils.images.preprocess import resample
 from utils.muting import Listening, muting
-from utils.plots import check_output, draw_grid, escape_label
 
 SHOWN = 10  # lines of each kind; the rest is counted
 EXAMPLES = 3  # names, where one line tells of many files
@@ -180,7 +180,7 @@ def thumbnail(path):
     image = read_image(path)
     scale = min(1, THUMBNAIL / max(image.shape[:2]))
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
-    return cv2.cvtColor(scaled(image, width, height), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(resample(image, width, height), cv2.COLOR_BGR2RGB)
 
 
 def draw_samples(picture, sets, findings, classes):

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from src.errors import InputError
-from utils.decode import read_image
 from utils.files import read_file
-from utils.loader import image_bytes, map_images
+from utils.images.decode import read_image
+from utils.images.loader import image_bytes, map_images
 from utils.muting import muting
 
 SAMPLE = 100  # training images to look at,

@@ -18,12 +18,12 @@ from sklearn.metrics import (
 from tqdm import tqdm
 
 from src.errors import InputError, escape_control_characters, print_note
-from utils.decode import read_image
-from utils.explain import Explainer, draw_explained_mistakes
 from utils.files import write_atomically
+from utils.images.decode import read_image
+from utils.images.plots import draw_confusion, draw_grid, escape_label
+from utils.inference.explain import Explainer, draw_explained_mistakes
 from utils.muting import muting
 from utils.page import page
-from utils.plots import draw_confusion, draw_grid, escape_label
 
 MISTAKES = 24  # in the picture
 EXPLAINED = 6  # of them, with heat maps

@@ -9,8 +9,8 @@ from src.settings import FOLDERS, FOLLOWING, RULES, check, settings_for
 from src.tf1 import tf
 from utils.checkpoints import Checkpoints
 from utils.files import check_replaceable, is_in, make_writable, remove_leftovers, write_atomically
+from utils.inference.exported import metadata_path, read_metadata
 from utils.locks import locked
-from utils.predictor import metadata_path, read_metadata
 from utils.pretrained import inherit_settings
 from utils.records import RECORD, run_folders
 from utils.state import TrainState

@@ -1,8 +1,6 @@
 """Running a frozen graph: its .pb and the JSON beside it are all that is needed."""
 
-import argparse
 import json
-import os
 import sys
 from typing import Iterator, List, Tuple
 
@@ -10,13 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
-from src.settings import RULES, expected_of, shortened
 from src.tf1 import open_session, tf
-from utils.decode import read_image
-from utils.files import is_plain, read_json
-from utils.graph_def import check_names, check_resources, check_tensor, read_graph
-from utils.images import fitting, normalization_table, normalize
-from utils.loader import image_bytes, inference_batch, read_ahead
+from utils.images.loader import image_bytes, inference_batch, read_ahead
+from utils.inference.exported import preprocess_of, read_exported
+from utils.inference.graph_def import check_names, check_resources, check_tensor
 from utils.muting import muting
 
 
@@ -42,22 +37,21 @@ class Predictor:
         self.source = source
         self.metadata = metadata
         self.classes = metadata["classes"]
-        self.img_size = metadata["input"]["shape"][1]
-        self._fit = fitting(image_settings(metadata))
-        self._table = normalization_table(metadata["image_normalize_mean"], metadata["image_normalize_std"])
+        self.preprocess = preprocess_of(metadata, f"metadata of {source}")
+        self.img_size = self.preprocess.img_size
         self.batch = inference_batch(self.img_size)
         check_names(graph_def, metadata, source)
         if not trusted:
             check_resources(graph_def, metadata, source, self.batch)
         self.graph = graph = tf.Graph()
         with graph.as_default():
-            roles = metadata["input"], metadata["output"]
+            described = [metadata[role] for role in ("input", "output")]
             try:
                 tf.import_graph_def(graph_def, name="")
-                tensors = [graph.get_tensor_by_name(f"{described['name']}:0") for described in roles]
+                tensors = [graph.get_tensor_by_name(f"{tensor['name']}:0") for tensor in described]
             except Exception as error:  # TensorFlow raises all kinds of errors on a damaged graph
                 raise InputError(f"graph {source}: cannot be built ({first_line(error)})") from error
-            self.input, self.output = (check_tensor(*pair, source) for pair in zip(tensors, roles))
+            self.input, self.output = (check_tensor(*pair, source) for pair in zip(tensors, described))
             self.session = open_session(device)
         self.check_output(1)
 
@@ -80,7 +74,7 @@ class Predictor:
         return softmax(logits)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, img_size, img_size, 3] as normalize makes them -> float32 [n, classes]. Raises InputError."""
+        """Normalized images, float32 [n, img_size, img_size, 3] -> float32 [n, classes]. Raises InputError."""
         try:
             with naming_memory(f"graph {self.source} on {len(images)} images of {self.img_size} px"):
                 return self.session.run(self.output, {self.input: images})
@@ -104,12 +98,12 @@ class Predictor:
         with muting:
             for path in paths:
                 try:
-                    images.append(self._fit(read_image(path)))
+                    images.append(self.preprocess.load(path))
                     errors.append((path, None))
                 except InputError as error:
                     errors.append((path, error))
         if images:
-            images = normalize(np.stack(images), self.metadata["channel_order"], self._table)
+            images = self.preprocess.normalize(np.stack(images))
         return images, errors
 
 
@@ -129,78 +123,11 @@ def load(path: str, trusted: bool = False, device: str = "gpu") -> Predictor:
     Raises:
         InputError: one of them is missing, damaged, or does not fit the other.
     """
-    graph_def, checksum = read_graph(path, trusted)
-    metadata = read_metadata(metadata_path(path))
-    check_pair(path, checksum, metadata)
+    graph_def, metadata = read_exported(path, trusted)
     predictor = Predictor(graph_def, metadata, path, device, trusted)
     if predictor.batch > 1:
         predictor.check_output(2)
     return predictor
-
-
-def check_pair(path, checksum, metadata):
-    """Raise InputError if a graph is not the one that its metadata, if of this version, describe."""
-    if metadata.get("graph_sha256", checksum) != checksum:
-        found = "found a graph that is not the one its JSON describes, or is damaged"
-        raise InputError(f"graph {path}: {found}; python run.py export writes both anew")
-
-
-def metadata_path(path):
-    """The JSON file beside a .pb file."""
-    return f"{os.path.splitext(path)[0]}.json"
-
-
-def read_metadata(path):
-    """The JSON beside a frozen graph. Raises InputError unless it says all that is needed."""
-    expected = "expected the JSON file that export writes beside the graph"
-    metadata = read_json("metadata", path, f", {expected}")
-    if isinstance(metadata, dict):
-        metadata.setdefault("resize", "stretch")  # in the JSON of an earlier version there is none
-    for name in PREPROCESSING:
-        value = metadata.get(name) if isinstance(metadata, dict) else None
-        if not RULES[name].ok(value):
-            found = f"found {shortened(value)} for {name}"
-            raise InputError(f"metadata {path}: {found}, expected {expected_of(RULES[name], value)}")
-    check_shape(path, metadata, "input", "[null, size, size, 3]", _is_image_shape)
-    classes = len(metadata["classes"])
-    check_shape(path, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
-    run = metadata.get("run") if isinstance(metadata.get("run"), dict) else {}
-    metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and is_plain(text)}
-    return metadata
-
-
-def _is_image_shape(rest):
-    """Of a shape without its first number, that of the batch."""
-    return RULES["img_size"].ok(rest[0]) and rest == [rest[0], rest[0], 3]
-
-
-def check_shape(path, metadata, role, expected, ok):
-    """Raise InputError unless metadata[role] has a name and a shape that is ok without its first number."""
-    tensor = metadata.get(role) if isinstance(metadata.get(role), dict) else {}
-    shape = tensor.get("shape")
-    whole = isinstance(shape, list) and len(shape) > 1 and all(type(size) is int for size in shape[1:])
-    if not (isinstance(tensor.get("name"), str) and whole and ok(shape[1:])):
-        raise InputError(
-            f"metadata {path}: found {shortened(metadata.get(role))} for {role}, "
-            f"expected a name and the shape {expected}"
-        )
-
-
-PREPROCESSING = ("classes", "image_normalize_mean", "image_normalize_std", "channel_order", "resize")
-
-
-def image_settings(metadata, **others):
-    """The settings that say how the images for a graph are preprocessed, and others, such as image_paths gives."""
-    result = {name: metadata[name] for name in PREPROCESSING}
-    return argparse.Namespace(img_size=metadata["input"]["shape"][1], seed=0, **result, **others)
-
-
-def image_paths(metadata, given, otherwise):
-    """train_path, test_path, bad_images: as given, else of the run that made the graph, else those in `otherwise`."""
-    return {
-        name: given.get(name, metadata["run"].get(name, getattr(otherwise, name, None)))
-        for name in ("train_path", "test_path", "bad_images")
-    }
 
 
 def show(predictor, paths, top, as_json):
