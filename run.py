@@ -29,7 +29,7 @@ from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
 from src.settings import FOLDERS, MOST_CLASSES, RULES, settings, settings_for, shortened
 from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, in_utf8, option
-from utils.files import is_in, make_writable
+from utils.files import make_writable
 from utils.locks import locked
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
@@ -168,33 +168,9 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
     if weights is not None and checkpoint is not None:
         raise InputError(f"--checkpoint: found {checkpoint} beside --weights, expected one of them")
     now = settings_for((*EVALUATE_SETTINGS, "checkpoint_dir"), given)
-    from convert.freeze import frozen_graph
-    from dataset import read_test_set
-    from utils.checkpoints import Checkpoints
-    from utils.inference.exported import graph_path, image_source, make_metadata
-    from utils.inference.predictor import Predictor, load
-    from utils.report import predict_dataset, settings_of_graph, write_page, write_report
-    from utils.runs import settings_of_run
-    from utils.tensorboard import new_run_folder
+    from utils.commands import evaluate as evaluate_command
 
-    if checkpoint is not None:
-        trained, values, origin = Checkpoints(os.path.dirname(checkpoint)).load(checkpoint)
-        graph_def, metadata = frozen_graph(trained, values), make_metadata(trained, origin)
-        predictor = Predictor(graph_def, metadata, checkpoint, now.device, trusted=True)
-    else:
-        predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
-    config = image_source(predictor.metadata, given, now)
-    data = read_test_set(config, predictor.preprocess)
-    probabilities, mirrored = predict_dataset(predictor, data, flip)
-    folder = predictor.metadata["run"].get("run_folder")
-    if not is_in(now.tensorboard_dir, folder):
-        folder = new_run_folder(now.tensorboard_dir, config.test_path, now.checkpoint_dir)  # of a graph from elsewhere
-    make_writable("tensorboard_dir", folder)
-    heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
-    text = write_report(folder, heading, data.paths, data.labels, probabilities, predictor.classes, mirrored)
-    trained = settings_of_run(predictor.metadata["run"].get("checkpoint"), now.checkpoint_dir)
-    write_page(folder, text, settings_of_graph(predictor.metadata, trained), predictor, data, probabilities)
-    print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
+    evaluate_command.run(now, given, weights, checkpoint, flip, trust_graph)
 
 
 @verb(

@@ -30,9 +30,9 @@ from utils.files import (
     remove_leftovers,
     write_atomically,
 )
+from utils.inference.html_report import history
 from utils.keras_weights import read_keras_weights
 from utils.locks import locked
-from utils.page import history
 from utils.prepare_data import prepare_cifar10, write_image
 from utils.tensorboard import new_event_file
 
