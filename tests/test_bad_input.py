@@ -15,7 +15,7 @@ from hypothesis import settings as example_settings
 
 import run
 from src.errors import InputError
-from src.settings import RULES, settings
+from src.settings import SETTINGS, settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY, load_graph, python, run_file, without_checksum
 from utils.decode import read_image
@@ -519,7 +519,7 @@ VALUES = strategies.one_of(
 )  # fmt: skip
 
 
-@given(name=strategies.sampled_from(sorted(RULES)), value=VALUES)
+@given(name=strategies.sampled_from(sorted(SETTINGS)), value=VALUES)
 @example_settings(max_examples=300, deadline=None)
 def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name, value):
     try:
@@ -528,11 +528,11 @@ def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name, value):
         assert "\n" not in str(error).replace("\\n", "")
 
 
-@given(name=strategies.sampled_from(sorted(RULES)), text=strategies.text(max_size=30))
+@given(name=strategies.sampled_from(sorted(SETTINGS)), text=strategies.text(max_size=30))
 @example_settings(max_examples=300, deadline=None)
 def test_any_text_for_a_setting_is_taken_or_refused_in_one_line(name, text):
     try:
-        settings(**{name: RULES[name].read(text)})
+        settings(**{name: SETTINGS[name].parse(text)})
     except InputError as error:
         assert "\n" not in str(error)
 

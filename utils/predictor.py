@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
-from src.settings import RULES, expected_of, shortened
+from src.rules import expected_of, shortened
+from src.settings import SETTINGS
 from src.tf1 import open_session, tf
 from utils.decode import read_image
 from utils.files import is_plain, read_json
@@ -158,9 +159,9 @@ def read_metadata(path):
         metadata.setdefault("resize", "stretch")  # in the JSON of an earlier version there is none
     for name in PREPROCESSING:
         value = metadata.get(name) if isinstance(metadata, dict) else None
-        if not RULES[name].ok(value):
+        if not SETTINGS[name].is_valid(value):
             found = f"found {shortened(value)} for {name}"
-            raise InputError(f"metadata {path}: {found}, expected {expected_of(RULES[name], value)}")
+            raise InputError(f"metadata {path}: {found}, expected {expected_of(SETTINGS[name], value)}")
     check_shape(path, metadata, "input", "[null, size, size, 3]", _is_image_shape)
     classes = len(metadata["classes"])
     check_shape(path, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
@@ -171,7 +172,7 @@ def read_metadata(path):
 
 def _is_image_shape(rest):
     """Of a shape without its first number, that of the batch."""
-    return RULES["img_size"].ok(rest[0]) and rest == [rest[0], rest[0], 3]
+    return SETTINGS["img_size"].is_valid(rest[0]) and rest == [rest[0], rest[0], 3]
 
 
 def check_shape(path, metadata, role, expected, ok):

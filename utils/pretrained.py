@@ -6,18 +6,15 @@ import numpy as np
 
 from src import config
 from src.errors import InputError, print_note, say
-from src.settings import settings
+from src.settings import settings, with_role
 from utils.checkpoints import Checkpoints, assign, find_checkpoint
 from utils.keras_weights import expected_settings, is_keras_file, read_keras_weights
 
-# What a network that was trained before expects of its images, and its size.
-INHERITED = (
-    "img_size", "width", "strides", "image_normalize_mean", "image_normalize_std", "channel_order", "resize",
-)  # fmt: skip
+PRETRAINED_SETTINGS = with_role("preprocessing", "architecture")
 
 
 def inherit_settings(given):
-    """The settings of a run; those INHERITED are as in the record of the checkpoint it starts from, if not given."""
+    """The settings of a run: PRETRAINED_SETTINGS, if not given, are as in the record of its initial checkpoint."""
     now = settings(**given)
     if now.pretrained is None:
         if now.train_layers == "head":
@@ -30,7 +27,7 @@ def inherit_settings(given):
         recorded = (Checkpoints(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
     if recorded.get("model_arch") != now.model_arch:
         return now
-    inherited = {name: recorded[name] for name in INHERITED if name in recorded}
+    inherited = {name: recorded[name] for name in PRETRAINED_SETTINGS if name in recorded}
     if vars(config)["img_size"] is not None:
         inherited.pop("img_size", None)
     return settings(**dict(inherited, **given))
@@ -61,4 +58,4 @@ def load_pretrained(session, variables, config):
     names = [variable.op.name for variable in others]
     rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
     say(f"weights of {source}: took {len(fitting)} of {len(variables)} variables{rest}")
-    say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in INHERITED))
+    say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in PRETRAINED_SETTINGS))
