@@ -305,7 +305,7 @@ CONFIG = [
     ("lr = 0.01", "  lr = 0.01", r"error: src/config.py, line \d+: unexpected indent"),
     ("lr = 0.01", "import nowhere", r"error: src/config.py, line \d+: No module named 'nowhere'"),
     ("lr = 0.01", "lr = rate", r"error: src/config.py, line \d+: name 'rate' is not defined"),
-    ("lr = 0.01\n", "", r"error: src/config.py: found no lr, expected a value for it"),
+    ("lr = 0.01", "# lr = 0.01", r"error: src/config.py: found no lr, expected a value for it"),
     ("lr = 0.01", "lr = '\udcff'", r"error: src/config.py.*: .*(utf-8|Non-UTF-8)"),
     ("MODEL_ARCHS =", "_MODEL_ARCHS =", r"error: src/config.py.*MODEL_ARCHS"),
     ("        weight_decay = 0.0", "        weight_decay = 1 / 0", r"error: src/config.py, line \d+: division by zero"),

@@ -108,6 +108,16 @@ def test_every_setting_is_explained():
         assert len(setting.help) > 10
 
 
+def test_the_comment_of_each_setting_in_the_config_is_its_help():
+    with open(config.__file__, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    for name, setting in SETTINGS.items():
+        (number,) = [number for number, line in enumerate(lines) if line.startswith(f"{name} = ")]
+        above, line = lines[number - 1], lines[number]
+        comment = line.partition("  # ")[2] or (above[2:] if above.startswith("# ") else "")
+        assert comment == setting.help, name
+
+
 def test_every_setting_has_roles_and_one_says_whether_it_may_differ_when_a_run_is_resumed():
     for name, setting in SETTINGS.items():
         assert setting.roles <= set(ROLES), name

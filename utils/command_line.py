@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         """Options for settings of src/config.py; help says that those `of_the_run` come from the run of the graph."""
         if not names:
             return
-        group = self.add_argument_group("settings of src/config.py, for this command, with [what they are now]")
+        group = self.add_argument_group("settings (override src/config.py; [current value])")
         for name in names:
             setting = SETTINGS[name]
             now = "that of the run" if name in of_the_run else shown(name)
