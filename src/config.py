@@ -4,7 +4,12 @@ The comment of each is its line in `python run.py --help`. Any other name in thi
 begin names of your own with an underscore.
 """
 
-MODEL_ARCHS = {"lenet5": 16, "mobilenetv2": 32}  # the networks, and the smallest img_size of each
+# The networks, each built by the module of its name in models/: the smallest img_size that it takes, and the values of
+# the settings below that are None and depend on it.
+MODEL_ARCHS = {
+    "lenet5": {"min_img_size": 16, "img_size": 32, "weight_decay": 0.0},
+    "mobilenetv2": {"min_img_size": 32, "img_size": 224, "weight_decay": 4e-5},
+}
 
 # Model
 model_arch = "lenet5"  # network architecture
@@ -56,13 +61,11 @@ tensorboard_dir = None  # output folder for TensorBoard logs, one subfolder per 
 
 
 def model_defaults(model_arch):
-    """The settings above that follow from the network where they are None."""
+    """img_size and weight_decay where they are None above. Lines of your own, such as these, may change them:
+
     if model_arch == "mobilenetv2":
-        img_size = 224
-        weight_decay = 4e-5
-    elif model_arch == "lenet5":
-        img_size = 32
-        weight_decay = 0.0
-    else:
-        return {}
+        img_size = 160
+    """
+    img_size = MODEL_ARCHS[model_arch]["img_size"]
+    weight_decay = MODEL_ARCHS[model_arch]["weight_decay"]
     return {"img_size": img_size, "weight_decay": weight_decay}

@@ -37,7 +37,7 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < HUGE
 
 
-def is_integer(value, at_least, at_most=LARGEST):
+def _is_integer(value, at_least, at_most=LARGEST):
     return isinstance(value, int) and not isinstance(value, bool) and at_least <= value <= at_most
 
 
@@ -72,9 +72,20 @@ def _are_class_names(value):
     )
 
 
+def are_networks(value):
+    """Whether it is a table such as MODEL_ARCHS in src/config.py."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str)
+        and isinstance(row, dict)
+        and set(row) == {"min_img_size", "img_size", "weight_decay"}
+        and _is_integer(row["min_img_size"], 1)
+        for name, row in value.items()
+    )
+
+
 def integer(at_least, at_most=LARGEST):
     limits = f"{at_least} or more" if at_most == LARGEST else f"{at_least} to {at_most}"
-    return Rule(_literal, lambda value: is_integer(value, at_least, at_most), f"a whole number, {limits}")
+    return Rule(_literal, lambda value: _is_integer(value, at_least, at_most), f"a whole number, {limits}")
 
 
 def number(is_valid, expected):

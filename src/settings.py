@@ -26,10 +26,8 @@ def setting(roles, rule, help):
     return Setting(help, *rule, frozenset(roles.split()))
 
 
-if not isinstance(config.MODEL_ARCHS, dict) or not all(
-    isinstance(name, str) and rules.is_integer(size, 1) for name, size in config.MODEL_ARCHS.items()
-):
-    raise InputError("MODEL_ARCHS: expected the names of networks, with the smallest img_size of each")
+if not rules.are_networks(config.MODEL_ARCHS):
+    raise InputError("MODEL_ARCHS: expected the names of networks, each with min_img_size, img_size and weight_decay")
 # fmt: off
 SETTINGS = {
     "model_arch": setting("learning", rules.one_of(*config.MODEL_ARCHS), "network architecture"),
@@ -142,7 +140,7 @@ def settings_for(names, given):
         if name in names and name not in values:
             values[name] = derived(name, values)
     run = argparse.Namespace(**values)
-    smallest = config.MODEL_ARCHS[run.model_arch]
+    smallest = config.MODEL_ARCHS[run.model_arch]["min_img_size"]
     if "img_size" in names and run.img_size < smallest:
         raise InputError(f"setting img_size: found {run.img_size}, expected {smallest} or more for {run.model_arch}")
     if "total_class" in names and run.total_class != len(run.classes):

@@ -202,7 +202,8 @@ def test_a_setting_missing_from_the_config_is_named(monkeypatch):
 
 
 def test_a_network_without_its_lines_in_the_config_is_told(monkeypatch):
-    monkeypatch.setitem(config.MODEL_ARCHS, "resnet", 32)
+    monkeypatch.setitem(config.MODEL_ARCHS, "resnet", {"min_img_size": 32})
+    monkeypatch.setattr(config, "model_defaults", lambda model_arch: {})
     changed = SETTINGS["model_arch"]._replace(is_valid=lambda value: value == "resnet")
     monkeypatch.setitem(SETTINGS, "model_arch", changed)
     with pytest.raises(InputError, match="^src/config.py: found no img_size for resnet in model_defaults"):
@@ -262,3 +263,16 @@ def test_an_unknown_setting_is_told_the_nearest(name, nearest):
 def test_odd_text_for_a_number_is_no_number(text, capfd):
     assert not SETTINGS["lr"].is_valid(SETTINGS["lr"].parse(text))
     assert capfd.readouterr() == ("", "")
+
+
+def test_lines_of_the_user_in_model_defaults_go_before_the_table_of_networks(monkeypatch):
+    def model_defaults(model_arch):  # as the lines of an earlier src/config.py
+        if model_arch == "mobilenetv2":
+            img_size = 160
+        if model_arch == "lenet5":
+            img_size = 28
+        return {"img_size": img_size, "weight_decay": 0.5}
+
+    monkeypatch.setattr(config, "model_defaults", model_defaults)
+    assert (settings().img_size, settings().weight_decay, config.img_size) == (28, 0.5, 28)
+    assert settings(model_arch="mobilenetv2").img_size == 160

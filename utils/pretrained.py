@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from models import in_head
 from src import config
 from src.errors import InputError, print_note, say
 from src.settings import settings, with_role
@@ -51,7 +52,7 @@ def load_pretrained(session, variables, config):
     if broken:
         found = f"found numbers in {broken[0]} of {source} that are not finite"
         raise InputError(f"setting pretrained: {found}, expected weights that learned something")
-    if all("logits/" in variable.op.name for variable in fitting):
+    if all(in_head(variable, config.model_arch) for variable in fitting):
         expected = f"expected weights of a {config.model_arch} of this width"
         raise InputError(f"setting pretrained: found only the classifier of {config.pretrained} to fit, {expected}")
     assign(session, fitting, weights)
