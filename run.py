@@ -27,7 +27,8 @@ from collections import namedtuple
 
 from src.config import MODEL_ARCHS
 from src.errors import InputError, did_you_mean, escape_control_characters, say
-from src.settings import FOLDERS, MOST_CLASSES, RULES, settings, settings_for, shortened
+from src.rules import MOST_CLASSES, shortened
+from src.settings import SETTINGS, settings, settings_for, with_role
 from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, in_utf8, option
 from utils.files import make_writable
 from utils.locks import locked
@@ -88,13 +89,13 @@ RESUME = [
 ]
 
 
-@verb(RESUME, settings=RULES, usage="[--resume] [--SETTING VALUE ...]")
+@verb(RESUME, settings=SETTINGS, usage="[--resume] [--SETTING VALUE ...]")
 def train(resume=False, run=None, **given):
     """Train for num_epoch epochs, then export the best of them."""
     if run is not None and not resume:
         raise InputError(f"--run: found {run} without --resume, expected both")
     # What is wrong is said before TensorFlow is imported, which takes seconds. A run that is resumed has its own.
-    now = settings_for(["model_arch", *FOLDERS] if resume else RULES, given)
+    now = settings_for(["model_arch", *with_role("output_dir")] if resume else SETTINGS, given)
     if not os.environ.get("TF_CONFIG"):
         make_writable("checkpoint_dir", now.checkpoint_dir)
         with locked("checkpoint_dir", now.checkpoint_dir):
@@ -133,7 +134,7 @@ def train(resume=False, run=None, **given):
         option("--max_restarts", help="when one dies, start all again so often (default 3)", type=int, metavar="COUNT"),
         *RESUME,
     ],
-    settings=RULES,
+    settings=SETTINGS,
     usage="--workers COUNT [--max_restarts COUNT] [--resume] [--SETTING VALUE ...]",
 )
 def launch(workers, max_restarts=3, resume=False, run=None, **given):

@@ -16,7 +16,7 @@ import numpy as np
 from convert.export import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
 from src.errors import InputError, say
-from src.settings import check, settings_for
+from src.settings import settings_for, validate
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints import readable
@@ -151,7 +151,7 @@ class Trainer:
         again, it goes on from there.
         """
         config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
-        self.target_epoch = done + check("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
+        self.target_epoch = done + validate("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
         self.resumed = False
         self.cluster.config = config  # not that of another Trainer
         self._sync_step()

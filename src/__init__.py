@@ -14,7 +14,7 @@ except InputError as error:
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
 
 try:
-    from src import config, settings  # noqa: F401, from now on src.config also has what follows from its values
+    from src import config, config_module  # noqa: F401, from now on src.config also has its derived settings
 except (Exception, SystemExit) as error:  # src/config.py is edited by its users, in whatever way
     print_error(in_config(error))
     sys.exit(2)

@@ -9,7 +9,7 @@ import re
 import run
 from convert.command import parser
 from src import config
-from src.settings import FOLDERS, FOLLOWING, RULES, settings
+from src.settings import SETTINGS, settings, with_role
 from tests.pages import commands, spans, table_rows, without_code
 
 # Options that the pages name and that are not this program's: of tensorboard, or mistyped as an example.
@@ -151,11 +151,11 @@ def settings_faults(page):
     for line, cells in settings_rows(page):
         names = re.findall(r"`(\w+)`", cells[0])
         seen += names
-        unknown = [name for name in names if name not in RULES]
+        unknown = [name for name in names if name not in SETTINGS]
         problem = f"no such setting: {', '.join(unknown)}" if unknown else default_problem(names, cells[1])
         if problem:
             faults.append(f"{page.path}:{line}: {problem}")
-    faults += [f"{page.path}: no row for the setting {name}" for name in RULES if name not in seen]
+    faults += [f"{page.path}: no row for the setting {name}" for name in SETTINGS if name not in seen]
     return faults + [f"{page.path}: several rows for {name}" for name in set(seen) if seen.count(name) > 1]
 
 
@@ -181,7 +181,7 @@ def default_problem(names, cell):
         value = text
     if (value if len(names) == 1 else list(value)) == (written[0] if len(names) == 1 else written):
         return None
-    if all(name in FOLLOWING for name in names) and all(says_what_follows(name, text) for name in names):
+    if all(name in with_role("derived") and says_what_follows(name, text) for name in names):
         return None
     return f"default of {', '.join(names)}: found {text}, expected {', '.join(map(repr, written))}, as in src/config.py"
 
@@ -190,7 +190,8 @@ def says_what_follows(name, text):
     """Whether a text in words says what follows for a setting that is None."""
     if name in ("classes", "total_class"):
         return "train_path" in text
-    if name in FOLDERS:
-        return re.search(rf"\b{FOLDERS[name]}/(lenet5|<?model_arch>?)", text, re.IGNORECASE) is not None
+    if name in with_role("output_dir"):
+        parent = getattr(settings(model_arch="lenet5"), name).split("/")[0]
+        return re.search(rf"\b{parent}/(lenet5|<?model_arch>?)", text, re.IGNORECASE) is not None
     said = {model: float(value) for value, model in re.findall(r"([\d.e-]+) for (\w+)", text)}
     return said == {model: getattr(settings(model_arch=model), name) for model in config.MODEL_ARCHS}

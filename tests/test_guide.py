@@ -178,7 +178,7 @@ def test_a_missing_command_is_found():
 
 def settings_page(**changes):
     """A page with a table of all settings, of which some defaults are changed; None: without that row."""
-    rows = {name: repr(vars(names.config)[name]) for name in names.RULES}
+    rows = {name: repr(vars(names.config)[name]) for name in names.SETTINGS}
     rows.update(changes)
     head = ["| setting | default | |", "|---|---|---|"]
     return page(*head, *(f"| `{name}` | {value} | x |" for name, value in rows.items() if value))

@@ -17,7 +17,7 @@ import run
 from convert.compare import open_reference
 from dataset import describe, read_sample, read_test_set, read_train_sets
 from src.errors import InputError
-from src.settings import RULES, settings
+from src.settings import SETTINGS, settings
 from tests.conftest import make_folders, preprocess
 from trainer import Trainer
 from utils.command_line import Parser
@@ -90,7 +90,7 @@ def test_two_folders_in_two_forms_of_unicode_are_two_classes(folders):
 
 def test_values_that_begin_with_a_dash_are_taken(folders, in_tmp_path, capsys):
     parser = Parser(prog="run.py")
-    parser.add_settings(RULES)
+    parser.add_settings(SETTINGS)
     words = "--classes -1,1 --image_normalize_mean -1,0,0 --decay -1 --train_path -data --lr=-2 --weight_decay -.5"
     assert parser.parse(words.split()) == {
         "classes": ["-1", "1"], "image_normalize_mean": (-1, 0, 0), "decay": -1, "train_path": "-data", "lr": -2,

@@ -15,7 +15,7 @@ import traceback
 
 from src import config
 from src.errors import InputError, did_you_mean, drop_output, first_line, is_out_of_memory, print_error, reason, say
-from src.settings import FOLDERS, RULES
+from src.settings import SETTINGS, with_role
 
 
 def option(*names, **given):
@@ -72,12 +72,12 @@ class Parser(argparse.ArgumentParser):
         """Options for settings of src/config.py; help says that those `of_the_run` come from the run of the graph."""
         if not names:
             return
-        group = self.add_argument_group("settings of src/config.py, for this command, with [what they are now]")
+        group = self.add_argument_group("settings (override src/config.py; [current value])")
         for name in names:
-            rule = RULES[name]
+            setting = SETTINGS[name]
             now = "that of the run" if name in of_the_run else shown(name)
-            about = f"{rule.help}; {rule.expected} [{now}]".replace("%", "%%")
-            group.add_argument(f"--{name}", type=rule.read, metavar="VALUE", help=about)
+            about = f"{setting.help}; {setting.expected} [{now}]".replace("%", "%%")
+            group.add_argument(f"--{name}", type=setting.parse, metavar="VALUE", help=about)
 
 
 def words_of(given):
@@ -222,10 +222,12 @@ def print_stopped(trainer, given):
         return "".join(f" --{name} {shlex.quote(str(given[name]))}" for name in names if name in given)
 
     say(f"stopped; saved {trainer.last_checkpoint}")
-    name, folders = os.path.basename(trainer.checkpoints.folder), ("checkpoint_dir", "weight_dir")
+    name = os.path.basename(trainer.checkpoints.folder)
     launch = f"launch --workers {trainer.cluster.size} " if trainer.cluster.launcher else ""
-    say(f"to go on:     {program('python')} run.py {launch}--resume --run {name}{options('model_arch', *FOLDERS)}")
-    say(f"to export it: {program('python')} run.py export --last --run {name}{options('model_arch', *folders)}")
+    resumed = options("model_arch", *with_role("output_dir"))
+    exported = options("model_arch", "checkpoint_dir", "weight_dir")
+    say(f"to go on:     {program('python')} run.py {launch}--resume --run {name}{resumed}")
+    say(f"to export it: {program('python')} run.py export --last --run {name}{exported}")
 
 
 def program(name):

@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 
-from src.settings import check_recorded
+from src.settings import check_recorded, with_role
 from utils.images.decode import read_image
 
-SETTINGS = ("img_size", "image_normalize_mean", "image_normalize_std", "channel_order", "resize")
+SETTINGS = with_role("preprocessing")
 EARLIER = {"resize": "stretch"}  # what graphs were made with whose JSON is older than the setting
 
 

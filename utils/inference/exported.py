@@ -6,7 +6,8 @@ import os
 from collections import namedtuple
 
 from src.errors import InputError
-from src.settings import RULES, check_recorded, shortened
+from src.rules import shortened
+from src.settings import SETTINGS, check_recorded
 from utils.files import is_plain, read_json
 from utils.images.preprocess import EARLIER, Preprocess
 from utils.inference.graph_def import read_graph
@@ -101,7 +102,7 @@ def preprocess_of(metadata, what):
 
 def _is_image_shape(rest):
     """Of a shape without its first number, that of the batch."""
-    return RULES["img_size"].ok(rest[0]) and rest == [rest[0], rest[0], 3]
+    return SETTINGS["img_size"].is_valid(rest[0]) and rest == [rest[0], rest[0], 3]
 
 
 def check_shape(what, metadata, role, expected, ok):
