@@ -26,9 +26,10 @@ import sys
 from collections import namedtuple
 
 from src.config import MODEL_ARCHS
-from src.errors import InputError, did_you_mean, escape_control_characters, say
+from src.console import escape_control_characters, exit_quietly_on_sigpipe, restart_in_utf8, say
+from src.errors import InputError, did_you_mean
 from src.settings import FOLDERS, MOST_CLASSES, RULES, settings, settings_for, shortened
-from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, in_utf8, option
+from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code, option
 from utils.files import is_in, make_writable
 from utils.locks import locked
 
@@ -164,7 +165,7 @@ def launch(workers, max_restarts=3, resume=False, run=None, **given):
 )
 def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **given):
     """Evaluate the exported graph on the test images of the run that made it."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     if weights is not None and checkpoint is not None:
         raise InputError(f"--checkpoint: found {checkpoint} beside --weights, expected one of them")
     now = settings_for((*EVALUATE_SETTINGS, "checkpoint_dir"), given)
@@ -209,7 +210,7 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
 )
 def predict(images, weights=None, top=5, json=False, trust_graph=False, **given):
     """Classify images with a frozen graph. Needs its .pb and the JSON beside it, and nothing else."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     if top < 1:
         raise InputError(f"--top: found {top}, expected 1 or more")
     now = settings_for(GRAPH_SETTINGS, given)
@@ -301,7 +302,7 @@ def export(last=False, run=None, **given):
 @verb(settings=EXPORT_SETTINGS)
 def runs(**given):
     """List the runs that left checkpoints: model, data, epochs, best validation accuracy, exported graph, megabytes."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     archs = [given["model_arch"]] if "model_arch" in given else MODEL_ARCHS
     now = [settings_for(EXPORT_SETTINGS, dict(given, model_arch=name)) for name in archs]
     from utils.runs import table
@@ -315,7 +316,7 @@ def runs(**given):
 )
 def summary(total_class=None, **given):
     """List the layers of a network: output shape, parameters, and multiply-adds for one image."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     if total_class is not None and not 2 <= total_class <= MOST_CLASSES:
         limits = "2 or more" if total_class < 2 else f"2 to {MOST_CLASSES}"
         raise InputError(f"--total_class: found {shortened(total_class)}, expected {limits}")
@@ -345,5 +346,5 @@ def prepare(dataset, **options):
 
 
 if __name__ == "__main__":
-    in_utf8()
+    restart_in_utf8()
     end_process(main())

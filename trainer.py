@@ -15,7 +15,8 @@ import numpy as np
 
 from convert.freeze import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
-from src.errors import InputError, say
+from src.console import say
+from src.errors import InputError
 from src.settings import check, settings_for
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf

@@ -11,9 +11,10 @@ import numpy as np
 from convert.command import SETTINGS
 from convert.freeze import graph_path, make_metadata
 from dataset import read_sample
-from src.errors import InputError, escape_control_characters, first_line, print_error, print_note, say
+from src.console import escape_control_characters, print_error, print_note, quiet, say
+from src.errors import InputError, first_line
 from src.settings import settings, settings_for
-from src.tf1 import quiet, tf
+from src.tf1 import tf
 from utils.files import partial_folder, remove_leftovers
 from utils.graph_def import read_graph
 from utils.predictor import Predictor, check_pair, image_paths, image_settings, metadata_path, read_metadata

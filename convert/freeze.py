@@ -15,7 +15,8 @@ from typing import Dict, Optional
 import numpy as np
 
 from models import build
-from src.errors import InputError, say
+from src.console import say
+from src.errors import InputError
 from src.settings import settings_for
 from src.tf1 import tf
 from utils.checkpoints import assign

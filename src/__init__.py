@@ -1,8 +1,9 @@
 import os
 import sys
 
+from src.console import print_error
 from src.environment import check_environment
-from src.errors import InputError, in_config, print_error
+from src.errors import InputError, in_config
 
 try:
     check_environment()

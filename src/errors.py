@@ -1,9 +1,7 @@
-"""What is said to the user when something that they gave is wrong."""
+"""User errors."""
 
 import contextlib
 import difflib
-import os
-import sys
 import traceback
 
 
@@ -73,34 +71,3 @@ def in_config(error):
     number = getattr(error, "lineno", None) or (frames[-1].lineno if frames else None)
     where = f", line {number}" if number else ""
     return f"src/config.py{where}: {getattr(error, 'msg', None) or first_line(error)}"
-
-
-def say(text):
-    """Print a line of a training, which goes on when nobody reads its output any more."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        drop_output()
-
-
-def drop_output():
-    """Let what is printed from now on go nowhere."""
-    with contextlib.suppress(OSError, ValueError):  # a notebook's output is no file
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def print_error(error):
-    with contextlib.suppress(OSError):  # the exit code is there all the same
-        print(f"error: {escape_control_characters(str(error))}", file=sys.stderr, flush=True)
-
-
-def print_note(text):
-    with contextlib.suppress(OSError):
-        print(f"note: {escape_control_characters(text)}", file=sys.stderr, flush=True)
-
-
-def escape_control_characters(text):
-    """The text with a newline, for one, as \\n: names of files can hold what breaks lines or upsets the terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

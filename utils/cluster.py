@@ -18,8 +18,9 @@ import time
 
 import numpy as np
 
-from src.errors import InputError, first_line, is_out_of_memory, print_error, say
-from src.tf1 import collective_ops, open_session, quiet, session_options, tf
+from src.console import print_error, quiet, say
+from src.errors import InputError, first_line, is_out_of_memory
+from src.tf1 import collective_ops, open_session, session_options, tf
 
 LOST = 138  # exit code of a member that has lost another; Kubernetes' TFJob starts it again, as for all above 127
 GROUP = 1  # TensorFlow's number for all members together

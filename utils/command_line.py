@@ -2,19 +2,17 @@
 
 import argparse
 import contextlib
-import io
 import json
-import locale
 import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import traceback
 
 from src import config
-from src.errors import InputError, did_you_mean, drop_output, first_line, is_out_of_memory, print_error, reason, say
+from src.console import drop_output, print_error, say, standard_streams
+from src.errors import InputError, did_you_mean, first_line, is_out_of_memory, reason
 from src.settings import FOLDERS, RULES
 
 
@@ -23,7 +21,6 @@ def option(*names, **given):
     return names, given
 
 
-UTF8_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8", "en_US.UTF-8")  # one of them is on every system
 TRUST_GRAPH = option(
     "--trust_graph", help="run a graph with operations that could write files, or of any size", action="store_true"
 )
@@ -160,58 +157,6 @@ def culprit(error):
     return f"a file that the system does not name ({os.path.relpath(frames[-1].filename, here)}, {frames[-1].name})"
 
 
-def in_utf8():
-    """Start the program again, in a locale with UTF-8, if Python takes the names of files for something else.
-
-    That is what 3.6 does in the C locale, and all of them in one with Latin-1: a class would get another name.
-    """
-    if (
-        sys.getfilesystemencoding() in ("utf-8", "mbcs") or "tensorflow" in sys.modules
-    ):  # or it is somebody else's process
-        return
-    main = sys.modules["__main__"].__spec__
-    words = ["-m", main.name] if main else sys.argv[:1]
-    for name in UTF8_LOCALES:
-        with contextlib.suppress(locale.Error):
-            locale.setlocale(locale.LC_CTYPE, name)
-            if locale.nl_langinfo(locale.CODESET) == "UTF-8":
-                os.environ["LC_ALL"] = name
-                flags = subprocess._args_from_interpreter_flags()  # as multiprocessing takes them
-                os.execv(sys.executable, [sys.executable, *flags, *words, *sys.argv[1:]])
-
-
-@contextlib.contextmanager
-def standard_streams():
-    """Output and errors that take every character.
-
-    If one is closed, it becomes an open file, or its number would be given to the next file that is opened. Python's
-    errors go through a number of their own, so that C libraries, which write to number 2, can be muted.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = [tolerant(stream, number) for number, stream in enumerate(before, 1)]
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        sys.stdout, sys.stderr = before
-
-
-def tolerant(stream, number):
-    """The stream; if it is that of the process itself, as one that writes what it cannot encode as \\x and digits."""
-    if stream is not None and type(stream) is not io.TextIOWrapper:
-        return stream  # of a notebook or a test
-    encoding, by_line = (stream.encoding, stream.line_buffering) if stream else ("utf-8", True)
-    copy = os.fdopen(os.dup(number), "wb")
-    return io.TextIOWrapper(copy, encoding, "backslashreplace", line_buffering=by_line or number == 2)
-
-
 def print_stopped(trainer, given):
     """What is left of a training that was stopped, how to go on with it, and how to export it."""
     if not trainer.last_checkpoint:
@@ -236,11 +181,6 @@ def program(name):
     with contextlib.suppress(OSError):  # the folder we are in may be gone
         path = os.path.relpath(path)
     return shlex.quote(path)
-
-
-def end_with_the_reader():
-    """Let the process end quietly when nobody reads its output any more, as behind `| head`."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def end_process(code):

@@ -5,11 +5,11 @@ import os
 import cv2
 import numpy as np
 
+from src.console import suppress_stderr
 from src.errors import InputError
 from src.tf1 import tf
 from utils.decode import read_image
 from utils.images import fitting, normalization_table, normalize
-from utils.muting import muting
 from utils.plots import check_output, draw_grid, escape_label
 from utils.predictor import image_settings
 
@@ -57,7 +57,7 @@ class Explainer:
 
     def explain(self, path, count=3):
         """(the image as the network sees it, uint8 blue, green, red; [(class, probability, heat map)] of the best)."""
-        with muting:
+        with suppress_stderr:
             pixels = self._fit(read_image(path))
         image = self.prepared(pixels)
         probabilities = self.predictor.probabilities(image[np.newaxis])[0]

@@ -12,7 +12,8 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
-from src.errors import InputError, did_you_mean, print_note, reason
+from src.console import print_note
+from src.errors import InputError, did_you_mean, reason
 from src.folders import entries
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")

@@ -12,7 +12,8 @@ import threading
 import time
 from collections import namedtuple
 
-from src.errors import InputError, print_error, say
+from src.console import print_error, say, say_error
+from src.errors import InputError
 from utils.cluster import LOST
 
 FINAL = (0, 2, 130, 143)  # exit codes after which nothing is started again: done, bad input, Ctrl-C, SIGTERM
@@ -125,11 +126,6 @@ def relay(name, source, print_line):
     """Print each line that a member prints, after its name."""
     for line in source:
         print_line(f"{name}: {line}".rstrip("\n"))
-
-
-def say_error(text):
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
 
 
 def wait(members, asked):

@@ -9,7 +9,8 @@ from typing import Iterator, List, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
+from src.console import escape_control_characters, suppress_stderr
+from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.settings import RULES, expected_of, shortened
 from src.tf1 import open_session, tf
 from utils.decode import read_image
@@ -17,7 +18,6 @@ from utils.files import is_plain, read_json
 from utils.graph_def import check_names, check_resources, check_tensor, read_graph
 from utils.images import fitting, normalization_table, normalize
 from utils.loader import image_bytes, inference_batch, read_ahead
-from utils.muting import muting
 
 
 class Predictor:
@@ -101,7 +101,7 @@ class Predictor:
     def _read(self, paths):
         """(the readable images, normalized; [(path, None or what is wrong with it)])."""
         images, errors = [], []
-        with muting:
+        with suppress_stderr:
             for path in paths:
                 try:
                     images.append(self._fit(read_image(path)))

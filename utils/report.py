@@ -17,11 +17,11 @@ from sklearn.metrics import (
 )
 from tqdm import tqdm
 
-from src.errors import InputError, escape_control_characters, print_note
+from src.console import escape_control_characters, print_note, suppress_stderr
+from src.errors import InputError
 from utils.decode import read_image
 from utils.explain import Explainer, draw_explained_mistakes
 from utils.files import write_atomically
-from utils.muting import muting
 from utils.page import page
 from utils.plots import draw_confusion, draw_grid, escape_label
 
@@ -167,7 +167,7 @@ def draw_mistakes(path, paths, labels, probabilities, classes):
     for i in chosen:
         predicted, true = escape_label(classes[probabilities[i].argmax()], 12), escape_label(classes[labels[i]], 16)
         titles.append(f"{predicted}? ({100 * confidence[i]:.0f} %)\nis {true}")
-    with muting:
+    with suppress_stderr:
         images = [cv2.cvtColor(read_image(paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
     heading = f"{len(wrong) or 'no'} mistake{'s' * (len(wrong) != 1)} in {len(labels)} images"
     draw_grid(path, images, titles, heading + (f"; the {MISTAKES} most confident" if len(wrong) > MISTAKES else ""))
