@@ -57,8 +57,8 @@ def main(argv=None):
 def run(words):
     name = words[0] if words and not words[0].startswith("-") else None
     if name and name not in VERBS:
-        hint = did_you_mean(name, VERBS) or "; python run.py --help lists them"
-        raise InputError(f"unknown command {name}{hint}")
+        hint = did_you_mean(name, VERBS) or "python run.py --help lists them"
+        raise InputError(f"unknown command {name}", hint=hint)
     chosen = VERBS[name or "train"]
     parser = Parser(
         prog="python run.py" + (f" {name}" if name else ""),

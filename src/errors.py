@@ -6,11 +6,28 @@ import traceback
 
 
 class InputError(Exception):
-    """A setting, a file or a folder that cannot be used.
+    """A setting, a file or a folder that cannot be used. run.py prints it as one line and ends with exit code 2.
 
-    The message is one line that names it, says what was found and what was expected.
-    run.py prints that line and ends with exit code 2.
+    The line is "SUBJECT: found FOUND, expected EXPECTED; HINT", without those that are not given:
+
+        InputError("setting lr", found=0, expected="a number above 0")
+        InputError("unknown argument --epochs", hint="did you mean --num_epoch?")
+
+    Args:
+        subject: what cannot be used; or the whole line.
+        found, expected: in words, or a value.
+        hint: what to do.
     """
+
+    def __init__(self, subject, found=None, expected=None, hint=""):
+        super().__init__(subject, found, expected, hint)  # which an error that is pickled is made of again
+        self.subject, self.found, self.expected, self.hint = subject, found, expected, hint
+
+    def __str__(self):
+        parts = [("found", self.found), ("expected", self.expected)]
+        problem = ", ".join(f"{word} {what}" for word, what in parts if what is not None)
+        line = f"{self.subject}: {problem}" if problem else self.subject
+        return f"{line}; {self.hint}" if self.hint else line
 
 
 class OutOfMemoryError(InputError):
@@ -18,9 +35,9 @@ class OutOfMemoryError(InputError):
 
 
 def did_you_mean(name, names, prefix=""):
-    """The end of such a line: the one of `names` that is most like `name`, if one is like it at all."""
+    """A hint: the one of `names` that is most like `name`; "" if none is like it at all."""
     nearest = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
+    return f"did you mean {prefix}{nearest[0]}?" if nearest else ""
 
 
 def first_line(error):

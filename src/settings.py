@@ -145,7 +145,7 @@ CHECKPOINT = (
 if not isinstance(config.MODEL_ARCHS, dict) or not all(
     isinstance(name, str) and _is_integer(size, 1) for name, size in config.MODEL_ARCHS.items()
 ):
-    raise InputError("MODEL_ARCHS: expected the names of networks, with the smallest img_size of each")
+    raise InputError("MODEL_ARCHS", expected="the names of networks, with the smallest img_size of each")
 RULES = {
     "model_arch": Rule("architecture of the network", *one_of(*config.MODEL_ARCHS)),
     "img_size": Rule("width and height in pixels that images are resized to", *integer(at_least=1, at_most=4096)),
@@ -202,10 +202,10 @@ FOLLOWING = ["img_size", "weight_decay", "classes", "total_class"] + list(FOLDER
 def check(name, value):
     """The value; numbers and arrays of numpy as plain ones. Raises InputError unless the setting `name` can have it."""
     if name not in RULES:
-        raise InputError(f"setting {name}: unknown setting{did_you_mean(name, RULES)}")
+        raise InputError(f"setting {name}: unknown setting", hint=did_you_mean(name, RULES))
     value = value.tolist() if hasattr(value, "tolist") else value
     if not RULES[name].ok(value):
-        raise InputError(f"setting {name}: found {shortened(value)}, expected {expected_of(RULES[name], value)}")
+        raise InputError(f"setting {name}", shortened(value), expected_of(RULES[name], value))
     return value
 
 
@@ -255,10 +255,9 @@ def settings_for(names, given):
     run = argparse.Namespace(**{**following, **values})
     smallest = config.MODEL_ARCHS[run.model_arch]
     if "img_size" in names and run.img_size < smallest:
-        raise InputError(f"setting img_size: found {run.img_size}, expected {smallest} or more for {run.model_arch}")
+        raise InputError("setting img_size", run.img_size, f"{smallest} or more for {run.model_arch}")
     if "total_class" in names and run.total_class != len(run.classes):
-        count = len(run.classes)
-        raise InputError(f"setting total_class: found {run.total_class}, expected {count}, the number of classes")
+        raise InputError("setting total_class", run.total_class, f"{len(run.classes)}, the number of classes")
     return run
 
 
@@ -267,17 +266,17 @@ def _configured():
     found = {}
     for name in ("MODEL_ARCHS", "model_defaults"):
         if not hasattr(config, name):
-            raise InputError(f"src/config.py: found no {name}, expected what it had at first")
+            raise InputError("src/config.py", f"no {name}", "what it had at first")
     for name, value in vars(config).items():
         helper = name.startswith("_") or name == "MODEL_ARCHS" or callable(value) or isinstance(value, types.ModuleType)
         if name in RULES:
             found[name] = value
         elif not helper:
-            hint = did_you_mean(name.lower(), RULES) or "; names of your own must begin with an underscore"
-            raise InputError(f"src/config.py: unknown setting {name}{hint}")
+            hint = did_you_mean(name.lower(), RULES) or "names of your own must begin with an underscore"
+            raise InputError(f"src/config.py: unknown setting {name}", hint=hint)
     for name in RULES:
         if name not in found and name not in FOLLOWING:
-            raise InputError(f"src/config.py: found no {name}, expected a value for it")
+            raise InputError("src/config.py", f"no {name}", "a value for it")
     return found
 
 
@@ -295,9 +294,7 @@ def _following_model(values, names):
         if name in defaults:
             following[name] = check(name, defaults[name])
         elif name not in values:
-            raise InputError(
-                f"src/config.py: found no {name} for {model_arch} in model_defaults, expected lines for it"
-            )
+            raise InputError("src/config.py", f"no {name} for {model_arch} in model_defaults", "lines for it")
     return following
 
 

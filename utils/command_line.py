@@ -36,9 +36,10 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **options,
         )
+        self.hint = f"{self.prog} --help lists the options"
 
     def error(self, message):
-        raise InputError(f"{message}; {self.prog} --help lists the options")
+        raise InputError(message, hint=self.hint)
 
     def parse(self, words):
         """{option: value} of those that are given. Raises InputError if one is unknown or wrong."""
@@ -46,8 +47,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             name = unknown[0].split("=")[0]
             options = [option[2:] for option in self._option_string_actions if option.startswith("--")]
-            hint = did_you_mean(name.lstrip("-"), options, "--") or f"; {self.prog} --help lists the options"
-            raise InputError(f"unknown argument {name}{hint}")
+            hint = did_you_mean(name.lstrip("-"), options, "--") or self.hint
+            raise InputError(f"unknown argument {name}", hint=hint)
         return vars(given)
 
     def _joined(self, words):
@@ -58,8 +59,8 @@ class Parser(argparse.ArgumentParser):
             takes_value = option is not None and option.nargs != 0
             if takes_value and word[:1] == "-" and word.split("=")[0] not in self._option_string_actions:
                 if word.startswith("--"):  # rather an option with a typing error
-                    found = f"found {word}, expected a value; one that begins with a dash is given as"
-                    self.error(f"argument {result[-1]}: {found} {result[-1]}={word}")
+                    hint = f"one that begins with a dash is given as {result[-1]}={word}; {self.hint}"
+                    raise InputError(f"argument {result[-1]}", found=word, expected="a value", hint=hint)
                 result[-1] += f"={word}"
             else:
                 result.append(word)
@@ -126,8 +127,8 @@ def run_command(command):
         print_error(f"{error.filename or culprit(error)}: {reason(error)}")
         return 2
     except UnicodeEncodeError as error:
-        found = f"found a character that the encoding {error.encoding} has not ({ascii(error.object)})"
-        print_error(f"locale: {found}, expected one with UTF-8, such as LC_ALL=C.UTF-8")
+        found = f"a character that the encoding {error.encoding} has not ({ascii(error.object)})"
+        print_error(InputError("locale", found, expected="one with UTF-8, such as LC_ALL=C.UTF-8"))
         return 2
     except ModuleNotFoundError as error:
         print_error(

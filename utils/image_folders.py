@@ -116,7 +116,7 @@ def find_images(setting, path, classes):
     for label, (name, folder) in enumerate(zip(classes, folders)):
         if not os.path.isdir(folder):
             hint = did_you_mean(name, there)
-            problems[name] = f"found no folder {folder}, expected one with images of that class{hint}"
+            problems[name] = f"found no folder {folder}, expected one with images of that class{hint and '; ' + hint}"
             continue
         found = list_folder(folder)
         if not found.images:
