@@ -27,9 +27,9 @@ from collections import namedtuple
 
 from src.config import MODEL_ARCHS
 from src.console import escape_control_characters, exit_quietly_on_sigpipe, restart_in_utf8, say
-from src.errors import InputError, did_you_mean
+from src.errors import ExitCode, InputError, did_you_mean
 from src.settings import FOLDERS, MOST_CLASSES, RULES, settings, settings_for, shortened
-from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code, option
+from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code, option, print_stopped, program, to_argv
 from utils.files import is_in, make_writable
 from utils.locks import locked
 
@@ -50,7 +50,7 @@ def verb(options=(), settings=(), of_the_run=(), usage="[--OPTION VALUE ...]"):
 
 
 def main(argv=None):
-    """Run the command line; returns the exit code: 0 done, 1 done but for broken images, 2 bad input, 130 Ctrl-C."""
+    """Run the command line; returns its ExitCode."""
     return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
 
 
@@ -82,7 +82,6 @@ EVALUATE_SETTINGS = (*GRAPH_SETTINGS, "test_path", "bad_images", "tensorboard_di
 SETS = ("train_path", "valid_path", "test_path")
 SUMMARY_SETTINGS = ("model_arch", "img_size", "width", "strides", "train_path", "classes")
 
-
 RESUME = [
     option("--resume", help="go on with the newest run of model_arch, where it was interrupted", action="store_true"),
     option("--run", help="with --resume: that run, by the name that python run.py runs lists", metavar="NAME"),
@@ -102,7 +101,6 @@ def train(resume=False, run=None, **given):
             pass
     from trainer import Trainer
     from utils.checkpoints import best_entry
-    from utils.command_line import print_stopped, program
 
     trainer = Trainer(resume=resume and (run or True), **given)
     try:
@@ -116,7 +114,7 @@ def train(resume=False, run=None, **given):
     finally:
         trainer.close()
     if not trainer.cluster.is_chief:
-        return 0
+        return ExitCode.OK
     best = best_entry(trainer.history)
     say(f"best epoch       {best['epoch']}, validation accuracy {best['val_acc']:.4f}")
     say(f"graph            {graph}")
@@ -125,7 +123,7 @@ def train(resume=False, run=None, **given):
     default = trainer.config.tensorboard_dir == f"graphs/{trainer.config.model_arch}"
     logdir = "graphs" if default else trainer.config.tensorboard_dir
     say(f"to see the curves: {program('tensorboard')} --logdir {shlex.quote(logdir)}")
-    return 2 if trainer.log_error else 0
+    return ExitCode.BAD_INPUT if trainer.log_error else ExitCode.OK
 
 
 @verb(
@@ -143,11 +141,10 @@ def launch(workers, max_restarts=3, resume=False, run=None, **given):
         if value < least:
             raise InputError(f"--{name}: found {value}, expected {least} or more")
     now = settings(**given)
-    from utils.command_line import words_of
     from utils.launch import launch as launch_all
 
     options = given if run is None else dict(given, run=run)
-    command = [os.path.abspath(__file__)] + ["--resume"] * resume + words_of(options)
+    command = [os.path.abspath(__file__)] + ["--resume"] * resume + to_argv(options)
     return launch_all(command, now, workers, max_restarts)
 
 
@@ -220,7 +217,7 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
 
     predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
     broken = show(predictor, images_at(images), top, json)
-    return 1 if broken else 0
+    return ExitCode.PROBLEMS_FOUND if broken else ExitCode.OK
 
 
 @verb(
@@ -274,7 +271,7 @@ def check(output="samples.png", **given):
     lines, problems = check_data(sets, config.classes, config.img_size, output)
     lines += [escape_control_characters(line) for line in [f"note: {note}" for note in notes] + faults]
     say("\n".join(lines))
-    return 1 if problems or faults else 0
+    return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
 
 @verb(
@@ -290,11 +287,8 @@ def export(last=False, run=None, **given):
     from convert.freeze import export_checkpoint
 
     graph, origin = export_checkpoint(last, run, **given)
-    validated = (
-        "stopped before it was validated"
-        if origin["val_acc"] is None
-        else f"validation accuracy {origin['val_acc']:.4f}"
-    )
+    val_acc = origin["val_acc"]
+    validated = "stopped before it was validated" if val_acc is None else f"validation accuracy {val_acc:.4f}"
     say(f"graph            {graph}")
     say(f"from checkpoint  {origin['checkpoint']}, {validated}")
 

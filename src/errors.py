@@ -1,12 +1,24 @@
-"""User errors."""
+"""User errors and exit codes."""
 
 import contextlib
 import difflib
 import traceback
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ends; docs/commands.md explains each. Above 127, Kubernetes' TFJob starts the process again."""
+
+    OK = 0
+    PROBLEMS_FOUND = 1
+    BAD_INPUT = 2
+    INTERRUPTED = 130  # 128 and the number of SIGINT, Ctrl-C, as shells have it
+    PEER_LOST = 138
+    TERMINATED = 143  # SIGTERM
 
 
 class InputError(Exception):
-    """A setting, a file or a folder that cannot be used. run.py prints it as one line and ends with exit code 2.
+    """A setting, a file or a folder that cannot be used. run.py prints it as one line and ends with ExitCode.BAD_INPUT.
 
     The line is "SUBJECT: found FOUND, expected EXPECTED; HINT", without those that are not given:
 

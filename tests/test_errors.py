@@ -1,10 +1,13 @@
-"""User errors are one line with fields."""
+"""User errors are one line with fields; the exit codes."""
 
+import os
 import pickle
+import re
 
 import pytest
 
-from src.errors import InputError, OutOfMemoryError, did_you_mean
+from src.errors import ExitCode, InputError, OutOfMemoryError, did_you_mean
+from tests.conftest import REPOSITORY
 from utils.command_line import Parser
 
 
@@ -49,3 +52,9 @@ def test_what_is_wrong_with_a_command_line_has_fields(words, subject, found, hin
     with pytest.raises(InputError) as caught:
         parser.parse(words)
     assert (caught.value.subject, caught.value.found, caught.value.hint) == (subject, found, hint)
+
+
+def test_the_table_of_exit_codes_has_all_of_them():
+    with open(os.path.join(REPOSITORY, "docs", "commands.md"), encoding="utf-8") as page:
+        table = page.read().split("## Exit codes")[1].split("\n\n")[1]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted(ExitCode)

@@ -12,7 +12,7 @@ import traceback
 
 from src import config
 from src.console import drop_output, print_error, say, standard_streams
-from src.errors import InputError, did_you_mean, first_line, is_out_of_memory, reason
+from src.errors import ExitCode, InputError, did_you_mean, first_line, is_out_of_memory, reason
 from src.settings import FOLDERS, RULES
 
 
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
             group.add_argument(f"--{name}", type=rule.read, metavar="VALUE", help=about)
 
 
-def words_of(given):
+def to_argv(given):
     """The words of a command line that give these options: {name: value}."""
     values = {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
     return [f"--{name}={value}" for name, value in values.items()]
@@ -101,14 +101,14 @@ def shown(name):
 
 
 def exit_code(command):
-    """Run a command: its own exit code (None: 0), 2 after bad input, with one line that says what, 130 after Ctrl-C.
+    """Run a command; returns its own exit code (None: OK), BAD_INPUT, after one line that says what, or INTERRUPTED.
 
-    SIGTERM ends in SystemExit with code 143.
+    SIGTERM ends in SystemExit with TERMINATED.
     """
     for name in [name for name in os.environ if name.startswith("TQDM_")]:
         del os.environ[name]  # tqdm reads them when it is imported, and nonsense in them would end the program
     with standard_streams():
-        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
         try:
             return run_command(command)
         finally:
@@ -117,32 +117,32 @@ def exit_code(command):
 
 def run_command(command):
     try:
-        code = command() or 0
+        code = command() or ExitCode.OK
         sys.stdout.flush()
         return code
     except (InputError, FloatingPointError) as error:
         print_error(error)
-        return 2
+        return ExitCode.BAD_INPUT
     except OSError as error:  # full disk, no permission
         print_error(f"{error.filename or culprit(error)}: {reason(error)}")
-        return 2
+        return ExitCode.BAD_INPUT
     except UnicodeEncodeError as error:
         found = f"a character that the encoding {error.encoding} has not ({ascii(error.object)})"
         print_error(InputError("locale", found, expected="one with UTF-8, such as LC_ALL=C.UTF-8"))
-        return 2
+        return ExitCode.BAD_INPUT
     except ModuleNotFoundError as error:
         print_error(
             f"{error} in {sys.executable}; activate an environment with requirements.txt installed, such as "
             ". .venv/3.11/bin/activate"
         )
-        return 2
+        return ExitCode.BAD_INPUT
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         print_error(f"memory ran out: {first_line(error)}; expected smaller images, a smaller graph, or more memory")
-        return 2
+        return ExitCode.BAD_INPUT
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
 
 
 def culprit(error):
