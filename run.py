@@ -20,18 +20,21 @@ Each setting of src/config.py can be given for one run, for example
   python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30
 """
 
-import os
-import shlex
-import sys
-from collections import namedtuple
+from utils.start import guarded_imports
 
-from src.config import MODEL_ARCHS
-from src.console import escape_control_characters, exit_quietly_on_sigpipe, restart_in_utf8, say
-from src.errors import ExitCode, InputError, did_you_mean
-from src.settings import FOLDERS, MOST_CLASSES, RULES, settings, settings_for, shortened
-from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code, option, print_stopped, program, to_argv
-from utils.files import is_in, make_writable
-from utils.locks import locked
+with guarded_imports(__name__):
+    import os
+    import shlex
+    import sys
+    from collections import namedtuple
+
+    from src.config import MODEL_ARCHS
+    from src.console import escape_control_characters, exit_quietly_on_sigpipe, restart_in_utf8, say
+    from src.errors import ExitCode, InputError, did_you_mean
+    from src.settings import FOLDERS, MOST_CLASSES, RULES, settings, settings_for, shortened
+    from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code, option, print_stopped, program, to_argv
+    from utils.files import is_in, make_writable
+    from utils.locks import locked
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
 # run of the weights had them; settings that a verb does not take belong to the weights, which bring theirs.
