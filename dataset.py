@@ -10,7 +10,8 @@ from typing import Iterator
 
 import numpy as np
 
-from src.errors import InputError, escape_control_characters, print_note
+from src.console import escape_control_characters, print_note
+from src.errors import InputError
 from utils.images.augment import augmented, draw_augmentation
 from utils.images.decode import problem_of
 from utils.images.image_folders import ClassImages, check_complete, find_images, skipped_lines

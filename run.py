@@ -20,18 +20,22 @@ Each setting of src/config.py can be given for one run, for example
   python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30
 """
 
-import os
-import shlex
-import sys
-from collections import namedtuple
+from utils.start import guarded_imports
 
-from src.config import MODEL_ARCHS
-from src.errors import InputError, did_you_mean, escape_control_characters, say
-from src.rules import MOST_CLASSES, shortened
-from src.settings import SETTINGS, settings, settings_for, with_role
-from utils.command_line import TRUST_GRAPH, Parser, end_process, end_with_the_reader, exit_code, in_utf8, option
-from utils.files import make_writable
-from utils.locks import locked
+with guarded_imports(__name__):
+    import os
+    import shlex
+    import sys
+    from collections import namedtuple
+
+    from src.config import MODEL_ARCHS
+    from src.console import escape_control_characters, exit_quietly_on_sigpipe, restart_in_utf8, say
+    from src.errors import ExitCode, InputError, did_you_mean
+    from src.rules import MOST_CLASSES, shortened
+    from src.settings import SETTINGS, settings, settings_for, with_role
+    from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code, option, print_stopped, program, to_argv
+    from utils.files import make_writable
+    from utils.locks import locked
 
 # A verb: its function, which gets what is given of its options and settings. Those `of_the_run` are by default as the
 # run of the weights had them; settings that a verb does not take belong to the weights, which bring theirs.
@@ -50,15 +54,15 @@ def verb(options=(), settings=(), of_the_run=(), usage="[--OPTION VALUE ...]"):
 
 
 def main(argv=None):
-    """Run the command line; returns the exit code: 0 done, 1 done but for broken images, 2 bad input, 130 Ctrl-C."""
+    """Run the command line; returns its ExitCode."""
     return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
 
 
 def run(words):
     name = words[0] if words and not words[0].startswith("-") else None
     if name and name not in VERBS:
-        hint = did_you_mean(name, VERBS) or "; python run.py --help lists them"
-        raise InputError(f"unknown command {name}{hint}")
+        hint = did_you_mean(name, VERBS) or "python run.py --help lists them"
+        raise InputError(f"unknown command {name}", hint=hint)
     chosen = VERBS[name or "train"]
     parser = Parser(
         prog="python run.py" + (f" {name}" if name else ""),
@@ -82,7 +86,6 @@ EVALUATE_SETTINGS = (*GRAPH_SETTINGS, "test_path", "bad_images", "tensorboard_di
 SETS = ("train_path", "valid_path", "test_path")
 SUMMARY_SETTINGS = ("model_arch", "img_size", "width", "strides", "train_path", "classes")
 
-
 RESUME = [
     option("--resume", help="go on with the newest run of model_arch, where it was interrupted", action="store_true"),
     option("--run", help="with --resume: that run, by the name that python run.py runs lists", metavar="NAME"),
@@ -102,7 +105,6 @@ def train(resume=False, run=None, **given):
             pass
     from trainer import Trainer
     from utils.checkpoints import best_entry
-    from utils.command_line import print_stopped, program
 
     trainer = Trainer(resume=resume and (run or True), **given)
     try:
@@ -116,7 +118,7 @@ def train(resume=False, run=None, **given):
     finally:
         trainer.close()
     if not trainer.cluster.is_chief:
-        return 0
+        return ExitCode.OK
     best = best_entry(trainer.history)
     say(f"best epoch       {best['epoch']}, validation accuracy {best['val_acc']:.4f}")
     say(f"graph            {graph}")
@@ -125,7 +127,7 @@ def train(resume=False, run=None, **given):
     default = trainer.config.tensorboard_dir == f"graphs/{trainer.config.model_arch}"
     logdir = "graphs" if default else trainer.config.tensorboard_dir
     say(f"to see the curves: {program('tensorboard')} --logdir {shlex.quote(logdir)}")
-    return 2 if trainer.log_error else 0
+    return ExitCode.BAD_INPUT if trainer.log_error else ExitCode.OK
 
 
 @verb(
@@ -143,11 +145,10 @@ def launch(workers, max_restarts=3, resume=False, run=None, **given):
         if value < least:
             raise InputError(f"--{name}: found {value}, expected {least} or more")
     now = settings(**given)
-    from utils.command_line import words_of
     from utils.launch import launch as launch_all
 
     options = given if run is None else dict(given, run=run)
-    command = [os.path.abspath(__file__)] + ["--resume"] * resume + words_of(options)
+    command = [os.path.abspath(__file__)] + ["--resume"] * resume + to_argv(options)
     return launch_all(command, now, workers, max_restarts)
 
 
@@ -165,7 +166,7 @@ def launch(workers, max_restarts=3, resume=False, run=None, **given):
 )
 def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **given):
     """Evaluate the exported graph on the test images of the run that made it."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     if weights is not None and checkpoint is not None:
         raise InputError(f"--checkpoint: found {checkpoint} beside --weights, expected one of them")
     now = settings_for((*EVALUATE_SETTINGS, "checkpoint_dir"), given)
@@ -187,7 +188,7 @@ def evaluate(weights=None, checkpoint=None, flip=False, trust_graph=False, **giv
 )
 def predict(images, weights=None, top=5, json=False, trust_graph=False, **given):
     """Classify images with a frozen graph. Needs its .pb and the JSON beside it, and nothing else."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     if top < 1:
         raise InputError(f"--top: found {top}, expected 1 or more")
     now = settings_for(GRAPH_SETTINGS, given)
@@ -197,7 +198,7 @@ def predict(images, weights=None, top=5, json=False, trust_graph=False, **given)
 
     predictor = load(graph_path(now) if weights is None else weights, trust_graph, now.device)
     broken = show(predictor, images_at(images), top, json)
-    return 1 if broken else 0
+    return ExitCode.PROBLEMS_FOUND if broken else ExitCode.OK
 
 
 @verb(
@@ -251,7 +252,7 @@ def check(output="samples.png", **given):
     lines, problems = check_data(sets, config.classes, config.img_size, output)
     lines += [escape_control_characters(line) for line in [f"note: {note}" for note in notes] + faults]
     say("\n".join(lines))
-    return 1 if problems or faults else 0
+    return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
 
 @verb(
@@ -267,11 +268,8 @@ def export(last=False, run=None, **given):
     from convert.export import export_checkpoint
 
     graph, origin = export_checkpoint(last, run, **given)
-    validated = (
-        "stopped before it was validated"
-        if origin["val_acc"] is None
-        else f"validation accuracy {origin['val_acc']:.4f}"
-    )
+    val_acc = origin["val_acc"]
+    validated = "stopped before it was validated" if val_acc is None else f"validation accuracy {val_acc:.4f}"
     say(f"graph            {graph}")
     say(f"from checkpoint  {origin['checkpoint']}, {validated}")
 
@@ -279,7 +277,7 @@ def export(last=False, run=None, **given):
 @verb(settings=EXPORT_SETTINGS)
 def runs(**given):
     """List the runs that left checkpoints: model, data, epochs, best validation accuracy, exported graph, megabytes."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     archs = [given["model_arch"]] if "model_arch" in given else MODEL_ARCHS
     now = [settings_for(EXPORT_SETTINGS, dict(given, model_arch=name)) for name in archs]
     from utils.runs import table
@@ -293,7 +291,7 @@ def runs(**given):
 )
 def summary(total_class=None, **given):
     """List the layers of a network: output shape, parameters, and multiply-adds for one image."""
-    end_with_the_reader()
+    exit_quietly_on_sigpipe()
     if total_class is not None and not 2 <= total_class <= MOST_CLASSES:
         limits = "2 or more" if total_class < 2 else f"2 to {MOST_CLASSES}"
         raise InputError(f"--total_class: found {shortened(total_class)}, expected {limits}")
@@ -323,5 +321,5 @@ def prepare(dataset, **options):
 
 
 if __name__ == "__main__":
-    in_utf8()
+    restart_in_utf8()
     end_process(main())

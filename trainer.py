@@ -15,7 +15,8 @@ import numpy as np
 
 from convert.export import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
-from src.errors import InputError, say
+from src.console import say
+from src.errors import ExitCode, InputError
 from src.settings import settings_for, validate
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
@@ -261,7 +262,7 @@ class Trainer:
         """Let the signal that waits act. If it is another member that got one, end as after SIGTERM."""
         self.signals.check()
         if self.cluster.size > 1:
-            raise SystemExit(143)
+            raise SystemExit(ExitCode.TERMINATED)
 
     def _save_together(self, reporter):
         """Save, while the other members wait for the chief."""

@@ -10,9 +10,10 @@ import numpy as np
 
 from convert.command import SETTINGS
 from dataset import read_sample
-from src.errors import InputError, escape_control_characters, first_line, print_error, print_note, say
+from src.console import escape_control_characters, print_error, print_note, quiet, say
+from src.errors import ExitCode, InputError, first_line
 from src.settings import settings, settings_for
-from src.tf1 import quiet, tf
+from src.tf1 import tf
 from utils.files import partial_folder, remove_leftovers
 from utils.inference.exported import check_pair, graph_path, image_source, make_metadata, metadata_path, read_metadata
 from utils.inference.graph_def import read_graph
@@ -193,10 +194,10 @@ def report(reference, conversions):
     """Do the conversions, functions that return a Comparison each, and print the table of them.
 
     Returns:
-        The exit code: 0 if all agree with the graph, 1 if one does not, 2 if one could not be done; the others are done
-        all the same.
+        The ExitCode: PROBLEMS_FOUND if one does not agree with the graph, BAD_INPUT if one could not be done; the
+        others are done all the same.
     """
-    code = 0
+    code = ExitCode.OK
     folder = os.path.dirname(reference.path) or "."
     heading = [
         f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on images of "
@@ -208,14 +209,14 @@ def report(reference, conversions):
             comparison = conversion()
         except InputError as error:
             print_error(error)
-            code = 2
+            code = ExitCode.BAD_INPUT
             continue
         for line in heading + [row(comparison, folder)]:
             say(escape_control_characters(line))
         heading = []
         if comparison.failure:
             print_error(f"{comparison.path} in {comparison.runtime}: {comparison.failure}")
-            code = max(code, 1)
+            code = max(code, ExitCode.PROBLEMS_FOUND)
     for path in outdated(reference):
         print_note(f"{path} is older than the graph, so it was made from another")
     return code

@@ -12,7 +12,8 @@ from typing import Dict, Optional
 import numpy as np
 
 from convert.freeze import frozen_graph
-from src.errors import InputError, say
+from src.console import say
+from src.errors import InputError
 from src.settings import settings_for
 from utils.files import atomic_folder, make_writable, remove_leftovers, write_atomically
 from utils.inference.exported import exported_files, graph_path, make_metadata, metadata_path, read_metadata

@@ -7,8 +7,11 @@ convert/requirements.txt, which `make convert` installs.
 import os
 import sys
 
-from convert.command import command, end_process
-from src.errors import InputError
+from utils.start import guarded_imports
+
+with guarded_imports(__name__):
+    from convert.command import command, end_process
+    from src.errors import InputError
 
 OPSET = 11  # the ONNX that the runtimes of either Python understand, and nearly all others
 

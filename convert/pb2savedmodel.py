@@ -9,7 +9,10 @@ import os
 import tempfile
 from functools import partial
 
-from convert.command import command, end_process
+from utils.start import guarded_imports
+
+with guarded_imports(__name__):
+    from convert.command import command, end_process
 
 VERSION = "1"  # TensorFlow Serving wants a folder with a number in the model's folder
 

@@ -13,8 +13,11 @@ import os
 import sys
 import warnings
 
-from convert.command import command, end_process
-from src.errors import InputError
+from utils.start import guarded_imports
+
+with guarded_imports(__name__):
+    from convert.command import command, end_process
+    from src.errors import InputError
 
 QUANTIZE = ("none", "float16", "int8")
 CALIBRATION_IMAGES = 500  # numbers beyond the range that a layer meets with them are clipped

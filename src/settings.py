@@ -111,11 +111,11 @@ def with_role(*roles):
 def validate(name, value):
     """The value; numbers and arrays of numpy as plain ones. Raises InputError unless the setting `name` can have it."""
     if name not in SETTINGS:
-        raise InputError(f"setting {name}: unknown setting{did_you_mean(name, SETTINGS)}")
+        raise InputError(f"setting {name}: unknown setting", hint=did_you_mean(name, SETTINGS))
     value = value.tolist() if hasattr(value, "tolist") else value
     rule = SETTINGS[name]
     if not rule.is_valid(value):
-        raise InputError(f"setting {name}: found {rules.shortened(value)}, expected {rules.expected_of(rule, value)}")
+        raise InputError(f"setting {name}", rules.shortened(value), rules.expected_of(rule, value))
     return value
 
 
@@ -123,8 +123,7 @@ def check_recorded(what, name, value):
     """The value that a file has for a setting. Raises InputError, naming `what` file that is, if it is none."""
     rule = SETTINGS[name]
     if not rule.is_valid(value):
-        found = f"found {rules.shortened(value)} for {name}"
-        raise InputError(f"{what}: {found}, expected {rules.expected_of(rule, value)}")
+        raise InputError(what, f"{rules.shortened(value)} for {name}", rules.expected_of(rule, value))
     return value
 
 
@@ -151,10 +150,9 @@ def settings_for(names, given):
     run = argparse.Namespace(**values)
     smallest = config.MODEL_ARCHS[run.model_arch]["min_img_size"]
     if "img_size" in names and run.img_size < smallest:
-        raise InputError(f"setting img_size: found {run.img_size}, expected {smallest} or more for {run.model_arch}")
+        raise InputError("setting img_size", run.img_size, f"{smallest} or more for {run.model_arch}")
     if "total_class" in names and run.total_class != len(run.classes):
-        count = len(run.classes)
-        raise InputError(f"setting total_class: found {run.total_class}, expected {count}, the number of classes")
+        raise InputError("setting total_class", run.total_class, f"{len(run.classes)}, the number of classes")
     return run
 
 
@@ -162,17 +160,17 @@ def _configured():
     """What src/config.py says. Raises InputError if it has a name too many or lacks one."""
     found = {}
     if not hasattr(config, "model_defaults"):
-        raise InputError("src/config.py: found no model_defaults, expected what it had at first")
+        raise InputError("src/config.py", "no model_defaults", "what it had at first")
     for name, value in vars(config).items():
         helper = name.startswith("_") or name == "MODEL_ARCHS" or callable(value) or isinstance(value, types.ModuleType)
         if name in SETTINGS:
             found[name] = value
         elif not helper:
-            hint = did_you_mean(name.lower(), SETTINGS) or "; names of your own must begin with an underscore"
-            raise InputError(f"src/config.py: unknown setting {name}{hint}")
+            hint = did_you_mean(name.lower(), SETTINGS) or "names of your own must begin with an underscore"
+            raise InputError(f"src/config.py: unknown setting {name}", hint=hint)
     for name, setting in SETTINGS.items():
         if name not in found and "derived" not in setting.roles:
-            raise InputError(f"src/config.py: found no {name}, expected a value for it")
+            raise InputError("src/config.py", f"no {name}", "a value for it")
     return found
 
 
@@ -195,7 +193,7 @@ def derived(name, values):
         return f"{parents[name]}/{model_arch}"
     defaults = _model_defaults(model_arch)
     if name not in defaults:
-        raise InputError(f"src/config.py: found no {name} for {model_arch} in model_defaults, expected lines for it")
+        raise InputError("src/config.py", f"no {name} for {model_arch} in model_defaults", "lines for it")
     return validate(name, defaults[name])
 
 

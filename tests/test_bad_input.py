@@ -463,7 +463,7 @@ def test_terminals_that_know_no_umlauts(work, environment, verbs):
     for part in (b"train/", b"test/"):
         os.rename(part + b"dog", part + "hünd".encode())  # Python 3.6 takes names for ASCII in the C locale
     verbs = [DATA.split() + ["--classes", '["cat", "h\\u00fcnd"]'], *verbs]
-    code = "import sys; from utils.command_line import in_utf8; in_utf8(); import run\n"
+    code = "import sys; from src.console import restart_in_utf8; restart_in_utf8(); import run\n"
     write("verbs.py", f"{code}sys.exit(any([run.main(words) for words in {verbs}]))")
     done = subprocess.run(
         [sys.executable, "verbs.py"], env=dict(os.environ, PYTHONPATH=REPOSITORY, **environment),

@@ -23,9 +23,10 @@ from convert.compare import (
     report,
 )
 from dataset import read_test_set
+from src.console import quiet
 from src.errors import InputError
 from src.settings import settings
-from src.tf1 import IS_1_14, quiet, tf
+from src.tf1 import IS_1_14, tf
 from tests.conftest import REPOSITORY, accuracy_in_opencv, preprocess, run_graph, without_checksum
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "fixtures")

@@ -12,7 +12,8 @@ import re
 import numpy as np
 
 from src import config
-from src.errors import InputError, OutOfMemoryError, first_line, naming_memory, print_note
+from src.console import print_note
+from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.settings import SETTINGS, settings
 from src.tf1 import tf
 from utils.records import RECORD, name_of, read_record, write_record

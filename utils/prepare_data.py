@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, first_line, reason, say
+from src.console import say
+from src.errors import InputError, first_line, reason
 from utils.files import atomic_folder, open_file
 
 DIGITS_PATH = os.path.join("data", "digitspng")

@@ -6,7 +6,8 @@ import numpy as np
 
 from models import in_head
 from src import config
-from src.errors import InputError, print_note, say
+from src.console import print_note, say
+from src.errors import InputError
 from src.settings import settings, with_role
 from utils.checkpoints import Checkpoints, assign, find_checkpoint
 from utils.keras_weights import expected_settings, is_keras_file, read_keras_weights

@@ -7,7 +7,8 @@ import os
 
 from tqdm import tqdm
 
-from src.errors import InputError, first_line, print_error, print_note, say
+from src.console import print_error, print_note, say
+from src.errors import InputError, first_line
 from src.tf1 import tf
 from utils.checkpoints import best_entry
 from utils.files import write_atomically

@@ -4,7 +4,8 @@ import glob
 import os
 import shutil
 
-from src.errors import InputError, OutOfMemoryError, escape_control_characters, print_note, say
+from src.console import escape_control_characters, print_note, say
+from src.errors import InputError, OutOfMemoryError
 from src.settings import SETTINGS, settings_for, validate, with_role
 from src.tf1 import tf
 from utils.checkpoints import Checkpoints

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from convert.freeze import frozen_graph
 from dataset import read_test_set
-from src.errors import InputError, escape_control_characters, print_note
+from src.console import escape_control_characters, print_note, suppress_stderr
+from src.errors import InputError
 from utils.checkpoints import Checkpoints
 from utils.files import is_in, make_writable, write_atomically
 from utils.images.decode import read_image
@@ -18,7 +19,6 @@ from utils.inference.explain import Explainer, draw_explained_mistakes
 from utils.inference.exported import graph_path, image_source, make_metadata
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor, load
-from utils.muting import muting
 from utils.runs import settings_of_run
 from utils.tensorboard import new_run_folder
 
@@ -106,7 +106,7 @@ def draw_mistakes(path, wrong, data, probabilities, classes):
     for i in chosen:
         row, true = probabilities[i], escape_label(classes[data.labels[i]], 16)
         titles.append(f"{escape_label(classes[row.argmax()], 12)}? ({100 * row.max():.0f} %)\nis {true}")
-    with muting:
+    with suppress_stderr:
         images = [cv2.cvtColor(read_image(data.paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
     heading = f"{len(wrong) or 'no'} mistake{'s' * (len(wrong) != 1)} in {data.num_examples} images"
     draw_grid(path, images, titles, heading + (f"; the {MISTAKES} most confident" if len(wrong) > MISTAKES else ""))

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.muting import muting
+from src.console import suppress_stderr
 
 cv2.setNumThreads(1)  # threads of our own read images, several at a time
 
@@ -59,7 +59,7 @@ class ImageFiles:
         if (rows >= 0).all():
             return self._rows[rows]
         images = np.empty((len(chosen), self._size, self._size, 3), np.uint8)
-        with muting:
+        with suppress_stderr:
             for image, index, row in zip(images, chosen, rows):
                 image[:] = self._rows[row] if row >= 0 else self._read_file(index)
         return images
@@ -75,7 +75,7 @@ class ImageFiles:
 
 def map_images(function, paths, title):
     """[function(path) for each image], in order, in threads, with a progress bar."""
-    with ThreadPoolExecutor(THREADS) as pool, muting:
+    with ThreadPoolExecutor(THREADS) as pool, suppress_stderr:
         results = pool.map(function, paths)
         return list(tqdm(results, total=len(paths), desc=title, unit="images", disable=None, leave=False))
 

@@ -8,7 +8,7 @@ from collections import namedtuple
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from src.errors import escape_control_characters
+from src.console import escape_control_characters
 
 # balanced_accuracy, macro_f1: means of recall and F1 over the classes that have images. per_class: a ClassMetrics for
 # each class. confusion_matrix: int64 [true class, predicted class]. flip: the Evaluation of the mean probabilities of

@@ -5,10 +5,10 @@ import os
 import cv2
 import numpy as np
 
+from src.console import suppress_stderr
 from src.errors import InputError
 from src.tf1 import tf
 from utils.images.plots import check_output, draw_grid, escape_label
-from utils.muting import muting
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 MOST_EXPLAINED = 100  # images in a picture
@@ -51,7 +51,7 @@ class Explainer:
 
     def explain(self, path, count=3):
         """(the image as the network sees it, uint8 blue, green, red; [(class, probability, heat map)] of the best)."""
-        with muting:
+        with suppress_stderr:
             pixels = self.predictor.preprocess.load(path)
         image = self.normalized(pixels)
         probabilities = self.predictor.probabilities(image[np.newaxis])[0]

@@ -6,7 +6,8 @@ import html
 import io
 import os
 
-from src.errors import InputError, escape_control_characters
+from src.console import escape_control_characters
+from src.errors import InputError
 from utils.files import read_file
 from utils.inference.evaluation import summary_lines
 

@@ -7,12 +7,12 @@ from typing import Iterator, List, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, OutOfMemoryError, escape_control_characters, first_line, naming_memory
+from src.console import escape_control_characters, suppress_stderr
+from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.tf1 import open_session, tf
 from utils.images.loader import image_bytes, inference_batch, read_ahead
 from utils.inference.exported import preprocess_of, read_exported
 from utils.inference.graph_def import check_names, check_resources, check_tensor
-from utils.muting import muting
 
 
 class Predictor:
@@ -95,7 +95,7 @@ class Predictor:
     def _read(self, paths):
         """(the readable images, normalized; [(path, None or what is wrong with it)])."""
         images, errors = [], []
-        with muting:
+        with suppress_stderr:
             for path in paths:
                 try:
                     images.append(self.preprocess.load(path))
