@@ -20,8 +20,8 @@ from models import mobilenetv2  # noqa: E402
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
 from tests.processes import kill_descendants  # noqa: E402
+from utils.commands.prepare import prepare_digits  # noqa: E402
 from utils.images.preprocess import Preprocess  # noqa: E402
-from utils.prepare_data import prepare_digits  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,8 +18,8 @@ from src.errors import InputError
 from src.settings import SETTINGS, settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY, load_graph, preprocess, python, run_file, without_checksum
+from utils.commands.prepare import prepare_cifar10
 from utils.files import atomic_folder
-from utils.prepare_data import prepare_cifar10
 
 GRAPH, JSON = "weights/lenet5/lenet5.pb", "weights/lenet5/lenet5.json"
 

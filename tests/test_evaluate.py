@@ -22,11 +22,11 @@ from src.settings import settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY, accuracy_in_opencv, python, run_file, run_opencv, run_py, without_checksum
 from trainer import Trainer
+from utils.commands.summary import layers
 from utils.images import loader
 from utils.images.image_folders import list_images
 from utils.images.plots import draw_confusion, draw_curves, draw_grid
 from utils.inference.predictor import load
-from utils.summary import layers
 
 
 @pytest.fixture

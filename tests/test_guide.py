@@ -50,7 +50,7 @@ def test_the_readme_is_short():
 
 
 def test_each_command_stands_in_a_table():
-    assert_none(names.missing_verbs([PAGES["README.md"], PAGES["docs/commands.md"]]))
+    assert_none(names.missing_commands([PAGES["README.md"], PAGES["docs/commands.md"]]))
 
 
 def test_each_promise_has_its_tests():
@@ -171,9 +171,9 @@ def test_names_that_are_there():
 
 def test_a_missing_command_is_found():
     table = page(
-        "| command | |", "|---|---|", *(f"| `python run.py {name}` | |" for name in names.run.VERBS if name != "runs")
+        "| command | |", "|---|---|", *(f"| `python run.py {name}` | |" for name in names.COMMANDS if name != "runs")
     )
-    assert names.missing_verbs([table]) == ["runs"]
+    assert names.missing_commands([table]) == ["runs"]
 
 
 def settings_page(**changes):

@@ -11,14 +11,27 @@ import sys
 import traceback
 
 from src import config
-from src.console import drop_output, print_error, say, standard_streams
+from src.console import drop_output, print_error, standard_streams
 from src.errors import ExitCode, InputError, did_you_mean, first_line, is_out_of_memory, reason
-from src.settings import SETTINGS, with_role
+from src.settings import SETTINGS
 
 
 def option(*names, **given):
     """An option, or an argument, as argparse takes it."""
     return names, given
+
+
+def at_least(limit, *names, **given):
+    """An option that takes a whole number, `limit` or more."""
+
+    def parse(text):
+        number = int(text)  # argparse says it if this raises ValueError
+        if number < limit:
+            raise InputError(names[0], number, f"{limit} or more")
+        return number
+
+    parse.__name__ = "int"  # as argparse calls it
+    return option(*names, type=parse, **given)
 
 
 TRUST_GRAPH = option(
@@ -156,24 +169,6 @@ def culprit(error):
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(here + os.sep)]
     return f"a file that the system does not name ({os.path.relpath(frames[-1].filename, here)}, {frames[-1].name})"
-
-
-def print_stopped(trainer, given):
-    """What is left of a training that was stopped, how to go on with it, and how to export it."""
-    if not trainer.last_checkpoint:
-        say("stopped; nothing was learned yet, so nothing is saved")
-        return
-
-    def options(*names):
-        return "".join(f" --{name} {shlex.quote(str(given[name]))}" for name in names if name in given)
-
-    say(f"stopped; saved {trainer.last_checkpoint}")
-    name = os.path.basename(trainer.checkpoints.folder)
-    launch = f"launch --workers {trainer.cluster.size} " if trainer.cluster.launcher else ""
-    resumed = options("model_arch", *with_role("output_dir"))
-    exported = options("model_arch", "checkpoint_dir", "weight_dir")
-    say(f"to go on:     {program('python')} run.py {launch}--resume --run {name}{resumed}")
-    say(f"to export it: {program('python')} run.py export --last --run {name}{exported}")
 
 
 def program(name):

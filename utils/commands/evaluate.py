@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from convert.freeze import frozen_graph
 from dataset import read_test_set
-from src.console import escape_control_characters, print_note, suppress_stderr
+from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note, suppress_stderr
 from src.errors import InputError
 from utils.checkpoints import Checkpoints
 from utils.files import is_in, make_writable, write_atomically
@@ -26,32 +26,35 @@ MISTAKES = 24  # in the picture
 EXPLAINED = 6  # of them, with heat maps
 
 
-def run(now, given, weights=None, checkpoint=None, flip=False, trust_graph=False):
+def run(config, given, weights=None, checkpoint=None, flip=False, trust_graph=False):
     """Evaluate a frozen graph or a checkpoint, write the files into its run's folder, and print evaluation.txt.
 
     Args:
-        now: the settings of the command.
+        config: the settings of the command.
         given: those of them that the command line names; the others are as in the run that made the graph.
         weights, checkpoint, flip, trust_graph: as the options.
 
     Raises:
         InputError: the graph or the images cannot be used, or the files not be written.
     """
-    predictor = open_predictor(now, weights, checkpoint, trust_graph)
-    config, classes = image_source(predictor.metadata, given, now), predictor.classes
-    data = read_test_set(config, predictor.preprocess)
+    exit_quietly_on_sigpipe()
+    predictor = open_predictor(config, weights, checkpoint, trust_graph)
+    source, classes = image_source(predictor.metadata, given, config), predictor.classes
+    data = read_test_set(source, predictor.preprocess)
     probabilities, mirrored = predict_dataset(predictor, data, flip)
     made_by = predictor.metadata["run"]
     folder = made_by.get("run_folder")
-    if not is_in(now.tensorboard_dir, folder):
-        folder = new_run_folder(now.tensorboard_dir, config.test_path, now.checkpoint_dir)  # of a graph from elsewhere
+    if not is_in(config.tensorboard_dir, folder):
+        folder = new_run_folder(
+            config.tensorboard_dir, source.test_path, config.checkpoint_dir
+        )  # of a graph from elsewhere
     make_writable("tensorboard_dir", folder)
     evaluation = evaluate(data.labels, probabilities, classes, mirrored)
-    heading = escape_control_characters(f"{predictor.source} on {config.test_path}")
+    heading = escape_control_characters(f"{predictor.source} on {source.test_path}")
     text = f"{heading}\n{as_text(evaluation)}"
     files = {
         "evaluation.txt": text,
-        "evaluation.json": as_json(evaluation, model=predictor.source, test_path=config.test_path),
+        "evaluation.json": as_json(evaluation, model=predictor.source, test_path=source.test_path),
         "predictions.csv": predictions_csv(data.paths, data.labels, probabilities, classes),
     }
     write_atomically({os.path.join(folder, name): content for name, content in files.items()})
@@ -59,19 +62,19 @@ def run(now, given, weights=None, checkpoint=None, flip=False, trust_graph=False
     wrong = confident_mistakes(data.labels, probabilities)
     draw_mistakes(os.path.join(folder, "mistakes.png"), wrong, data, probabilities, classes)
     explain_mistakes(os.path.join(folder, "mistakes_explained.png"), wrong, data, predictor)
-    trained = settings_of_run(made_by.get("checkpoint"), now.checkpoint_dir)
+    trained = settings_of_run(made_by.get("checkpoint"), config.checkpoint_dir)
     html = render_html(heading, evaluation, settings_of_graph(predictor.metadata, trained), folder)
     write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})
-    print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, predictions.csv and pictures")
+    print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures")
 
 
-def open_predictor(now, weights, checkpoint, trust_graph):
+def open_predictor(config, weights, checkpoint, trust_graph):
     """The Predictor of a checkpoint, or else of a frozen graph."""
     if checkpoint is None:
-        return load(graph_path(now) if weights is None else weights, trust_graph, now.device)
+        return load(graph_path(config) if weights is None else weights, trust_graph, config.device)
     trained, values, origin = Checkpoints(os.path.dirname(checkpoint)).load(checkpoint)
     graph_def, metadata = frozen_graph(trained, values), make_metadata(trained, origin)
-    return Predictor(graph_def, metadata, checkpoint, now.device, trusted=True)
+    return Predictor(graph_def, metadata, checkpoint, config.device, trusted=True)
 
 
 def settings_of_graph(metadata, trained):

@@ -1,13 +1,10 @@
 """Running a frozen graph: its .pb and the JSON beside it are all that is needed."""
 
-import json
-import sys
 from typing import Iterator, List, Tuple
 
 import numpy as np
-from tqdm import tqdm
 
-from src.console import escape_control_characters, suppress_stderr
+from src.console import suppress_stderr
 from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.tf1 import open_session, tf
 from utils.images.loader import image_bytes, inference_batch, read_ahead
@@ -128,34 +125,3 @@ def load(path: str, trusted: bool = False, device: str = "gpu") -> Predictor:
     if predictor.batch > 1:
         predictor.check_output(2)
     return predictor
-
-
-def show(predictor, paths, top, as_json):
-    """Print the classes of each image: a table, or a line of JSON each. Returns how many could not be read.
-
-    Args:
-        top: classes to show per image, the most probable first.
-    """
-    path_width = max(len(escape_control_characters(path)) for path in paths)
-    broken = 0
-    with tqdm(total=len(paths), unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
-        for path, found in predictor.classify(paths):
-            if isinstance(found, InputError):
-                broken += 1
-                tqdm.write(f"error: {escape_control_characters(str(found))}", file=sys.stderr)
-            else:
-                best = [(predictor.classes[index], found[index]) for index in found.argsort()[::-1][:top]]
-                tqdm.write(json_line(path, best) if as_json else table_line(path, path_width, best, predictor.classes))
-            bar.update()
-    return broken
-
-
-def json_line(path, best):
-    predictions = [{"class": name, "probability": round(probability, 6)} for name, probability in best]
-    return json.dumps({"image": path, "predictions": predictions})
-
-
-def table_line(path, path_width, best, classes):
-    width = max(len(escape_control_characters(name)) for name in classes)
-    columns = "".join(f"  {escape_control_characters(name).ljust(width)} {100 * p:5.1f} %" for name, p in best)
-    return escape_control_characters(path).ljust(path_width) + columns

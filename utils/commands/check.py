@@ -9,15 +9,17 @@ from collections import Counter, defaultdict, namedtuple
 import cv2
 import numpy as np
 
-from src.console import capture_stderr, escape_control_characters, suppress_stderr
-from src.errors import InputError
+from src.console import capture_stderr, escape_control_characters, say, suppress_stderr
+from src.errors import ExitCode, InputError
 from utils.files import read_file
 from utils.images.decode import decode, problem_of, read_image
 from utils.images.formats import kind_of
+from utils.images.image_folders import find_images, skipped_lines
 from utils.images.loader import map_images
 from utils.images.plots import check_output, draw_grid, escape_label
 from utils.images.preprocess import resample
 
+SETS = ("train_path", "valid_path", "test_path")
 SHOWN = 10  # lines of each kind; the rest is counted
 EXAMPLES = 3  # names, where one line tells of many files
 COPIES = 4  # of the same image that are named
@@ -91,6 +93,26 @@ def inspect_all(paths, name):
                     what = f"found a corrupt JPEG ({complaint.group(1) or complaint.group(2)})"
                     findings[number] = unreadable(f"image {path}: {what}, expected one that decodes without errors")
     return findings
+
+
+def run(config, given, output="samples.png"):
+    """Print what is unusual about the data sets; returns the ExitCode."""
+    sets, notes, faults = {}, [], []
+    for name in SETS:
+        # Those of src/config.py need not be there.
+        if name == "train_path" or given.get(name) or os.path.isdir(getattr(config, name) or ""):
+            try:
+                found = find_images(name, getattr(config, name), config.classes)
+                sets[name] = found.paths, found.labels
+                notes += found.notes + skipped_lines(getattr(config, name), found.skipped)
+            except InputError as error:
+                if name == "train_path":
+                    raise
+                faults.append(str(error))
+    lines, problems = check_data(sets, config.classes, config.img_size, output)
+    lines += [escape_control_characters(line) for line in [f"note: {note}" for note in notes] + faults]
+    say("\n".join(lines))
+    return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
 
 def check_data(sets, classes, img_size, picture):
