@@ -19,11 +19,11 @@ with guarded_imports(__name__):
 
 def conversions(reference):
     """All of them, as functions that return a Comparison each."""
-    from src.tf1 import IS_1_14
+    from src.tf1 import WRITES_FLOAT16
 
-    if IS_1_14:
+    if not WRITES_FLOAT16:
         say("float16 is left out: TensorFlow 1.14 cannot write it")
-    lite = [partial(pb2tflite, reference, quantize) for quantize in QUANTIZE if not (IS_1_14 and quantize == "float16")]
+    lite = [partial(pb2tflite, reference, quantize) for quantize in QUANTIZE if quantize != "float16" or WRITES_FLOAT16]
     return (
         [partial(compare_opencv, reference)] + lite + [partial(pb2savedmodel, reference), partial(pb2onnx, reference)]
     )

@@ -31,9 +31,9 @@ def pb2tflite(reference, quantize="none"):
         InputError: TensorFlow cannot convert it; no test images; no training images to calibrate int8 with.
     """
     from convert.compare import FLOAT16, FLOAT32, IMAGES, INT8, convert_and_verify
-    from src.tf1 import IS_1_14
+    from src.tf1 import RUNS_INT8_FAST, WRITES_FLOAT16
 
-    if quantize == "float16" and IS_1_14:
+    if quantize == "float16" and not WRITES_FLOAT16:
         raise InputError("--quantize float16: TensorFlow 1.14 cannot write it, expected none or int8, or TensorFlow 2")
     return convert_and_verify(
         reference,
@@ -42,7 +42,7 @@ def pb2tflite(reference, quantize="none"):
         interpreter,
         "TensorFlow Lite",
         {"none": FLOAT32, "float16": FLOAT16, "int8": INT8}[quantize],
-        SLOW if quantize == "int8" and IS_1_14 else IMAGES,
+        SLOW if quantize == "int8" and not RUNS_INT8_FAST else IMAGES,
     )
 
 
@@ -72,12 +72,11 @@ def convert(reference, quantize, path):
 
 def interpreter(path):
     """What is in a TFLite file, as a function: float32 [1, img_size, img_size, 3] -> logits [1, classes]."""
-    from src.tf1 import IS_1_14, tf
+    from src.tf1 import lite_interpreter
 
-    threads = {} if IS_1_14 else {"num_threads": os.cpu_count()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow 2.21: the interpreter is to move to another package
-        model = tf.lite.Interpreter(path, **threads)
+        model = lite_interpreter(path)
         model.allocate_tensors()
     image, output = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
 

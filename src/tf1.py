@@ -47,13 +47,20 @@ with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
-IS_1_14 = tf.__version__.startswith("1.")  # for the few things that only one of them can do
+IS_1_14 = tf.__version__.startswith("1.")  # asked in this file alone; below is what only one of them can do
+WRITES_FLOAT16 = not IS_1_14  # to TensorFlow Lite
+RUNS_INT8_FAST = not IS_1_14  # 1.14 takes a second for an image
 
 
 def kernels():
     """The name of the kernels that run on the CPU."""
     onednn = not IS_1_14 and os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true")
     return "oneDNN" if onednn else "Eigen"
+
+
+def lite_interpreter(path):
+    """TensorFlow Lite's interpreter of a file, on all processors where it can."""
+    return tf.lite.Interpreter(path, **({} if IS_1_14 else {"num_threads": os.cpu_count()}))
 
 
 def describe_device(session):
