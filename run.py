@@ -142,8 +142,8 @@ def launch(workers, max_restarts=3, resume=False, run=None, **given):
         if value < least:
             raise InputError(f"--{name}: found {value}, expected {least} or more")
     now = settings(**given)
+    from utils.cluster.launch import launch as launch_all
     from utils.command_line import words_of
-    from utils.launch import launch as launch_all
 
     options = given if run is None else dict(given, run=run)
     command = [os.path.abspath(__file__)] + ["--resume"] * resume + words_of(options)

@@ -223,7 +223,7 @@ def print_stopped(trainer, given):
 
     say(f"stopped; saved {trainer.last_checkpoint}")
     name, folders = os.path.basename(trainer.checkpoints.folder), ("checkpoint_dir", "weight_dir")
-    launch = f"launch --workers {trainer.cluster.size} " if trainer.cluster.launcher else ""
+    launch = f"launch --workers {trainer.cluster.world_size} " if trainer.cluster.launcher else ""
     say(f"to go on:     {program('python')} run.py {launch}--resume --run {name}{options('model_arch', *FOLDERS)}")
     say(f"to export it: {program('python')} run.py export --last --run {name}{options('model_arch', *folders)}")
 
