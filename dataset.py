@@ -67,21 +67,21 @@ class DataSet:
             self._complete_epoch()
         return batch
 
-    def epoch(self, batch_size: int, done: int = 0, member: int = 0, members: int = 1) -> Iterator[Batch]:
+    def epoch(self, batch_size: int, done: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use.
 
         An interrupted epoch does not count as completed: the next call begins it again.
 
         Args:
             done: batches of it to pass over, as they are done already.
-            member, members: cut each batch of `members * batch_size` images into so many, and give that one of them.
+            rank, world_size: cut each batch of `world_size * batch_size` images into so many, and give that one.
         """
         if self._position:
             self._complete_epoch()  # begun by next_batch
-        self._check_batch_size(members * batch_size)
-        steps = self.num_examples // (members * batch_size)
-        parts = self._order[: steps * members * batch_size].reshape(steps, members, batch_size)
-        yield from self._read_ahead(self._read_augmented, parts[done:, member].ravel(), batch_size)
+        self._check_batch_size(world_size * batch_size)
+        steps = self.num_examples // (world_size * batch_size)
+        parts = self._order[: steps * world_size * batch_size].reshape(steps, world_size, batch_size)
+        yield from self._read_ahead(self._read_augmented, parts[done:, rank].ravel(), batch_size)
         self._complete_epoch()
 
     def go_to(self, epochs_completed: int) -> None:
@@ -90,13 +90,13 @@ class DataSet:
             self.epochs_completed = epochs_completed
             self._shuffle()
 
-    def batches(self, batch_size: int, member: int = 0, members: int = 1) -> Iterator[Batch]:
+    def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Every image once, in order, as it is, read ahead; the last batch may be short.
 
         Args:
-            member, members: cut the images into so many parts, and give those of that one.
+            rank, world_size: cut the images into so many parts, and give those of that one.
         """
-        part = np.array_split(np.arange(self.num_examples), members)[member]
+        part = np.array_split(np.arange(self.num_examples), world_size)[rank]
         return self._read_ahead(self.read, part, batch_size)
 
     def read(self, chosen: np.ndarray) -> Batch:

@@ -15,21 +15,20 @@ import numpy as np
 
 from convert.export import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
-from src.console import say
-from src.errors import ExitCode, InputError
+from src.errors import InputError
 from src.settings import settings_for, validate
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints import readable
-from utils.cluster import check_same, join_cluster
+from utils.cluster.collectives import check_same, join_cluster
 from utils.images.loader import inference_batch
-from utils.learning import LearningGraph
 from utils.locks import locked
 from utils.memory import check_memory, explaining_memory
 from utils.pretrained import load_pretrained
-from utils.reporter import Reporter
+from utils.reporter import Nothing, Reporter
 from utils.runs import check_folders, check_state, choose_run, delete_old_runs, discard_run, open_run, write_index
 from utils.state import TrainState
+from utils.train_graph import Requests, TrainGraph
 
 
 @explaining_memory
@@ -52,6 +51,7 @@ class Trainer:
         run_folder: where the TensorBoard log and the pictures are; None before the first epoch.
         checkpoints: those of the run; None before the first epoch.
         log_error: what was wrong when the log could not be written, which ends nothing; None if all is well.
+        graph: finalized; operations of your own go into a graph of your own, such as the exported one.
         config, data, model, session, x, y_true, cross_entropy, cost, accuracy, optimizer, learning_rate, global_step.
 
     Raises:
@@ -66,39 +66,39 @@ class Trainer:
     val_acc = property(lambda self: self.state.val_acc)
 
     def __init__(self, resume: Union[bool, str] = False, **given):
-        self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout", "step_timeout"), given))
+        self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout"), given).cluster_timeout)
         self.config, self.checkpoints, prefix, state = choose_run(self.cluster, resume, given)
+        self.cluster.timeout = self.config.cluster_timeout
         self.data = self.cluster.all_or_none(lambda: self._read_data(state))
         check_same(self.cluster, self.data)
-        self.state = state or TrainState(self.data.fingerprint, self.cluster.size, float(self.config.lr))
+        self.state = state or TrainState(self.data.fingerprint, self.cluster.world_size, float(self.config.lr))
         self._begin()
         with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
         self.cluster.all_or_none(lambda: self._read_weights(prefix))
-        with self.graph.as_default():
-            self.cluster.broadcast(self.session, tf.global_variables())
+        self.learning.broadcast(self.session)
         if state:
             self._resume(prefix)
 
     def _read_data(self, state):
-        """The data sets, if all is there that this member needs."""
-        config, members, self.train_batch_size = self.config, self.cluster.size, self.config.batch_size
+        """The data sets, if all is there that this worker needs."""
+        config, workers, self.train_batch_size = self.config, self.cluster.world_size, self.config.batch_size
         data = read_train_sets(config)
-        self.steps = data.train.num_examples // (config.batch_size * members)  # of an epoch
+        self.steps = data.train.num_examples // (config.batch_size * workers)  # of an epoch
         if not self.steps:
-            most = f"{data.train.num_examples // members}, the number of training images{' a member' * (members > 1)}"
+            most = f"{data.train.num_examples // workers}, the number of training images{' a worker' * (workers > 1)}"
             raise InputError(f"setting batch_size: found {config.batch_size}, expected at most {most}")
         if state:
-            check_state(state, config, data, self.steps, members)
+            check_state(state, config, data, self.steps, workers)
         if self.cluster.is_chief:
-            check_folders(config, members)
+            check_folders(config, workers)
         return data
 
     def _read_weights(self, prefix):
         """Those of a checkpoint, if there are some to begin with."""
         if prefix:
             with readable("checkpoint", prefix):
-                self.saver.restore(self.session, prefix)
+                self.learning.saver.restore(self.session, prefix)
         elif self.config.pretrained and self.cluster.is_chief:
             load_pretrained(self.session, self.variables, self.config)
 
@@ -106,12 +106,10 @@ class Trainer:
         """Before the first step of this Trainer."""
         self.last_saved = (self.step, self.epoch)
         self.last_save_time = time.monotonic()
-        self.last_checkpoint = None
+        self.last_checkpoint = self.run_folder = self.log_error = None
         self.target_epoch = self.config.num_epoch
         self.resumed = False
         self.signals = HeldSignals()
-        self.run_folder = None
-        self.log_error = None
 
     def _build(self):
         """The graph and its session."""
@@ -121,13 +119,11 @@ class Trainer:
         class_weights = balanced_weights(self.data.train.labels, config.classes) if is_balanced else None
         self.graph = tf.Graph()
         with self.graph.as_default():
-            self.learning = learning = LearningGraph(config, class_weights, self.cluster)
-            self.saver = tf.train.Saver()
+            self.learning = learning = TrainGraph(config, class_weights, self.cluster)
             self.session = self.cluster.open_session(config.device)
-            if self.cluster.is_chief:
-                say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
-            self.cluster.all_or_none(lambda: check_memory(self))
-            self.session.run(tf.global_variables_initializer())
+        self.cluster.say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
+        self.cluster.all_or_none(lambda: check_memory(self))
+        self.session.run(learning.initializer)
         self.model, self.variables, self.inference = learning.model, learning.variables, learning.inference
         self.x, self.y_true, self.global_step = learning.x, learning.y_true, learning.global_step
         self.cross_entropy, self.cost, self.accuracy = learning.cross_entropy, learning.cost, learning.accuracy
@@ -138,8 +134,8 @@ class Trainer:
         self.last_checkpoint, self.resumed = prefix, True
         if self.cluster.is_chief:
             self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
-            more = "" if self.epochs_left() else "; a larger --num_epoch goes on"
-            say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done{more}")
+        more = "" if self.epochs_left() else "; a larger --num_epoch goes on"
+        self.cluster.say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done{more}")
 
     def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
         """Train for `num_epoch` more epochs, validating and saving after each.
@@ -154,16 +150,15 @@ class Trainer:
         config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
         self.target_epoch = done + validate("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
         self.resumed = False
-        self.cluster.config = config  # not that of another Trainer
         self._sync_step()
-        with HeldSignals() as self.signals, self._run_of_its_own(), self._make_reporter() as reporter:
+        with HeldSignals() as self.signals, self._exclusive_run() as reporter:
             try:
                 while not self._is_complete():
                     self._train_epoch(reporter)
-                if self.stopped_early and self.cluster.is_chief:
-                    say(f"stopped early: validation loss has not fallen for {config.early_stopping} epochs")
+                if self.stopped_early:
+                    patience = config.early_stopping
+                    self.cluster.say(f"stopped early: validation loss has not fallen for {patience} epochs")
             except (KeyboardInterrupt, SystemExit, InputError):
-                self.cluster.allow()
                 # A second Ctrl-C may come after a step of the epoch, but before it is counted: then its loss is lost,
                 # and a run that is resumed after it would not end as one that was never interrupted.
                 if not self._sync_step():
@@ -175,16 +170,19 @@ class Trainer:
         return list(self.history)
 
     @contextlib.contextmanager
-    def _run_of_its_own(self):
-        """Within it, the chief has checkpoint_dir for itself, and folders in it and in tensorboard_dir for the run."""
+    def _exclusive_run(self):
+        """A Reporter. Within it, the chief has checkpoint_dir for itself, and folders for the run in it and in
+        tensorboard_dir."""
         if not self.cluster.is_chief:
-            yield
+            yield Nothing()
             return
         config = self.config
         with locked("checkpoint_dir", config.checkpoint_dir):
             self._open_run()
+            first = self.step + (self.state.step_in_epoch < self.steps)  # + 0: only its validation is left
             try:
-                yield
+                with Reporter(self.run_folder, config, self.data, self.graph, self.state, first) as reporter:
+                    yield reporter
             finally:
                 if not self.last_checkpoint:
                     discard_run(self.checkpoints, None if self.step else self.run_folder)
@@ -193,10 +191,6 @@ class Trainer:
     def _open_run(self):
         run = self.run_folder, self.checkpoints, self.last_checkpoint
         self.run_folder, self.checkpoints = open_run(self.config, *run)
-
-    def _make_reporter(self):
-        first = self.step + (self.state.step_in_epoch < self.steps)  # not if the epoch is done but for its validation
-        return Reporter(self.run_folder, self.config, self.data, self.graph, self.state, first)
 
     def epochs_left(self) -> int:
         """Epochs of config.num_epoch that optimize() would train for."""
@@ -212,36 +206,37 @@ class Trainer:
     def _train_epoch(self, reporter):
         """The steps that an epoch has left, then validation, a line of history, and a checkpoint."""
         state, batch_size, train, cluster = self.state, self.train_batch_size, self.data.train, self.cluster
-        reporter.start(f"epoch {self.epoch + 1}/{self.target_epoch}", self.steps, batch_size * cluster.size)
+        reporter.start(f"epoch {self.epoch + 1}/{self.target_epoch}", self.steps, batch_size * cluster.world_size)
         start = time.monotonic() - state.seconds
         train.go_to(self.epoch)
-        cluster.allow_step(self.step + 1)
-        for batch in train.epoch(batch_size, state.step_in_epoch, cluster.member, cluster.size):
-            stop, save = self._train_step(batch, reporter)
+        batches = train.epoch(batch_size, state.step_in_epoch, cluster.rank, cluster.world_size)
+        while True:
+            with cluster.exit_if_peer_lost(f"step {self.step + 1}", self.config.step_timeout):
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                requests = self._train_step(batch, reporter)
             state.seconds = time.monotonic() - start
-            if stop or cluster.size == 1:
-                self._stop()
-            if save:
-                self._save_together(reporter)
-            cluster.allow_step(self.step + 1)
-        cluster.allow()  # as long as it takes
+            cluster.check_signals(self.signals, requests.stop)
+            if requests.save:
+                self._save_and_barrier(reporter)
         self._end_epoch(start, reporter)
 
     def _train_step(self, batch, reporter):
         """One update of the weights; loss, accuracy and learning rate are those before it.
 
         Returns:
-            How much it is wished to stop after it, by any member, and to save, by the chief.
+            The mean Requests of all workers: above 0 if any worker is to stop, or the chief to save.
         """
         minutes = (time.monotonic() - self.last_save_time) / 60
-        wishes = [self.signals.is_waiting(), self.cluster.is_chief and minutes > self.config.checkpoint_minutes]
-        with self.cluster.losing(f"step {self.step + 1}"):
-            loss, accuracy, scalars, wishes = self.learning.step(self.session, batch, wishes)
+        is_save_due = self.cluster.is_chief and minutes > self.config.checkpoint_minutes
+        requests = Requests(stop=self.signals.is_waiting(), save=is_save_due)
+        loss, accuracy, scalars, requests = self.learning.step(self.session, batch, requests)
         if not math.isfinite(loss):
             self._diverge(f"loss: found {loss}", scalars["learning_rate"])
         self.state.add_step(loss, accuracy, scalars)
         reporter.step(batch, loss, accuracy)
-        return wishes
+        return requests
 
     def _end_epoch(self, start, reporter):
         """What follows the last step of an epoch that began at that time."""
@@ -256,18 +251,12 @@ class Trainer:
         try:
             reporter.epoch(seconds, self.session.run(self.learning.histograms), self._is_complete())
         finally:
-            self._save_together(reporter)
+            self._save_and_barrier(reporter)
 
-    def _stop(self):
-        """Let the signal that waits act. If it is another member that got one, end as after SIGTERM."""
-        self.signals.check()
-        if self.cluster.size > 1:
-            raise SystemExit(ExitCode.TERMINATED)
-
-    def _save_together(self, reporter):
-        """Save, while the other members wait for the chief."""
+    def _save_and_barrier(self, reporter):
+        """Save, while the other workers wait for the chief."""
         self.save(reporter)
-        self.cluster.sum([0])
+        self.cluster.barrier()
 
     def _check_variables(self):
         if not self.session.run(self.learning.finite):
@@ -284,12 +273,11 @@ class Trainer:
     def evaluate(self, data: DataSet) -> Tuple[float, float]:
         """Mean cross entropy and accuracy of the inference network over every image of a DataSet, each once."""
         totals, cluster = np.zeros(3), self.cluster  # of loss, of hits, of images
-        for batch in data.batches(inference_batch(self.config.img_size), cluster.member, cluster.size):
+        for batch in data.batches(inference_batch(self.config.img_size), cluster.rank, cluster.world_size):
             means = self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels})
             totals += len(batch.images) * np.array([*means, 1.0])
-            if cluster.size == 1:  # else it could not end alone: it will after the next step
-                self.signals.check()
-        loss, hits, images = cluster.sum(totals)
+            cluster.check_signals(self.signals)
+        loss, hits, images = cluster.all_reduce_sum(totals)
         return float(loss / images), float(hits / images)
 
     def save(self, reporter: Optional[Reporter] = None) -> None:
@@ -318,7 +306,7 @@ class Trainer:
         recorded = {"settings": dict(vars(self.config), num_epoch=self.target_epoch), "run_folder": self.run_folder}
         name = f"{self.config.model_arch}-{self.step}"
         entry = dict(self.state.to_json(), **recorded)
-        self.last_checkpoint = self.checkpoints.save(self.session, self.saver, name, entry, self.history)
+        self.last_checkpoint = self.checkpoints.save(self.session, self.learning.saver, name, entry, self.history)
         write_index(self.config.checkpoint_dir, self.checkpoints)
 
     def _sync_step(self):
@@ -331,7 +319,7 @@ class Trainer:
     def export(self, last: bool = False) -> Optional[str]:
         """Freeze the weights of the best epoch to weights/<model_arch>/; returns the path of the .pb file.
 
-        In a cluster the chief does it; the other members return None.
+        In a cluster the chief does it; the other workers return None.
 
         Args:
             last: freeze the weights as they are now instead, as if no epoch was validated.

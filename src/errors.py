@@ -58,7 +58,7 @@ def first_line(error):
     # Today's TensorFlow tells at length where in the graph it was; the last of that is a line with the node's name.
     nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
     lines = lines[nodes[-1] + 1 :] if nodes else lines
-    if len(lines) > 1 and lines[0].startswith("From /job:"):  # says which member of a cluster it was
+    if len(lines) > 1 and lines[0].startswith("From /job:"):  # says which worker of a cluster it was
         lines = lines[1:]
     return lines[0] if lines else type(error).__name__
 

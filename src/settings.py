@@ -12,7 +12,7 @@ from src.folders import class_folders
 # setting has one of the first three, which say whether it may differ when a run is resumed.
 Setting = namedtuple("Setting", "help parse is_valid expected roles")
 ROLES = {
-    "learning": "changes what is learned: a run keeps it for good, and the members of a cluster have the chief's",
+    "learning": "changes what is learned: a run keeps it for good, and the workers of a cluster have the chief's",
     "duration": "for how long to train: may differ when a run is resumed",
     "machine": "where and with what to train: may differ when a run is resumed, and is each machine's own in a cluster",
     "preprocessing": "what a network expects of its images: goes with pretrained weights and with an exported graph",

@@ -43,7 +43,7 @@ with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
         raise
     except Exception as error:  # of nonsense in the environment, which is then in the message
         raise InputError(f"TensorFlow: cannot be imported ({first_line(error)})") from error
-    from tensorflow.python.ops import collective_ops  # noqa: F401 (for utils/cluster.py)
+    from tensorflow.python.ops import collective_ops  # noqa: F401 (for utils/cluster/)
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()

@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md about the code: its map, the limits on length, and who may ask which TensorFlow it is."""
+"""The rules of CONTRIBUTING.md on the code: its map, the limits on length, and who may ask which TensorFlow it is."""
 
 import ast
 import glob

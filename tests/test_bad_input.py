@@ -416,12 +416,12 @@ def test_a_full_or_lost_log_does_not_cost_the_graph(work, monkeypatch, capfd):
     train_step = Trainer._train_step
 
     def losing(trainer, batch, reporter):
-        wishes = train_step(trainer, batch, reporter)
+        requests = train_step(trainer, batch, reporter)
         steps.append(trainer.step)
         if len(steps) == 5:
             shutil.rmtree("graphs")
             write("graphs", "no folder any more")
-        return wishes
+        return requests
 
     monkeypatch.setattr(Trainer, "_train_step", losing)
     assert run.main([*DATA.split(), "--num_epoch", "3", "--seed", "3"]) == 2

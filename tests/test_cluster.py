@@ -1,5 +1,7 @@
 """Processes that train together: the same as one process with larger batches; and what happens when one is lost."""
 
+import inspect
+import json
 import os
 import re
 import signal
@@ -16,14 +18,15 @@ from dataset import read_train_sets
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
+from tests.cluster_workers import environment, note_deadlines, run_main, start_workers, train_together
 from tests.conftest import REPOSITORY, working_in
-from tests.members import environment, run_main, start_members, train_together
 from tests.processes import Started, assert_gone, children
 from trainer import Trainer
-from utils import launch
 from utils.checkpoints import assign, read_weights
-from utils.cluster import read_tf_config
-from utils.launch import free_addresses
+from utils.cluster import launch
+from utils.cluster.collectives import Cluster, SingleProcess, join_cluster
+from utils.cluster.launch import free_addresses
+from utils.cluster.tf_config import read_tf_config
 from utils.runs import find_run
 
 RUN_PY = os.path.join(REPOSITORY, "run.py")
@@ -31,16 +34,16 @@ Together = namedtuple("Together", "folder results")  # the latter as train_toget
 
 
 @pytest.fixture(scope="module")
-def two_members(digits, tmp_path_factory):
-    """Two members that have learned for four epochs, and the folder in which they did."""
-    folder = str(tmp_path_factory.mktemp("two_members"))
+def two_workers(digits, tmp_path_factory):
+    """Two workers that have learned for four epochs, and the folder in which they did."""
+    folder = str(tmp_path_factory.mktemp("two_workers"))
     with working_in(folder):
         given = {"train_path": f"{digits}/train", "num_epoch": 4, "batch_size": 16}
         return Together(folder, train_together(2, given))
 
 
 def assert_identical(results):
-    """All members have the same weights, Adam's variables and history, bit by bit."""
+    """All workers have the same weights, Adam's variables and history, bit by bit."""
     (weights, notes), *others = results
     for other, its_notes in others:
         assert set(other) == set(weights)
@@ -55,8 +58,8 @@ TFJOB = """{"cluster":{"chief":["mnist-chief-0.default.svc:2222"],"worker":["mni
 
 
 def test_tf_config_of_kubernetes():
-    addresses, member, launcher = read_tf_config(TFJOB)
-    assert list(addresses) == ["chief 0", "worker 0", "worker 1"] and (member, launcher) == (2, None)
+    addresses, rank, launcher = read_tf_config(TFJOB)
+    assert list(addresses) == ["chief 0", "worker 0", "worker 1"] and (rank, launcher) == (2, None)
     assert addresses["worker 0"] == "mnist-worker-0.default.svc:2222"
     workers = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "0"}}'
     assert read_tf_config(workers) == ({"worker 0": "a:1", "worker 1": "b:1"}, 0, None)  # then worker 0 is the chief
@@ -84,8 +87,8 @@ TWO = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": '
         (TWO.replace("b:1", "b") + '{"type": "worker", "index": 0}}', "found 'b' for worker 0, expected a host and a"),
         (TWO.replace("b:1", "b..de:1") + '{"type": "worker", "index": 0}}', "found 'b..de:1' for worker 0, expected a"),
         (TWO.replace("b:1", "b:99999") + '{"type": "worker", "index": 0}}', "found 'b:99999' for worker 0, expected a"),
-        ('{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}', "found the members , expected some"),
-        (TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}', "members a:1, a:1, expected some, one chief"),
+        ('{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}', "found the workers , expected some"),
+        (TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}', "workers a:1, a:1, expected some, one chief"),
         (
             '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
             "expected some, one chief at most",
@@ -101,24 +104,24 @@ def test_a_wrong_tf_config_is_refused(text, expected):
         read_tf_config(text)
 
 
-def test_members_share_out_the_batches_of_one_process(folders, in_tmp_path):
+def test_workers_share_out_the_batches_of_one_process(folders, in_tmp_path):
     data = read_train_sets(settings(train_path=folders({"cat": 40, "dog": 43}), img_size=16, augment="crop+flip"))
     whole = list(data.train.epoch(12, 1))
     data.train.go_to(0)
     parts = []
-    for member in range(3):
-        parts.append(list(data.train.epoch(4, 1, member, 3)))
+    for rank in range(3):
+        parts.append(list(data.train.epoch(4, 1, rank, 3)))
         data.train.go_to(0)
     assert len(whole) == data.train.num_examples // 12 - 1
     for batch, *shares in zip(whole, *parts):
         np.testing.assert_array_equal(batch.images, np.concatenate([share.images for share in shares]))
         assert batch.ids == sum([share.ids for share in shares], [])
     everything = [batch.images for batch in data.valid.batches(5)]
-    shares = [batch.images for member in range(3) for batch in data.valid.batches(2, member, 3)]
+    shares = [batch.images for rank in range(3) for batch in data.valid.batches(2, rank, 3)]
     np.testing.assert_array_equal(np.concatenate(everything), np.concatenate(shares))
 
 
-def test_two_members_learn_what_one_process_learns_with_twice_the_batch(two_members, digits, in_tmp_path):
+def test_two_workers_learn_what_one_process_learns_with_twice_the_batch(two_workers, digits, in_tmp_path):
     """Every four steps it takes over their weights and Adam's variables, for training enlarges what differs in the last
     bits: one process whose first weights are changed in them was seen to be 1e-3 off after 48 steps, .9 after 111."""
     alone = Trainer(train_path=f"{digits}/train", num_epoch=3, batch_size=32)
@@ -133,20 +136,20 @@ def test_two_members_learn_what_one_process_learns_with_twice_the_batch(two_memb
         return result
 
     alone.learning.step = noting_step
-    with np.load(os.path.join(two_members.folder, "states0.npz")) as states:
+    with np.load(os.path.join(two_workers.folder, "states0.npz")) as states:
         history = alone.optimize()
     assert len(costs) > 100
-    assert_identical(two_members.results)
-    for _, notes in two_members.results:
+    assert_identical(two_workers.results)
+    for _, notes in two_workers.results:
         np.testing.assert_allclose(notes["costs"][: len(costs)], costs, rtol=1e-4)
-    history_together = two_members.results[0][1]["history"]
+    history_together = two_workers.results[0][1]["history"]
     np.testing.assert_allclose(history_together[2]["val_loss"], history[2]["val_loss"], rtol=1e-4)
 
 
-def test_four_members_use_each_image_once(folders, in_tmp_path):
-    """Of 99 training images, in batches of 4 for each member, 3 are left over; of validation images none is.
+def test_four_workers_use_each_image_once(folders, in_tmp_path):
+    """Of 99 training images, in batches of 4 for each worker, 3 are left over; of validation images none is.
 
-    Another number of members does not go on with their run.
+    Another number of workers does not go on with their run.
     """
     path = folders({"cat": 61, "dog": 57})
     given = {"train_path": path, "img_size": 16, "batch_size": 4, "model_arch": "lenet5", "num_epoch": 1}
@@ -166,7 +169,7 @@ def test_four_members_use_each_image_once(folders, in_tmp_path):
         Trainer(resume=True, num_epoch=2)
 
 
-def test_moving_statistics_are_the_means_of_those_of_the_members(folders, shallow, in_tmp_path):
+def test_moving_statistics_are_the_means_of_those_of_the_workers(folders, shallow, in_tmp_path):
     given = {"train_path": folders({"cat": 20, "dog": 20}, size=32), "batch_size": 16, "num_epoch": 1}
     given.update(model_arch="mobilenetv2", img_size=32, width=0.35)
     results = train_together(2, given)
@@ -175,10 +178,10 @@ def test_moving_statistics_are_the_means_of_those_of_the_members(folders, shallo
     variables = alone.session.graph.get_collection("variables")
     first = dict(zip([variable.op.name for variable in variables], alone.session.run(variables)))
     moving = [variable for variable in alone.variables if "moving" in variable.op.name]
-    for member in range(2):  # one process makes the step of that member alone
+    for rank in range(2):  # one process makes the step of that worker alone
         assign(alone.session, variables, first)
         alone.data.train.go_to(0)
-        batch = next(alone.data.train.epoch(16, 0, member, 2))
+        batch = next(alone.data.train.epoch(16, 0, rank, 2))
         alone.session.run(alone.optimizer, {alone.x: batch.images, alone.y_true: batch.labels})
         expected.append(dict(zip([variable.op.name for variable in moving], alone.session.run(moving))))
     assert len(expected[0]) == 20  # two of each batch norm
@@ -197,7 +200,7 @@ class Launched(Started):
         # As they may be set; there are no GPUs.
         super().__init__(command, dict(os.environ, CUDA_VISIBLE_DEVICES="0,1", TF_CONFIG="{}"))
 
-    def members(self):
+    def workers(self):
         """The processes that it has started, the chief first."""
         return children(self.process.pid)
 
@@ -207,20 +210,20 @@ def of_digits(digits, epochs):
             "--num_epoch", str(epochs)]  # fmt: skip
 
 
-def test_a_cluster_that_loses_a_member_ends_where_one_does_that_does_not(two_members, digits, in_tmp_path):
+def test_a_cluster_that_loses_a_worker_ends_where_one_does_that_does_not(two_workers, digits, in_tmp_path):
     launched = Launched(*of_digits(digits, 4), "--checkpoint_minutes", "0.005")
     launched.wait_for("epoch 2/4")
-    members = launched.members()
-    os.kill(members[1], signal.SIGKILL)
-    launched.wait_for("starting all again, 1 of 3")
-    assert_gone(members)
+    workers = launched.workers()
+    os.kill(workers[1], signal.SIGKILL)
+    launched.wait_for("restarting all, 1 of 3")
+    assert_gone(workers)
     launched.wait_for("resuming checkpoints")
-    members = launched.members()
+    workers = launched.workers()
     code, output = launched.end()
     assert code == 0, output
     assert "worker 0 has ended with exit code 137" in output
-    assert_gone(members)
-    weights, others = two_members.results[0][0], read_weights("checkpoint", find_run("checkpoints/lenet5").newest())
+    assert_gone(workers)
+    weights, others = two_workers.results[0][0], read_weights("checkpoint", find_run("checkpoints/lenet5").newest())
     assert set(weights) == set(others)
     assert [name for name in weights if weights[name].tobytes() != others[name].tobytes()] == []
     accuracy = re.search(r"best epoch .* validation accuracy (0\.\d+)", output)
@@ -231,12 +234,12 @@ def test_a_cluster_that_loses_a_member_ends_where_one_does_that_does_not(two_mem
 def test_a_launch_that_is_ended_leaves_no_process(digits, in_tmp_path, sent, code):
     launched = Launched(*of_digits(digits, 1000))
     launched.wait_for("epoch 1/1000")
-    members = launched.members()
-    assert len(members) == 2
+    workers = launched.workers()
+    assert len(workers) == 2
     launched.process.send_signal(sent)
     found, output = launched.end()
     assert found == code, output
-    assert_gone(members)
+    assert_gone(workers)
     if code > 0:
         assert output.count("stopped; saved checkpoints") == 1 and "rror" not in output
         assert find_run("checkpoints/lenet5").newest() in output
@@ -248,18 +251,53 @@ def test_a_launch_that_is_ended_leaves_no_process(digits, in_tmp_path, sent, cod
         assert launched.end()[0] == code
 
 
-def test_a_member_that_is_stuck_ends_the_others(digits, in_tmp_path):
+def test_each_trainer_of_a_process_has_its_own_timeouts(folders, in_tmp_path):
+    given = {"train_path": folders({"cat": 20, "dog": 20}), "img_size": 16, "batch_size": 4}
+    for worker in start_workers(2, note_deadlines, given, (50, 1000)):
+        code, errors = worker.end(100)
+        assert code == 0, errors
+    for rank in range(2):
+        with open(f"deadlines{rank}.json") as file:
+            notes = json.load(file)
+        for seconds, (steps, wait) in zip((50, 1000, 50), notes):
+            assert len(steps) == 4  # of 36 images
+            assert all(seconds - 20 < left <= seconds for left in steps)
+            assert 2 * seconds - 20 < wait <= 2 * seconds
+
+
+def parameters(function):
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def test_a_process_alone_has_all_that_a_cluster_has():
+    of_both = [
+        {name: parameters(value) for name, value in vars(kind).items() if callable(value) and name[0] != "_"}
+        for kind in (Cluster, SingleProcess)
+    ]
+    assert of_both[0] == of_both[1] and "all_reduce_mean" in of_both[0]
+
+
+def test_a_cluster_of_one_worker_is_a_process_alone(monkeypatch):
+    tf_config = {"cluster": {"worker": free_addresses(1)}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(tf_config))
+    cluster = join_cluster(timeout=1)
+    assert (cluster.rank, cluster.world_size, cluster.is_chief, cluster.launcher) == (0, 1, True, None)
+    assert cluster.all_reduce_sum([1, 2.5]).tolist() == [1, 2.5] and cluster.broadcast_object({"a": 1}) == {"a": 1}
+    assert cluster.all_or_none(lambda: 3) == 3
+
+
+def test_a_worker_that_is_stuck_ends_the_others(digits, in_tmp_path):
     """Not forked: of a forked process that ends at once, Python 3.6 does not learn the exit code."""
     command = [sys.executable, RUN_PY, *of_digits(digits, 1000), "--step_timeout", "3", "--cluster_timeout", "10"]
     hosts = free_addresses(2)
-    chief, worker = [Started(command, environment(hosts, number), f"output{number}") for number in range(2)]
+    chief, worker = [Started(command, environment(hosts, rank), f"output{rank}") for rank in range(2)]
     chief.wait_for("epoch 2/1000")
     worker.process.send_signal(signal.SIGSTOP)
     code, output = chief.end()
     assert code == 138
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert re.fullmatch(
-        r"error: (step \d+|waiting for the others) has taken too long, another member .* exit code 138, .*", error
+        r"error: (step \d+|waiting for the others) timed out, another worker .* .exit code 138., .*", error
     )
     run = find_run("checkpoints/lenet5")
     assert run.entry(run.newest())["progress"]["position"] == 0  # after an epoch: the end did not save
@@ -288,37 +326,37 @@ def test_a_port_that_is_taken(digits, in_tmp_path):
     assert re.fullmatch(r"error: .*TF_CONFIG: found 127.0.0.1:\d+ for chief 0, expected a port .*\n", done.stderr)
 
 
-def test_what_one_member_lacks_ends_all_at_once(digits, in_tmp_path):
+def test_what_one_worker_lacks_ends_all_at_once(digits, in_tmp_path):
     """Each on its own machine has its own images."""
     os.symlink(f"{digits}/train", "train0")
-    members = start_members(2, run_main, "--train_path", "trainMEMBER", "--num_epoch", "1")
-    codes, errors = zip(*[member.end(60) for member in members])
+    workers = start_workers(2, run_main, "--train_path", "trainRANK", "--num_epoch", "1")
+    codes, errors = zip(*[worker.end(60) for worker in workers])
     assert codes == (2, 2)
-    assert re.fullmatch(r"error: .*TF_CONFIG: found a member that cannot begin .*\n", errors[0])
+    assert re.fullmatch(r"error: .*TF_CONFIG: found 1 worker.s. that failed to start .*\n", errors[0])
     assert re.fullmatch(r"error: setting train_path: found no folder train1, .*\n", errors[1])
     assert os.listdir("checkpoints/lenet5") == ["lock"]
 
 
-def test_members_with_other_images_end_at_once(folders, in_tmp_path):
+def test_workers_with_other_images_end_at_once(folders, in_tmp_path):
     folders({"cat": 20, "dog": 20}, "train0")
     folders({"cat": 20, "dog": 20}, "train1")
     os.rename("train1/cat/000.png", "train1/cat/100.png")
-    members = start_members(2, run_main, "--train_path", "trainMEMBER", "--img_size", "16", "--batch_size", "4")
-    codes, errors = zip(*[member.end(60) for member in members])
+    workers = start_workers(2, run_main, "--train_path", "trainRANK", "--img_size", "16", "--batch_size", "4")
+    codes, errors = zip(*[worker.end(60) for worker in workers])
     assert codes == (2, 2)
     assert re.fullmatch(r"error: setting train_path .* found other images than the chief has, .*\n", errors[1])
 
 
-def test_a_member_that_is_ended_while_it_starts_ends_all(digits, in_tmp_path, monkeypatch):
+def test_a_worker_that_is_ended_while_it_starts_ends_all(digits, in_tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "AFTER_SIGNAL", 2)
     config = settings(train_path=f"{digits}/train")
     command = [RUN_PY, "--train_path", f"{digits}/train"]
-    members = launch.start(command, launch.environments(config, 2))
+    workers = launch.start(command, launch.environments(config, 2))
     time.sleep(0.5)
-    members[1].process.terminate()
-    name, code = launch.wait(members, [])
+    workers[1].process.terminate()
+    name, code = launch.wait(workers, [])
     assert name == "worker 0" and code in (130, 143)
-    assert_gone([member.process.pid for member in members])
+    assert_gone([worker.process.pid for worker in workers])
 
 
 def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path, run_here):
@@ -335,23 +373,23 @@ def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path, run_here):
     assert code == 2 and len(lines) == 2
     for name, line in zip(("chief", "worker 0"), lines):
         assert line.startswith(f"{name}: error: setting train_path: found no folder none, expected one with")
-    assert "starting all again" not in output
-    members = start_members(2, run_main, *of_digits(digits, 1), "--batch_size", "1000")
-    codes, errors = zip(*[member.end(60) for member in members])
+    assert "restarting all" not in output
+    workers = start_workers(2, run_main, *of_digits(digits, 1), "--batch_size", "1000")
+    codes, errors = zip(*[worker.end(60) for worker in workers])
     assert codes == (2, 2)
     assert "error: setting batch_size: found 1000, expected at most 603, the number of training images" in errors[0]
 
 
-def test_more_members_than_the_machine_can_start(monkeypatch):
+def test_more_workers_than_the_machine_can_start(monkeypatch):
     started = []
 
-    def start_member(command, environment, name):
+    def start_worker(command, environment, name):
         if started:
             raise OSError(24, "Too many open files")
-        started.append(launch.Member(name, subprocess.Popen(["sleep", "100"]), []))
+        started.append(launch.Worker(name, subprocess.Popen(["sleep", "100"]), []))
         return started[0]
 
-    monkeypatch.setattr(launch, "start_member", start_member)
+    monkeypatch.setattr(launch, "start_worker", start_worker)
     with pytest.raises(
         InputError, match="^--workers: found too many .*Too many open files.*, expected fewer, .* than 1$"
     ):
@@ -359,7 +397,7 @@ def test_more_members_than_the_machine_can_start(monkeypatch):
     assert started[0].process.wait(10) == -signal.SIGKILL
 
 
-def test_without_tf_config_the_graph_has_nothing_of_a_cluster(two_classes):
+def test_without_tf_config_the_graph_has_no_collective_operation(two_classes):
     trainer = Trainer(**vars(two_classes))
     assert [op.type for op in trainer.graph.get_operations() if "Collective" in op.type] == []
     assert isinstance(trainer.session, tf.Session) and trainer.session.sess_str == b""

@@ -18,8 +18,9 @@ from src.tf1 import IS_1_14, tf
 from tests.conftest import make_folders, python
 from trainer import Trainer
 from utils import memory, runs
+from utils.cluster.collectives import SingleProcess
 from utils.images import decode
-from utils.learning import LearningGraph
+from utils.train_graph import TrainGraph
 
 MB = 2**20
 OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,28,28,6]")
@@ -40,7 +41,7 @@ MEASURED = {
 def learning_graph(model_arch, size):
     config = settings(model_arch=model_arch, img_size=size, classes=["a", "b"], total_class=2)
     with tf.Graph().as_default():
-        return config, LearningGraph(config, None, argparse.Namespace(size=1))
+        return config, TrainGraph(config, None, SingleProcess(None))
 
 
 def resized_graph(learning, size):
@@ -229,11 +230,11 @@ def test_memory_check_off_trains_all_the_same(two_classes, run_here, monkeypatch
     assert done.returncode == 0 and "error" not in done.stderr and "epoch 1/1: " in done.stdout
 
 
-def imitated_trainer(devices=("CPU",), size=1, launcher=None):
+def imitated_trainer(devices=("CPU",), world_size=1, launcher=None):
     config, learning = learning_graph("lenet5", 16)
     session = argparse.Namespace(list_devices=lambda: [argparse.Namespace(device_type=device) for device in devices])
     data = argparse.Namespace(train=argparse.Namespace(num_examples=80), valid=argparse.Namespace(num_examples=20))
-    cluster = argparse.Namespace(size=size, launcher=launcher)
+    cluster = argparse.Namespace(world_size=world_size, launcher=launcher)
     return argparse.Namespace(config=config, learning=learning, session=session, data=data, cluster=cluster)
 
 
@@ -247,9 +248,9 @@ def test_nothing_is_refused_on_a_gpu_whose_memory_is_its_own(monkeypatch):
 def test_processes_launched_on_one_machine_share_its_memory(monkeypatch):
     monkeypatch.setattr(memory, "memory_left", lambda: 160 * MB)
     memory.check_memory(imitated_trainer())
-    memory.check_memory(imitated_trainer(size=3))  # on machines of their own
+    memory.check_memory(imitated_trainer(world_size=3))  # on machines of their own
     with pytest.raises(InputError, match="in each of 3 processes"):
-        memory.check_memory(imitated_trainer(size=3, launcher=1))
+        memory.check_memory(imitated_trainer(world_size=3, launcher=1))
 
 
 def test_weights_that_no_graph_can_hold_are_refused_whatever_the_memory(two_classes):
@@ -263,16 +264,16 @@ def test_weights_that_no_graph_can_hold_are_refused_whatever_the_memory(two_clas
     "error", [OOM, MemoryError("Unable to allocate 1.1 GiB"), NO_THREAD], ids=["TF", "numpy", "thread"]
 )
 def test_running_out_of_memory_in_a_step_keeps_the_last_checkpoint(two_classes, run_here, monkeypatch, tmp_path, error):
-    step, done = LearningGraph.step, []
+    step, done = TrainGraph.step, []
 
-    def failing(self, session, batch, wishes):
+    def failing(self, session, batch, requests):
         done.append(1)
         if len(done) == 6:  # of 4 in an epoch
             session.run(self.variables[0].initializer)  # weights that are half of one step, half of another
             raise error
-        return step(self, session, batch, wishes)
+        return step(self, session, batch, requests)
 
-    monkeypatch.setattr(LearningGraph, "step", failing)
+    monkeypatch.setattr(TrainGraph, "step", failing)
     options = "--train_path", two_classes.train_path, "--img_size", "16", "--batch_size", "8", "--num_epoch", "3"
     result = run_here(*options, cwd=tmp_path)
     assert result.returncode == 2

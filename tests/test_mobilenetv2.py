@@ -238,11 +238,11 @@ def test_folded_answers_equal_batch_norm_s(trained):
         scope = node.name.rsplit("/", 1)[0]
         node.attr["is_training"].b = False
         node.input[3], node.input[4] = f"{scope}/moving_mean/read", f"{scope}/moving_variance/read"
-    with trained.graph.as_default():
-        (expected,) = tf.import_graph_def(unfolded, return_elements=["output:0"], name="unfolded")
-        values = trained.session.run({variable.op.name: variable for variable in trained.variables})
-        reads = {f"unfolded/{name}:0": value for name, value in values.items()}
-        expected = trained.session.run(expected, dict(reads, **{"unfolded/Image:0": images}))
+    values = trained.session.run({variable.op.name: variable for variable in trained.variables})
+    with tf.Graph().as_default(), tf.Session() as session:
+        (expected,) = tf.import_graph_def(unfolded, return_elements=["output:0"], name="")
+        reads = {f"{name}:0": value for name, value in values.items()}
+        expected = session.run(expected, dict(reads, **{"Image:0": images}))
     found = run_graph(trained.path, images)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 

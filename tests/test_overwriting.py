@@ -55,13 +55,13 @@ def test_a_trainer_that_another_has_overtaken_saves_nothing(two_runs):
 def test_a_checkpoint_of_the_last_step_is_not_written_again_when_the_epoch_is_validated(two_runs, monkeypatch):
     """On a full disk the first one would be lost."""
     trainer = Trainer(checkpoint_minutes=1e-9, **QUICK)
-    written, save = [], trainer.saver.save
+    written, save = [], trainer.learning.saver.save
 
     def noting_save(session, prefix, **options):
         written.append(os.path.basename(prefix))
         return save(session, prefix, **options)
 
-    monkeypatch.setattr(trainer.saver, "save", noting_save)
+    monkeypatch.setattr(trainer.learning.saver, "save", noting_save)
     trainer.optimize(2)
     assert written == [f"lenet5-{step}" for step in range(1, 2 * trainer.steps + 1)]
     epochs = [trainer.checkpoints.entry(trainer.checkpoints.folder + f"/lenet5-{step}") for step in (4, 8)]

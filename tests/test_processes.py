@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.members import FORKED
+from tests.cluster_workers import FORKED
 from tests.processes import assert_gone, children, descendants, is_running, kill_descendants
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc"), reason="tells of processes on Linux alone")

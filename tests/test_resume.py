@@ -23,9 +23,10 @@ from tests import chaos
 from tests.conftest import FIXTURES, REPOSITORY, load_graph, make_folders, python, run_file, working_in
 from trainer import Trainer
 from utils import reporter
-from utils.checkpoints import find_checkpoint, read_weights
+from utils.checkpoints import assign, find_checkpoint, read_weights
 from utils.files import remove_leftovers
 from utils.runs import find_run
+from utils.train_graph import Requests
 
 COUNTS = {"cat": 25, "dog": 25}
 
@@ -61,10 +62,10 @@ def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
     train_step = Trainer._train_step
 
     def interrupted(trainer, batch, reporter):
-        wishes = train_step(trainer, batch, reporter)
+        requests = train_step(trainer, batch, reporter)
         if trainer.step == step:
             raise error
-        return wishes
+        return requests
 
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
 
@@ -453,10 +454,8 @@ def test_broken_weights_are_neither_saved_nor_exported(few_images):
     trainer = Trainer(**few_images)
     trainer.optimize(1)
     good = trainer.last_checkpoint
-    with trainer.graph.as_default():
-        (bias,) = [variable for variable in tf.trainable_variables() if variable.op.name == "fc3/bias"]
-        spoil = tf.assign(bias, [np.nan, 1.0])
-    trainer.session.run(spoil)
+    (bias,) = [variable for variable in trainer.variables if variable.op.name == "fc3/bias"]
+    assign(trainer.session, [bias], {"fc3/bias": [np.nan, 1.0]})
     with pytest.raises(FloatingPointError, match=f"found nan at step 6, learning rate 0.01, .* checkpoint: {good};"):
         trainer.optimize(1)
     with pytest.raises(FloatingPointError, match="found NaN or Inf at step 6"):
@@ -643,7 +642,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_not_taken_for_the_
 
 def test_a_run_that_learned_nothing_leaves_no_folder_of_checkpoints(few_images, monkeypatch):
     trainer = Trainer(**few_images)
-    monkeypatch.setattr(trainer, "_train_step", lambda *_: os.kill(os.getpid(), signal.SIGINT) or (0, 0))
+    monkeypatch.setattr(trainer, "_train_step", lambda *_: os.kill(os.getpid(), signal.SIGINT) or Requests(0, 0))
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize()
     assert os.listdir("checkpoints/lenet5") == ["lock"]

@@ -228,30 +228,6 @@ def test_validation_weighs_a_short_last_batch_by_its_images(trainer, monkeypatch
     assert trainer.evaluate(trainer.data.valid) == pytest.approx(weighed, rel=1e-5)
 
 
-def test_each_trainer_of_a_process_has_its_own_timeouts(two_classes):
-    trainers = [Trainer(**dict(vars(two_classes), step_timeout=s, cluster_timeout=2 * s)) for s in (1000, 50)]
-    first, second = trainers
-    assert first.cluster is second.cluster  # a process can open its port only once
-    found = []
-
-    def note_deadline(trainer):
-        step = trainer.learning.step
-
-        def noting_step(*arguments):
-            found.append(trainer.cluster._deadline - time.monotonic())
-            return step(*arguments)
-
-        trainer.learning.step = noting_step
-
-    for trainer in (second, first, second):
-        note_deadline(trainer)
-        trainer.optimize(1)
-        trainer.cluster.allow("waiting")
-        found.append(trainer.cluster._deadline - time.monotonic())
-    expected = [50] * STEPS + [100] + [1000] * STEPS + [2000] + [50] * STEPS * 2 + [100]
-    assert np.ceil(np.array(found) / 10).tolist() == [math.ceil(seconds / 10) for seconds in expected][: len(found)]
-
-
 DETERMINISTIC = """
 import sys, run
 for arguments in (["--train_path", "train", "--img_size", "16", "--batch_size", "8", "--num_epoch", "1"],
@@ -362,7 +338,7 @@ def test_a_state_is_read_as_it_was_written():
     """The names on disk are those of earlier versions, which can so read what this one writes."""
     state = TrainState.from_json(ENTRY, LINES, "x")
     assert (state.epoch, state.step, state.step_in_epoch, state.history) == (1, 5, 1, LINES[:1])
-    assert (state.loss_sum, state.accuracy_sum, state.seconds, state.members) == (1.25, 0.5, 0.5, 2)
+    assert (state.loss_sum, state.accuracy_sum, state.seconds, state.world_size) == (1.25, 0.5, 0.5, 2)
     own = ("settings", "run_folder")
     assert dict(state.to_json(), **{name: ENTRY[name] for name in own}) == ENTRY
 

@@ -75,6 +75,11 @@ def test_a_step_is_adam_s(trainer):
     assert trainer.session.run(trainer.global_step) == 1
 
 
+def test_the_graph_is_final_from_the_start(trainer):
+    with trainer.graph.as_default(), pytest.raises(RuntimeError, match="finalized"):
+        tf.constant(1.0)
+
+
 def test_optimize_and_export_leave_graph_checkpoint_and_record(trainer):
     trainer.optimize(num_epoch=1)
     path = trainer.export()
@@ -95,7 +100,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_to_export(trainer, monkeypatc
         raise error
 
     trainer.optimize(num_epoch=1)
-    monkeypatch.setattr(trainer.saver, "save", full_disk)
+    monkeypatch.setattr(trainer.learning.saver, "save", full_disk)
     with pytest.raises(InputError, match="checkpoint_dir: found checkpoints/.*, which can no longer be written to"):
         trainer.optimize(num_epoch=1)
     assert find_run("checkpoints/lenet5").newest().endswith("/lenet5-4")
@@ -457,7 +462,7 @@ def test_curves_are_on_disk_before_the_checkpoint(trainer, monkeypatch):
         assert [event.step for event in events.Scalars("val_acc")] == [4]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer.saver, "save", look)
+    monkeypatch.setattr(trainer.learning.saver, "save", look)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(num_epoch=1)
 

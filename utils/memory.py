@@ -47,7 +47,9 @@ def check_memory(trainer):
         return
     images = trainer.data.train.num_examples + trainer.data.valid.num_examples
     needed, least = (memory_needed(config, trainer.learning, images, count) for count in (batch, 1))
-    processes = trainer.cluster.size if trainer.cluster.launcher else 1  # on this machine, and so share its memory
+    processes = (
+        trainer.cluster.world_size if trainer.cluster.launcher else 1
+    )  # on this machine, and so share its memory
     if processes * needed > left:
         found = f"setting batch_size: found {batch} at img_size {size}"
         advice = "a smaller batch_size or img_size takes less"

@@ -25,11 +25,20 @@ HISTORY = {
 }  # fmt: skip
 
 
+class Nothing(contextlib.ExitStack):
+    """Does nothing, whatever is called: the Reporter of a worker that is not the chief, and a log that failed."""
+
+    error = None
+
+    def __getattr__(self, name):
+        return lambda *arguments: None
+
+
 class Reporter:
     """Reports one call of Trainer.optimize. What cannot be written is said once, and does not stop the training.
 
     Args:
-        folder: of the run; None: report nothing, for in a cluster the chief does.
+        folder: of the run.
         config: its settings.
         data: its DataSets. Before the first step, what is unusual about the training images is said.
         graph: the tf.Graph that is trained.
@@ -46,12 +55,9 @@ class Reporter:
         self._config = config
         self._data = data
         self._bar = None
-        self._logger = None
         self._state = state
         self._is_new = not state.has_begun()
         self.error = None
-        if folder is None:
-            return
         with self._tolerant():
             os.makedirs(folder, exist_ok=True)
             self._logger = TensorBoardLogger(folder, first)
@@ -72,22 +78,22 @@ class Reporter:
         try:
             yield
         except (InputError, OSError, tf.errors.OpError) as error:
-            self._logger = None
+            self._logger = Nothing()
             if self.error is None:
                 self.error = f"the log in {self._folder} cannot be written ({first_line(error)})"
                 print_error(f"setting tensorboard_dir: {self.error}; training goes on without it")
 
     def start(self, title, steps, batch_size):
-        """An epoch of so many steps begins, or goes on. A batch is that of all members of a cluster."""
+        """An epoch of so many steps begins, or goes on. A batch is that of all workers of a cluster."""
         self._title, self._steps, self._batch_size = title, steps, batch_size
         self._bar = tqdm(
             total=steps * batch_size, initial=self._state.step_in_epoch * batch_size, desc=title, unit="images",
-            disable=None if self._folder else True, leave=False, dynamic_ncols=True,
+            disable=None, leave=False, dynamic_ncols=True,
         )  # fmt: skip
 
     def step(self, batch, loss, accuracy):
         """A step is done and counted: its Batch, loss and accuracy before its update."""
-        if self._is_new and self._folder:  # so that a mistake in the data is seen early
+        if self._is_new:  # so that a mistake in the data is seen early
             names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
             images = self._data.train.preprocess.to_rgb(batch.images[:SHOWN])
             entering = describe_channels(batch.images.mean(axis=(0, 1, 2)), batch.images.std(axis=(0, 1, 2)))
@@ -104,7 +110,7 @@ class Reporter:
     def _write_window(self):
         """A point of the training curves: the means over the last steps."""
         means = self._state.take_means()
-        if means and self._logger:
+        if means:
             with self._tolerant():
                 self._logger.scalars(self._state.step, means)
 
@@ -112,8 +118,6 @@ class Reporter:
         """An epoch is done and in the history: the seconds that its steps took, a summary of histograms, and whether it
         is the last epoch, after which the steps that are no full window get their point."""
         self._bar.close()
-        if not self._folder:
-            return
         step, history = self._state.step, self._state.history
         scalars = {name: history[-1][name] for name in ("val_loss", "val_acc")}
         scalars["best_val_acc"] = best_entry(history)["val_acc"]
@@ -123,9 +127,8 @@ class Reporter:
             self._write_window()
         with self._tolerant():
             self._write_history(history)
-            if self._logger:
-                self._logger.histograms(step, histograms)
-                self._logger.scalars(step, scalars)
+            self._logger.histograms(step, histograms)
+            self._logger.scalars(step, scalars)
         self._say(history[-1], scalars.get("images_per_second"))
         if last:
             self._note(chance_note(history, self._data.valid.labels, self._config, self._folder))
@@ -149,14 +152,13 @@ class Reporter:
 
     def flush(self):
         """Bring the curves to the disk: before each checkpoint, so that both agree if the run is killed."""
-        if self._logger:
-            with self._tolerant():
-                self._logger.flush()
+        with self._tolerant():
+            self._logger.flush()
 
     def draw_curves(self):
         """curves.png of the history."""
         history = self._state.history
-        if history and self._folder:
+        if history:
             with self._tolerant():
                 draw_curves(os.path.join(self._folder, "curves.png"), history, best_entry(history))
 
@@ -167,6 +169,5 @@ class Reporter:
         """Training is over, or has been interrupted."""
         if self._bar is not None:
             self._bar.close()
-        if self._logger:
-            with self._tolerant():
-                self._logger.close()
+        with self._tolerant():
+            self._logger.close()

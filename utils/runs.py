@@ -54,12 +54,12 @@ def find_run(checkpoint_dir, run=None):
 def choose_run(cluster, resume, given):
     """The run to train: (settings, its Checkpoints, prefix of the checkpoint to resume, its TrainState).
 
-    A new run has none of the last three; and of them, only the state is known to other members of the cluster than the
+    A new run has none of the last three; and of them, only the state is known to other workers of the cluster than the
     chief. They all have the chief's settings, but for those of the machine, unless all were launched together, on one
     machine.
 
     Args:
-        cluster: the Cluster that trains.
+        cluster: the Cluster or SingleProcess that trains.
         resume: as for Trainer.
         given: as for Trainer.
     """
@@ -73,7 +73,7 @@ def choose_run(cluster, resume, given):
 
     config, checkpoints, prefix = cluster.all_or_none(choose)
     state = prefix and read_state(checkpoints, prefix)
-    theirs, resumed = cluster.share([vars(config), state and [state.to_json(), state.history]])
+    theirs, resumed = cluster.broadcast_object([vars(config), state and [state.to_json(), state.history]])
     if not cluster.is_chief:
         state = resumed and TrainState.from_json(*resumed, "chief")
         own = () if cluster.launcher else with_role("machine")
@@ -126,13 +126,13 @@ def find_interrupted(given, run=None):
     return checkpoints.settings_of(prefix, **{name: getattr(now, name) for name in changed}), checkpoints, prefix
 
 
-def check_state(state, config, data, steps, members):
-    """Raise InputError unless a run can be resumed with these images, and so many steps of an epoch and members."""
-    began = state.members
-    if began != members:
+def check_state(state, config, data, steps, world_size):
+    """Raise InputError unless a run can be resumed with these images, and so many steps of an epoch and workers."""
+    began = state.world_size
+    if began != world_size:
         how = f"python run.py launch --workers {began} --resume" if began > 1 else "python run.py --resume"
         expected = f"expected {began}, as when the run began: {how}, or --pretrained to begin another with its weights"
-        raise InputError(f"--resume: found {members} process{'es' * (members > 1)}, {expected}")
+        raise InputError(f"--resume: found {world_size} process{'es' * (world_size > 1)}, {expected}")
     if state.fingerprint != data.fingerprint:
         folders = " or ".join(filter(None, [config.train_path, config.valid_path]))
         expected = "expected the same as when the run began"
@@ -142,11 +142,11 @@ def check_state(state, config, data, steps, members):
         raise InputError(f"checkpoint record in {config.checkpoint_dir}: {found}, expected at most {steps}")
 
 
-def check_folders(config, members):
+def check_folders(config, world_size):
     """Raise InputError unless the folders of a run can be written to, and in a cluster, nobody else trains there."""
     for setting in with_role("output_dir"):
         make_writable(setting, getattr(config, setting))
-    if members > 1:  # a process alone finds out when it begins to train
+    if world_size > 1:  # a process alone finds out when it begins to train
         with locked("checkpoint_dir", config.checkpoint_dir):
             pass
 

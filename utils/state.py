@@ -61,7 +61,7 @@ class TrainState:
 
     Args:
         fingerprint: checksum of the images, as that of DataSets.
-        members: processes that train together.
+        world_size: processes that train together, `members` in run.json.
         learning_rate: that of the first step.
 
     Attributes:
@@ -76,8 +76,8 @@ class TrainState:
             under "steps"; {} if there are none. A new dict after each step: what was recorded stays as it was.
     """
 
-    def __init__(self, fingerprint, members, learning_rate):
-        self.fingerprint, self.members, self.learning_rate = fingerprint, members, learning_rate
+    def __init__(self, fingerprint, world_size, learning_rate):
+        self.fingerprint, self.world_size, self.learning_rate = fingerprint, world_size, learning_rate
         self.history, self.running_sums = [], {}
         self.step = self.step_in_epoch = 0
         self.loss_sum = self.accuracy_sum = self.seconds = 0.0
@@ -132,7 +132,7 @@ class TrainState:
         """What an entry of run.json says of it; the history is beside the entries."""
         progress = {"epoch": self.epoch, "position": self.step_in_epoch, "sums": [self.loss_sum, self.accuracy_sum]}
         progress.update(seconds=self.seconds, window=self.running_sums, learning_rate=self.learning_rate)
-        progress.update(fingerprint=self.fingerprint, members=self.members)
+        progress.update(fingerprint=self.fingerprint, members=self.world_size)
         results = {"val_loss": self.val_loss, "val_acc": self.val_acc}
         return dict(results, epoch=self.epoch, global_step=self.step, progress=progress)
 

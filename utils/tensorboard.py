@@ -86,16 +86,6 @@ class TensorBoardLogger:
         self._writer.write(tf.Event(wall_time=time.time(), step=step, **content).SerializeToString())
 
 
-def weight_histograms():
-    """An op for a summary of the trained numbers in the graph: a histogram for each layer or block."""
-    scopes = {}
-    for variable in tf.trainable_variables():
-        scopes.setdefault(variable.op.name.split("/")[0], []).append(tf.reshape(variable, [-1]))
-    return tf.summary.merge(
-        [tf.summary.histogram(f"weights/{scope}", tf.concat(parts, 0)) for scope, parts in scopes.items()]
-    )
-
-
 def new_event_file(folder, step):
     """A free name, after those that are there, whatever the clock says: TensorBoard reads files in order of names."""
     seconds = [int(found.group(1)) for found in map(EVENT_FILE.match, os.listdir(folder)) if found]

@@ -2,8 +2,8 @@
 
 import os
 
+from utils.cluster.launch import launch
 from utils.command_line import to_argv
-from utils.launch import launch
 
 RUN_PY = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "run.py")
 

@@ -56,7 +56,7 @@ def print_stopped(trainer, given):
 
     say(f"stopped; saved {trainer.last_checkpoint}")
     name = os.path.basename(trainer.checkpoints.folder)
-    launch = f"launch --workers {trainer.cluster.size} " if trainer.cluster.launcher else ""
+    launch = f"launch --workers {trainer.cluster.world_size} " if trainer.cluster.launcher else ""
     resumed = options("model_arch", *with_role("output_dir"))
     exported = options("model_arch", "checkpoint_dir", "weight_dir")
     say(f"to go on:     {program('python')} run.py {launch}--resume --run {name}{resumed}")

@@ -19,37 +19,37 @@ from src.errors import ExitCode, InputError
 FINAL = (ExitCode.OK, ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 AFTER_FAILURE = 3  # seconds in which the others may say what is wrong, and end
 AFTER_SIGNAL = 60  # seconds in which all may finish their step, and save
-POLL = 0.1  # seconds between two looks at the members
+POLL = 0.1  # seconds between two looks at the workers
 
-Member = namedtuple("Member", "name process readers")
+Worker = namedtuple("Worker", "name process readers")
 
 
 def launch(command, config, workers, max_restarts):
-    """Train in so many processes. When one of them dies, all are started again from the newest checkpoint.
+    """Train in so many processes. When one of them dies, all are restarted from the latest checkpoint.
 
     Args:
         command: run.py and its arguments.
         config: the settings that it has with them, of which device and checkpoint_dir count.
         workers: processes, the chief included.
-        max_restarts: how often all are started again.
+        max_restarts: how often all are restarted.
 
     Returns:
-        The exit code: 0, or that of the first member that failed.
+        The exit code: 0, or that of the first worker that failed.
     """
-    asked, begun = [], time.time()
-    previous = {number: signal.signal(number, lambda number, _: asked.append(number))
+    received_signals, begun = [], time.time()
+    previous = {number: signal.signal(number, lambda number, _: received_signals.append(number))
                 for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
     say(f"starting {workers} process{'es' * (workers > 1)}")
     try:
         for restarts in range(max_restarts + 1):
             has_saved = restarts and is_newer(os.path.join(config.checkpoint_dir, "checkpoint"), begun)
             resume = ["--resume"] if has_saved and "--resume" not in command else []
-            name, code = wait(start(command + resume, environments(config, workers)), asked)
-            if asked:
-                return code and 128 + asked[0]
+            name, code = wait(start(command + resume, environments(config, workers)), received_signals)
+            if received_signals:
+                return code and 128 + received_signals[0]
             if code in FINAL:
                 return code
-            what = f"starting all again, {restarts + 1} of {max_restarts}" if restarts < max_restarts else "giving up"
+            what = f"restarting all, {restarts + 1} of {max_restarts}" if restarts < max_restarts else "giving up"
             print_error(f"{name} has ended with exit code {code}; {what}")
         return code
     finally:
@@ -62,7 +62,7 @@ def is_newer(path, seconds):
 
 
 def environments(config, workers):
-    """The environment variables of each member: its place in the cluster, its GPU, its share of the processors."""
+    """The environment variables of each worker: its place in the cluster, its GPU, its share of the processors."""
     gpus = find_gpus() if config.device == "gpu" else []
     if 0 < len(gpus) < workers:
         raise InputError(f"--workers: found {workers}, expected at most {len(gpus)}, one for each GPU, or --device cpu")
@@ -97,19 +97,19 @@ def free_addresses(count):
 
 
 def start(command, environments):
-    """Start the members; returns the list of them, the chief first."""
-    members = []
+    """Start the workers; returns the list of them, the chief first."""
+    workers = []
     for number, environment in enumerate(environments):
         try:
-            members.append(start_member(command, environment, f"worker {number - 1}" if number else "chief"))
+            workers.append(start_worker(command, environment, f"worker {number - 1}" if number else "chief"))
         except OSError as error:
-            tell(members, signal.SIGKILL)
+            send_signal_to_all(workers, signal.SIGKILL)
             expected = f"expected fewer, for this machine could start no more than {number}"
             raise InputError(f"--workers: found too many processes ({error}), {expected}") from error
-    return members
+    return workers
 
 
-def start_member(command, environment, name):
+def start_worker(command, environment, name):
     process = subprocess.Popen(
         [sys.executable, *command], env=environment, stdin=subprocess.DEVNULL, universal_newlines=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="backslashreplace",
@@ -119,50 +119,50 @@ def start_member(command, environment, name):
     readers = [threading.Thread(target=relay, args=(name, *stream), daemon=True) for stream in streams]
     for reader in readers:
         reader.start()
-    return Member(name, process, readers)
+    return Worker(name, process, readers)
 
 
 def relay(name, source, print_line):
-    """Print each line that a member prints, after its name."""
+    """Print each line that a worker prints, after its name."""
     for line in source:
         print_line(f"{name}: {line}".rstrip("\n"))
 
 
-def wait(members, asked):
+def wait(workers, received_signals):
     """Until all have ended; returns (name, exit code) of the first that failed, or of the chief.
 
-    Signals that come in the meantime are passed on. When a member dies, the others are ended.
+    Signals that come in the meantime are passed on. When a worker dies, the others are ended.
 
     Args:
-        asked: the list of the signals that have come.
+        received_signals: the list of those, which grows.
     """
-    failed, told, end = None, 0, None
-    while any(member.process.poll() is None for member in members):
+    failed, sent, end = None, 0, None
+    while any(worker.process.poll() is None for worker in workers):
         time.sleep(POLL)
-        for number in asked[told:]:
-            tell(members, number)
-            told, end = told + 1, time.monotonic() + AFTER_SIGNAL
-        failed = failed or first_failed(members)
+        for number in received_signals[sent:]:
+            send_signal_to_all(workers, number)
+            sent, end = sent + 1, time.monotonic() + AFTER_SIGNAL
+        failed = failed or first_failed(workers)
         if failed and end is None:
             was_asked = failed[1] in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
             end = time.monotonic() + (AFTER_SIGNAL if was_asked else AFTER_FAILURE)
         if end is not None and time.monotonic() > end:
-            tell(members, signal.SIGKILL)
-    for member in members:
-        for reader in member.readers:
+            send_signal_to_all(workers, signal.SIGKILL)
+    for worker in workers:
+        for reader in worker.readers:
             reader.join()
-    return failed or first_failed(members) or (members[0].name, ExitCode.OK)
+    return failed or first_failed(workers) or (workers[0].name, ExitCode.OK)
 
 
-def first_failed(members):
-    """(name, exit code) of a member that has failed, rather not of one that has only lost another; or None."""
-    codes = [(member.name, member.process.poll()) for member in members]
+def first_failed(workers):
+    """(name, exit code) of a worker that has failed, rather not of one that has only lost another; or None."""
+    codes = [(worker.name, worker.process.poll()) for worker in workers]
     codes = [(name, 128 - code if code < 0 else code) for name, code in codes if code]
-    return min(codes, key=lambda member: member[1] == ExitCode.PEER_LOST, default=None)
+    return min(codes, key=lambda worker: worker[1] == ExitCode.PEER_LOST, default=None)
 
 
-def tell(members, number):
+def send_signal_to_all(workers, number):
     """Send a signal to those that are there."""
-    for member in members:
-        if member.process.poll() is None:
-            member.process.send_signal(number)
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.send_signal(number)

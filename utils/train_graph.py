@@ -1,18 +1,24 @@
-"""What a training learns and how: the graph of the network, its cost, and its optimizer."""
+"""The training graph: model, loss, optimizer, and their means over a cluster."""
+
+from collections import namedtuple
 
 from models import build, classify, learned_variables
 from src.tf1 import tf
 from utils.input_check import check_batch_norms
-from utils.tensorboard import weight_histograms
+
+# What a worker asks of all, as numbers: to stop after this step, and to save.
+Requests = namedtuple("Requests", "stop save")
+# What the workers average in a step: tensors, and in `moving` the moving statistics. They travel in this order.
+Shared = namedtuple("Shared", "gradients moving cost accuracy requests")
 
 
-class LearningGraph:
-    """Builds all that training needs into the default graph.
+class TrainGraph:
+    """Builds all that training needs into the default graph, which then is finalized.
 
     Args:
         config: settings.
         class_weights: what an image of each class counts for in the cost, float32 [total_class]; None: all the same.
-        cluster: the Cluster that trains.
+        cluster: the Cluster or SingleProcess that trains.
 
     Attributes:
         model: the network that learns.
@@ -22,6 +28,8 @@ class LearningGraph:
         scalars: {tag: what is logged beside loss and accuracy}.
         finite: whether all variables are finite numbers.
         histograms: a summary of the weights.
+        initializer, saver: of all variables.
+        broadcast: a function of the session, which gives all workers the chief's variables.
     """
 
     def __init__(self, config, class_weights, cluster):
@@ -33,9 +41,14 @@ class LearningGraph:
         )
         self.scalars = {"learning_rate": self.learning_rate}
         self._build_optimizer()
-        floats = [variable for variable in tf.global_variables() if variable.dtype.is_floating]
+        variables = tf.global_variables()
+        floats = [variable for variable in variables if variable.dtype.is_floating]
         self.finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in floats])
         self.histograms = weight_histograms()
+        self.initializer = tf.global_variables_initializer()
+        self.saver = tf.train.Saver()
+        self.broadcast = cluster.broadcast_variables(variables)
+        tf.get_default_graph().finalize()  # ops that are added in a loop take ever more memory
 
     def _build_networks(self, class_weights):
         config = self._config
@@ -62,41 +75,47 @@ class LearningGraph:
             self.scalars["weight_loss"] = weight_loss
 
         adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
-        gradients = adam.compute_gradients(self.cost, self._learned)
-        updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)  # of the moving statistics
-        self._results = [self.cost, self.accuracy]
-        if self._cluster.size > 1:
-            gradients, updates = self._average(gradients, updates)
+        gradients, learned = zip(*adam.compute_gradients(self.cost, self._learned))
+        means, updates = self._average(gradients, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
         with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
-            update = adam.apply_gradients(gradients, self.global_step)
+            update = adam.apply_gradients(zip(means.gradients, learned), self.global_step)
         self.optimizer = tf.group(update, *updates)
+        self._results = [means.cost, means.accuracy, means.requests]
 
     def _average(self, gradients, updates):
-        """The gradients and moving statistics as means over all members; and so what step() returns."""
-        self._wishes = tf.placeholder(tf.float32, [2], name="wishes")
-        with tf.control_dependencies(updates):
-            moving = [variable for variable in self.variables if variable not in tf.trainable_variables()]
-            moved = [tf.identity(variable) for variable in moving] if updates else []
-        values = [gradient for gradient, _ in gradients]
-        means = self._cluster.average(values + moved + self._results + [self._wishes])
-        self._results = means[-3:]
-        moves = [tf.assign(variable, mean) for variable, mean in zip(moving, means[len(values) :])] if moved else []
-        return [(mean, variable) for mean, (_, variable) in zip(means, gradients)], moves
+        """(a Shared of means over all workers, what is then to be done beside applying the gradients).
 
-    def step(self, session, batch, wishes):
+        Args:
+            updates: ops that update the moving statistics by this worker's batch.
+        """
+        moving, self._requests = [], tf.placeholder(tf.float32, [len(Requests._fields)], name="requests")
+        if updates and self._cluster.world_size > 1:
+            moving = [variable for variable in self.variables if variable not in tf.trainable_variables()]
+        with tf.control_dependencies(updates):
+            moved = [tf.identity(variable) for variable in moving]
+        shared = Shared(gradients, moved, self.cost, self.accuracy, self._requests)
+        means = self._cluster.all_reduce_mean(shared)
+        return means, [tf.assign(variable, mean) for variable, mean in zip(moving, means.moving)] or updates
+
+    def step(self, session, batch, requests):
         """One update of the weights; loss, accuracy and other scalars are those before it.
 
         Args:
-            wishes: two numbers that this member wishes to tell all.
+            requests: the Requests of this worker.
 
         Returns:
-            (loss, accuracy, {tag: other scalars}, the means of the wishes of all members).
+            (loss, accuracy, {tag: other scalars}, the mean Requests of all workers).
         """
-        feed = {self.x: batch.images, self.y_true: batch.labels}
-        fetches = [self.optimizer, self.scalars, *self._results]
-        if self._cluster.size > 1:
-            feed[self._wishes] = wishes
-            _, scalars, loss, accuracy, wishes = session.run(fetches, feed)
-        else:
-            _, scalars, loss, accuracy = session.run(fetches, feed)
-        return float(loss), float(accuracy), {tag: float(value) for tag, value in scalars.items()}, wishes
+        feed = {self.x: batch.images, self.y_true: batch.labels, self._requests: requests}
+        _, scalars, loss, accuracy, asked = session.run([self.optimizer, self.scalars, *self._results], feed)
+        return float(loss), float(accuracy), {tag: float(value) for tag, value in scalars.items()}, Requests(*asked)
+
+
+def weight_histograms():
+    """An op for a summary of the trained numbers in the graph: a histogram for each layer or block."""
+    scopes = {}
+    for variable in tf.trainable_variables():
+        scopes.setdefault(variable.op.name.split("/")[0], []).append(tf.reshape(variable, [-1]))
+    return tf.summary.merge(
+        [tf.summary.histogram(f"weights/{scope}", tf.concat(parts, 0)) for scope, parts in scopes.items()]
+    )
