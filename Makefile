@@ -32,7 +32,7 @@ ifneq ($(filter-out start help clean,$(MAKECMDGOALS)),)
 LAST := $(wildcard .venv/$(shell cat .venv/last 2>/dev/null)/bin/python)
 PYTHON ?= $(LAST)
 # ruff is installed beside today's TensorFlow only.
-FOUND := $(shell sh utils/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)),\
+FOUND := $(shell sh .ci/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)),\
 	python3.11 python3.12 python3.13,"$(PYTHON)"))
 ifeq ($(firstword $(FOUND)),error:)
 $(error $(FOUND))
@@ -82,7 +82,7 @@ PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@set -- $$(sh utils/find_python.sh python3.6); \
+	@set -- $$(sh .ci/find_python.sh python3.6); \
 	if [ "$$1" = 3.6 ]; then shift 2; find . -name '*.py' -not -path './.venv/*' -exec "$$*" -c '$(PARSE)' {} +; \
 	else echo "not parsed by Python 3.6: there is none"; fi
 

@@ -13,9 +13,9 @@ import numpy as np
 from src.console import escape_control_characters, print_note
 from src.errors import InputError
 from utils.images.augment import augmented, draw_augmentation
-from utils.images.decode import problem_of
+from utils.images.decode import find_problem
 from utils.images.image_folders import ClassImages, check_complete, find_images, skipped_lines
-from utils.images.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, map_images, read_ahead
+from utils.images.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, map_images, prefetch
 from utils.images.preprocess import Preprocess
 
 # n images: float32 [n, img_size, img_size, 3] normalized, float32 one-hot [n, total_class], file names, class names.
@@ -81,10 +81,10 @@ class DataSet:
         self._check_batch_size(world_size * batch_size)
         steps = self.num_examples // (world_size * batch_size)
         parts = self._order[: steps * world_size * batch_size].reshape(steps, world_size, batch_size)
-        yield from self._read_ahead(self._read_augmented, parts[done:, rank].ravel(), batch_size)
+        yield from self._prefetch(self._read_augmented, parts[done:, rank].ravel(), batch_size)
         self._complete_epoch()
 
-    def go_to(self, epochs_completed: int) -> None:
+    def set_epoch(self, epochs_completed: int) -> None:
         """Go to the beginning of an epoch: that after so many."""
         if (self.epochs_completed, self._position) != (epochs_completed, 0):
             self.epochs_completed = epochs_completed
@@ -97,7 +97,7 @@ class DataSet:
             rank, world_size: cut the images into so many parts, and give those of that one.
         """
         part = np.array_split(np.arange(self.num_examples), world_size)[rank]
-        return self._read_ahead(self.read, part, batch_size)
+        return self._prefetch(self.read, part, batch_size)
 
     def read(self, chosen: np.ndarray) -> Batch:
         """The batch of the images with those indices, as they are. Raises InputError if one cannot be read."""
@@ -122,13 +122,13 @@ class DataSet:
             size = self.preprocess.img_size
             self._shifts, self._mirrored = draw_augmentation(random, self.num_examples, size, self._augment)
 
-    def _read_ahead(self, read, chosen, batch_size):
+    def _prefetch(self, read, chosen, batch_size):
         """Batches of the images with those indices."""
         batch_bytes = batch_size * image_bytes(self.preprocess.img_size)
         times = max(1, CHUNK_BYTES // batch_bytes)
         chunk = batch_size * times
         chunks = (chosen[start : start + chunk] for start in range(0, len(chosen), chunk))
-        for batches in read_ahead(read, chunks, times * batch_bytes):
+        for batches in prefetch(read, chunks, times * batch_bytes):
             for start in range(0, len(batches.images), batch_size):
                 yield Batch(*(values[start : start + batch_size] for values in batches))
 
@@ -207,7 +207,7 @@ def find_usable_images(setting, config):
 
 def without_corrupt(setting, path, classes, found):
     """ClassImages without the corrupt ones. Raises InputError if a class that needs some has no others."""
-    is_corrupt = np.array([problem is not None for problem in map_images(problem_of, found.paths, setting)])
+    is_corrupt = np.array([problem is not None for problem in map_images(find_problem, found.paths, setting)])
     paths, labels = [path for path, skip in zip(found.paths, is_corrupt) if not skip], found.labels[~is_corrupt]
     lost = [classes[label] for label in sorted(set(found.labels) - set(labels))]
     problems = {name: f"found no image of {name} that can be read in {path}, expected some" for name in lost}

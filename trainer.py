@@ -19,16 +19,17 @@ from src.errors import InputError
 from src.settings import settings_for, validate
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
-from utils.checkpoints import readable
+from utils.checkpoints.manager import readable
+from utils.checkpoints.pretrained import load_pretrained
+from utils.checkpoints.resume import check_folders, check_state, discard_run, open_run, resolve_run
+from utils.checkpoints.run_index import delete_old_runs, write_index
 from utils.cluster.collectives import check_same, join_cluster
 from utils.images.loader import inference_batch
 from utils.locks import locked
-from utils.memory import check_memory, explaining_memory
-from utils.pretrained import load_pretrained
-from utils.reporter import Nothing, Reporter
-from utils.runs import check_folders, check_state, choose_run, delete_old_runs, discard_run, open_run, write_index
-from utils.state import TrainState
-from utils.train_graph import Requests, TrainGraph
+from utils.training.graph import Requests, TrainGraph
+from utils.training.memory import check_memory, explaining_memory
+from utils.training.monitor import NullMonitor, TrainingMonitor
+from utils.training.state import TrainState
 
 
 @explaining_memory
@@ -67,7 +68,7 @@ class Trainer:
 
     def __init__(self, resume: Union[bool, str] = False, **given):
         self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout"), given).cluster_timeout)
-        self.config, self.checkpoints, prefix, state = choose_run(self.cluster, resume, given)
+        self.config, self.checkpoints, prefix, state = resolve_run(self.cluster, resume, given)
         self.cluster.timeout = self.config.cluster_timeout
         self.data = self.cluster.all_or_none(lambda: self._read_data(state))
         check_same(self.cluster, self.data)
@@ -151,10 +152,10 @@ class Trainer:
         self.target_epoch = done + validate("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
         self.resumed = False
         self._sync_step()
-        with HeldSignals() as self.signals, self._exclusive_run() as reporter:
+        with HeldSignals() as self.signals, self._exclusive_run() as monitor:
             try:
                 while not self._is_complete():
-                    self._train_epoch(reporter)
+                    self._train_epoch(monitor)
                 if self.stopped_early:
                     patience = config.early_stopping
                     self.cluster.say(f"stopped early: validation loss has not fallen for {patience} epochs")
@@ -162,27 +163,27 @@ class Trainer:
                 # A second Ctrl-C may come after a step of the epoch, but before it is counted: then its loss is lost,
                 # and a run that is resumed after it would not end as one that was never interrupted.
                 if not self._sync_step():
-                    self.save(reporter)
+                    self.save(monitor)
                 raise
             finally:
-                reporter.draw_curves()
-                self.log_error = reporter.error
+                monitor.draw_curves()
+                self.log_error = monitor.error
         return list(self.history)
 
     @contextlib.contextmanager
     def _exclusive_run(self):
-        """A Reporter. Within it, the chief has checkpoint_dir for itself, and folders for the run in it and in
+        """A TrainingMonitor. Within it, the chief has checkpoint_dir for itself, and folders for the run in it and in
         tensorboard_dir."""
         if not self.cluster.is_chief:
-            yield Nothing()
+            yield NullMonitor()
             return
         config = self.config
         with locked("checkpoint_dir", config.checkpoint_dir):
             self._open_run()
             first = self.step + (self.state.step_in_epoch < self.steps)  # + 0: only its validation is left
             try:
-                with Reporter(self.run_folder, config, self.data, self.graph, self.state, first) as reporter:
-                    yield reporter
+                with TrainingMonitor(self.run_folder, config, self.data, self.graph, self.state, first) as monitor:
+                    yield monitor
             finally:
                 if not self.last_checkpoint:
                     discard_run(self.checkpoints, None if self.step else self.run_folder)
@@ -203,26 +204,26 @@ class Trainer:
         self.stopped_early = patience is not None and len(losses) - np.argmin(losses + [np.inf]) > patience
         return self.epoch >= self.target_epoch or self.stopped_early
 
-    def _train_epoch(self, reporter):
+    def _train_epoch(self, monitor):
         """The steps that an epoch has left, then validation, a line of history, and a checkpoint."""
         state, batch_size, train, cluster = self.state, self.train_batch_size, self.data.train, self.cluster
-        reporter.start(f"epoch {self.epoch + 1}/{self.target_epoch}", self.steps, batch_size * cluster.world_size)
+        monitor.start(f"epoch {self.epoch + 1}/{self.target_epoch}", self.steps, batch_size * cluster.world_size)
         start = time.monotonic() - state.seconds
-        train.go_to(self.epoch)
+        train.set_epoch(self.epoch)
         batches = train.epoch(batch_size, state.step_in_epoch, cluster.rank, cluster.world_size)
         while True:
             with cluster.exit_if_peer_lost(f"step {self.step + 1}", self.config.step_timeout):
                 batch = next(batches, None)
                 if batch is None:
                     break
-                requests = self._train_step(batch, reporter)
+                requests = self._train_step(batch, monitor)
             state.seconds = time.monotonic() - start
             cluster.check_signals(self.signals, requests.stop)
             if requests.save:
-                self._save_and_barrier(reporter)
-        self._end_epoch(start, reporter)
+                self._save_and_barrier(monitor)
+        self._end_epoch(start, monitor)
 
-    def _train_step(self, batch, reporter):
+    def _train_step(self, batch, monitor):
         """One update of the weights; loss, accuracy and learning rate are those before it.
 
         Returns:
@@ -235,10 +236,10 @@ class Trainer:
         if not math.isfinite(loss):
             self._diverge(f"loss: found {loss}", scalars["learning_rate"])
         self.state.add_step(loss, accuracy, scalars)
-        reporter.step(batch, loss, accuracy)
+        monitor.step(batch, loss, accuracy)
         return requests
 
-    def _end_epoch(self, start, reporter):
+    def _end_epoch(self, start, monitor):
         """What follows the last step of an epoch that began at that time."""
         seconds = self.state.seconds
         val_loss, val_acc = self.evaluate(self.data.valid)
@@ -249,13 +250,13 @@ class Trainer:
         # The points of the epoch come before its checkpoint: a run killed in between is resumed from the one before,
         # and forgets them. After it, they would be missing for ever. But a report that fails must not cost the epoch.
         try:
-            reporter.epoch(seconds, self.session.run(self.learning.histograms), self._is_complete())
+            monitor.epoch(seconds, self.session.run(self.learning.histograms), self._is_complete())
         finally:
-            self._save_and_barrier(reporter)
+            self._save_and_barrier(monitor)
 
-    def _save_and_barrier(self, reporter):
+    def _save_and_barrier(self, monitor):
         """Save, while the other workers wait for the chief."""
-        self.save(reporter)
+        self.save(monitor)
         self.cluster.barrier()
 
     def _check_variables(self):
@@ -280,11 +281,11 @@ class Trainer:
         loss, hits, images = cluster.all_reduce_sum(totals)
         return float(loss / images), float(hits / images)
 
-    def save(self, reporter: Optional[Reporter] = None) -> None:
+    def save(self, monitor: Optional[TrainingMonitor] = None) -> None:
         """Write a checkpoint and its metadata, if anything was learned since the last.
 
         Args:
-            reporter: whose log is flushed first, so that its curves reach as far as the checkpoint.
+            monitor: whose log is flushed first, so that its curves reach as far as the checkpoint.
 
         Raises:
             FloatingPointError: a weight is NaN or Inf; nothing is then written.
@@ -295,12 +296,12 @@ class Trainer:
             return
         self._check_variables()
         if self.cluster.is_chief:
-            self._write_checkpoint(reporter)
+            self._write_checkpoint(monitor)
         self.last_saved, self.last_save_time = (self.step, self.epoch), time.monotonic()
 
-    def _write_checkpoint(self, reporter):
-        if reporter:
-            reporter.flush()
+    def _write_checkpoint(self, monitor):
+        if monitor:
+            monitor.flush()
         elif self.checkpoints is None:  # the steps were done by hand
             self._open_run()
         recorded = {"settings": dict(vars(self.config), num_epoch=self.target_epoch), "run_folder": self.run_folder}

@@ -15,10 +15,10 @@ from convert.freeze import frozen_graph
 from src.console import say
 from src.errors import InputError
 from src.settings import settings_for
+from utils.checkpoints.records import is_file_name
+from utils.checkpoints.run_index import find_run
 from utils.files import atomic_folder, make_writable, remove_leftovers, write_atomically
 from utils.inference.exported import exported_files, graph_path, make_metadata, metadata_path, read_metadata
-from utils.records import is_file_name
-from utils.runs import find_run
 
 
 def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
@@ -46,7 +46,7 @@ def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
     contents.update(exported_files(path, graph_def, metadata))
     with locked_exports(config.weight_dir):
         remove_leftovers(config.weight_dir)
-        write_atomically(contents, make_way=lambda: move_aside(path, metadata["run"]))
+        write_atomically(contents, before_replace=lambda: move_aside(path, metadata["run"]))
     return path
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from models import build
 from src.errors import InputError
 from src.tf1 import tf
-from utils.checkpoints import assign
+from utils.checkpoints.manager import assign
 
 
 def frozen_graph(config, weights):

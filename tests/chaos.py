@@ -25,10 +25,10 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, REPOSITORY)
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
-
-from utils.checkpoints import Checkpoints, read_weights  # noqa: E402
-from utils.commands.prepare import prepare_digits  # noqa: E402
 from utils.runs import find_run  # noqa: E402
+
+from utils.checkpoints.manager import Checkpoints, read_weights  # noqa: E402
+from utils.commands.prepare import prepare_digits  # noqa: E402
 
 EXPORTS = 2  # kills during the export
 EPOCHS = {"lenet5": 24, "mobilenetv2": 16}  # enough for thirty kills

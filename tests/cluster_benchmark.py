@@ -28,7 +28,7 @@ import json, sys, time
 import numpy as np
 from src.tf1 import tf
 from trainer import Trainer
-from utils.train_graph import Requests
+from utils.training.graph import Requests
 given, steps, messages = json.loads(sys.argv[1])
 trainer = Trainer(**given)
 cluster, session = trainer.cluster, trainer.session

@@ -415,8 +415,8 @@ def test_a_full_or_lost_log_does_not_cost_the_graph(work, monkeypatch, capfd):
 
     train_step = Trainer._train_step
 
-    def losing(trainer, batch, reporter):
-        requests = train_step(trainer, batch, reporter)
+    def losing(trainer, batch, monitor):
+        requests = train_step(trainer, batch, monitor)
         steps.append(trainer.step)
         if len(steps) == 5:
             shutil.rmtree("graphs")

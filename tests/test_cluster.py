@@ -22,12 +22,12 @@ from tests.cluster_workers import environment, note_deadlines, run_main, start_w
 from tests.conftest import REPOSITORY, working_in
 from tests.processes import Started, assert_gone, children
 from trainer import Trainer
-from utils.checkpoints import assign, read_weights
+from utils.checkpoints.manager import assign, read_weights
+from utils.checkpoints.run_index import find_run
 from utils.cluster import launch
 from utils.cluster.collectives import Cluster, SingleProcess, join_cluster
 from utils.cluster.launch import free_addresses
 from utils.cluster.tf_config import read_tf_config
-from utils.runs import find_run
 
 RUN_PY = os.path.join(REPOSITORY, "run.py")
 Together = namedtuple("Together", "folder results")  # the latter as train_together returns them
@@ -107,11 +107,11 @@ def test_a_wrong_tf_config_is_refused(text, expected):
 def test_workers_share_out_the_batches_of_one_process(folders, in_tmp_path):
     data = read_train_sets(settings(train_path=folders({"cat": 40, "dog": 43}), img_size=16, augment="crop+flip"))
     whole = list(data.train.epoch(12, 1))
-    data.train.go_to(0)
+    data.train.set_epoch(0)
     parts = []
     for rank in range(3):
         parts.append(list(data.train.epoch(4, 1, rank, 3)))
-        data.train.go_to(0)
+        data.train.set_epoch(0)
     assert len(whole) == data.train.num_examples // 12 - 1
     for batch, *shares in zip(whole, *parts):
         np.testing.assert_array_equal(batch.images, np.concatenate([share.images for share in shares]))
@@ -180,7 +180,7 @@ def test_moving_statistics_are_the_means_of_those_of_the_workers(folders, shallo
     moving = [variable for variable in alone.variables if "moving" in variable.op.name]
     for rank in range(2):  # one process makes the step of that worker alone
         assign(alone.session, variables, first)
-        alone.data.train.go_to(0)
+        alone.data.train.set_epoch(0)
         batch = next(alone.data.train.epoch(16, 0, rank, 2))
         alone.session.run(alone.optimizer, {alone.x: batch.images, alone.y_true: batch.labels})
         expected.append(dict(zip([variable.op.name for variable in moving], alone.session.run(moving))))

@@ -10,7 +10,7 @@ from src.errors import InputError
 from src.settings import settings
 from tests.conftest import preprocess
 from utils.images.decode import read_image
-from utils.images.loader import Cache, ImageFiles, read_ahead
+from utils.images.loader import Cache, ImageFiles, prefetch
 
 # A pixel of blue 255, green 0, red 51, worked out by hand: (255/255 - .485) / .229, (0 - .456) / .224, ...
 BGR_NORMALIZED = [2.248908, -2.035714, -0.915556]
@@ -350,7 +350,7 @@ def test_reading_ahead_is_bounded_by_bytes(monkeypatch, choice_bytes, most):
     monkeypatch.setattr("utils.images.loader.THREADS", 2)
     asked = []
     choices = (asked.append(choice) or choice for choice in range(20))
-    results = read_ahead(lambda choice: choice, choices, choice_bytes)
+    results = prefetch(lambda choice: choice, choices, choice_bytes)
     for taken, result in enumerate(results):
         assert result == taken
         assert len(asked) == min(20, taken + 1 + most)

@@ -413,8 +413,8 @@ def test_curves_are_drawn_after_an_interruption(two_classes, monkeypatch):
     trainer = Trainer(**vars(two_classes))
     save = trainer.save
 
-    def interrupted(reporter):
-        save(reporter)
+    def interrupted(monitor):
+        save(monitor)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer, "save", interrupted)

@@ -18,6 +18,7 @@ from convert.export import move_aside
 from src.errors import InputError
 from tests.conftest import REPOSITORY
 from utils import files
+from utils.checkpoints.keras_weights import read_keras_weights
 from utils.commands.prepare import prepare_cifar10, write_image
 from utils.files import (
     atomic_folder,
@@ -32,9 +33,8 @@ from utils.files import (
     write_atomically,
 )
 from utils.inference.html_report import history
-from utils.keras_weights import read_keras_weights
 from utils.locks import locked
-from utils.tensorboard import new_event_file
+from utils.training.tensorboard import new_event_file
 
 # What people may call their own files and folders. The first are those that an earlier version removed.
 OWN_NAMES = [
@@ -50,7 +50,7 @@ def begin_in_another_process(folder, end):
         "from utils.files import partial_folder, write_atomically\n"
         "with partial_folder('.') as path:\n"
         "    os.mkdir(os.path.join(path, 'train'))\n"
-        f"    write_atomically({{'file': b'x'}}, make_way=lambda: {end})\n"
+        f"    write_atomically({{'file': b'x'}}, before_replace=lambda: {end})\n"
     )
     environment = dict(os.environ, PYTHONPATH=REPOSITORY)
     process = subprocess.Popen(
@@ -106,7 +106,7 @@ def test_a_container_that_is_started_anew_removes_what_it_left_though_its_proces
 
 def test_what_this_process_is_writing_stays(tmp_path):
     path = str(tmp_path / "file")
-    write_atomically({path: b"whole"}, make_way=lambda: remove_leftovers(str(tmp_path)))
+    write_atomically({path: b"whole"}, before_replace=lambda: remove_leftovers(str(tmp_path)))
     with partial_folder(str(tmp_path)) as partial:
         remove_leftovers(str(tmp_path))
         assert os.path.isdir(partial)

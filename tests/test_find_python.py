@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-SCRIPT = os.path.join(REPOSITORY, "utils", "find_python.sh")
+SCRIPT = os.path.join(REPOSITORY, ".ci", "find_python.sh")
 
 
 def find(*arguments, **environment):

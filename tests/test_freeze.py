@@ -11,7 +11,7 @@ from convert.export import export_checkpoint
 from src.errors import InputError
 from tests.conftest import FIXTURES, load_graph, make_folders, run_file, run_graph, run_opencv, working_in
 from trainer import Trainer
-from utils.checkpoints import Checkpoints
+from utils.checkpoints.manager import Checkpoints
 from utils.inference.predictor import load
 
 

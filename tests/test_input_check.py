@@ -18,7 +18,7 @@ from src.settings import SETTINGS, settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY
 from trainer import Trainer
-from utils.input_check import chance_note, check_batch_norms, input_note
+from utils.training.input_check import chance_note, check_batch_norms, input_note
 
 IMAGENET = {}  # the default
 HALF = {"image_normalize_mean": [0.5] * 3, "image_normalize_std": [0.5] * 3, "channel_order": "rgb"}  # Keras'
@@ -242,7 +242,7 @@ def notes(capfd):
 
 def test_a_training_that_has_learned_nothing_says_so_at_its_end(in_tmp_path, capfd, monkeypatch):
     headings = []
-    monkeypatch.setattr("utils.reporter.draw_grid", lambda path, images, titles, heading: headings.append(heading))
+    monkeypatch.setattr("utils.monitor.draw_grid", lambda path, images, titles, heading: headings.append(heading))
     train, images = in_classes("train", photos()), list(photos(20))
     valid = in_classes("valid", images[:10])  # 5 cats, 5 dogs
     for number in range(4):

@@ -17,10 +17,11 @@ from src.settings import settings
 from src.tf1 import IS_1_14, tf
 from tests.conftest import make_folders, python
 from trainer import Trainer
-from utils import memory, runs
+from utils.checkpoints import resume
 from utils.cluster.collectives import SingleProcess
 from utils.images import decode
-from utils.train_graph import TrainGraph
+from utils.training import memory
+from utils.training.graph import TrainGraph
 
 MB = 2**20
 OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,28,28,6]")
@@ -83,7 +84,7 @@ def test_the_estimate_is_within_a_factor_of_1_5_of_what_was_measured(model_arch,
 CHILD = """
 import json, resource, sys
 import run, trainer
-from utils import memory
+from utils.training import memory
 
 found = {}
 def spy(of):
@@ -331,7 +332,7 @@ def test_a_checkpoint_for_which_there_is_no_memory_is_not_taken_for_a_damaged_on
     trainer.optimize(2)
     monkeypatch.setattr(tf.train, "NewCheckpointReader", raising(MemoryError()))
     with pytest.raises(InputError, match=f"checkpoint {trainer.last_checkpoint}: memory ran out"):
-        runs.newest_whole(trainer.checkpoints)
+        resume.latest_valid_checkpoint(trainer.checkpoints)
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])

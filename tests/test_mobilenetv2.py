@@ -13,8 +13,8 @@ from src.settings import settings
 from src.tf1 import tf
 from tests.conftest import load_graph, preprocess, python, run_graph, run_opencv, run_py
 from trainer import Trainer
-from utils.checkpoints import assign, find_checkpoint
-from utils.pretrained import inherit_settings
+from utils.checkpoints.manager import assign, find_checkpoint
+from utils.checkpoints.pretrained import inherit_settings
 
 HALVED = {"small": ["block4/depthwise", "block7/depthwise", "block14/depthwise"]}  # what has stride 2
 HALVED["paper"] = ["first", "block2/depthwise"] + HALVED["small"]

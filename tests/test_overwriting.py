@@ -13,8 +13,8 @@ from convert.export import export_checkpoint, move_aside
 from src.errors import InputError
 from tests.conftest import make_folders, run_file, working_in
 from trainer import Trainer
+from utils.checkpoints.keras_weights import read_keras_weights
 from utils.images.plots import check_output
-from utils.keras_weights import read_keras_weights
 
 QUICK = {"train_path": "train", "img_size": 16, "batch_size": 8, "model_arch": "lenet5"}
 

@@ -250,7 +250,7 @@ def bomb(path):
 def test_an_image_that_claims_gigabytes_is_one_line(tmp_path):
     bomb(str(tmp_path / "bomb.png"))
     code = (
-        "from utils.images.decode import problem_of; print(problem_of('bomb.png')); "
+        "from utils.images.decode import find_problem; print(find_problem('bomb.png')); "
         "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
     done = python("-c", code, cwd=tmp_path)

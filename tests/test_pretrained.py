@@ -13,7 +13,7 @@ from src.tf1 import IS_1_14
 from tests.conftest import python
 from tests.test_mobilenetv2 import assert_images_differ_alike
 from trainer import Trainer
-from utils.pretrained import inherit_settings
+from utils.checkpoints.pretrained import inherit_settings
 
 KERAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keras_pretrained.py")
 SIZE = 96

@@ -22,11 +22,11 @@ from src.tf1 import tf
 from tests import chaos
 from tests.conftest import FIXTURES, REPOSITORY, load_graph, make_folders, python, run_file, working_in
 from trainer import Trainer
-from utils import reporter
-from utils.checkpoints import assign, find_checkpoint, read_weights
+from utils.checkpoints.manager import assign, find_checkpoint, read_weights
+from utils.checkpoints.run_index import find_run
 from utils.files import remove_leftovers
-from utils.runs import find_run
-from utils.train_graph import Requests
+from utils.training import monitor
+from utils.training.graph import Requests
 
 COUNTS = {"cat": 25, "dog": 25}
 
@@ -61,8 +61,8 @@ def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
     """Let the training end with an error when it has done a step."""
     train_step = Trainer._train_step
 
-    def interrupted(trainer, batch, reporter):
-        requests = train_step(trainer, batch, reporter)
+    def interrupted(trainer, batch, monitor):
+        requests = train_step(trainer, batch, monitor)
         if trainer.step == step:
             raise error
         return requests
@@ -70,9 +70,9 @@ def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
 
 
-def killed_before_it_saves(trainer, its_reporter):
+def killed_before_it_saves(trainer, its_monitor):
     """In place of Trainer.save."""
-    its_reporter.flush()
+    its_monitor.flush()
     raise ZeroDivisionError
 
 
@@ -125,7 +125,7 @@ def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, shall
 
 def test_points_that_a_killed_process_wrote_before_its_checkpoint_are_not_doubled(few_images, monkeypatch):
     """Three times it validates, writes the points of the epoch, and is ended before it saves."""
-    monkeypatch.setattr(reporter, "WINDOW", 5)  # so that there are points of the training curves at the same steps
+    monkeypatch.setattr(monitor, "WINDOW", 5)  # so that there are points of the training curves at the same steps
     assert straight_and_resumed(dict(few_images, num_epoch=2), monkeypatch, [5], kills=3) == []
 
 
@@ -153,8 +153,8 @@ def test_a_checkpoint_is_written_whenever_so_many_minutes_have_passed(few_images
     trainer = Trainer(**dict(few_images, checkpoint_minutes=1e-9))
     saved, save = [], trainer.save
 
-    def noting_save(reporter):
-        save(reporter)
+    def noting_save(monitor):
+        save(monitor)
         saved.append(os.path.basename(trainer.last_checkpoint))
 
     monkeypatch.setattr(trainer, "save", noting_save)

@@ -135,8 +135,8 @@ def test_printed_commands_work_in_folders_with_a_space(folders, in_tmp_path, mon
     path = folders({"cat": 40, "dog": 40})
     save = Trainer.save
 
-    def interrupt(trainer, reporter):
-        save(trainer, reporter)
+    def interrupt(trainer, monitor):
+        save(trainer, monitor)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "save", interrupt)

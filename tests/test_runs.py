@@ -17,10 +17,11 @@ from src.errors import InputError
 from src.settings import settings
 from tests.conftest import make_folders, run_file, working_in
 from trainer import Trainer
-from utils import records
-from utils.checkpoints import Checkpoints, find_checkpoint, read_weights
-from utils.pretrained import inherit_settings, load_pretrained
-from utils.runs import delete_old_runs, find_interrupted, find_run, list_runs
+from utils.checkpoints import records
+from utils.checkpoints.manager import Checkpoints, find_checkpoint, read_weights
+from utils.checkpoints.pretrained import inherit_settings, load_pretrained
+from utils.checkpoints.resume import load_resume_point
+from utils.checkpoints.run_index import delete_old_runs, find_run, list_runs
 
 FOLDER = "checkpoints/lenet5"
 ENTRY = {"settings": {"model_arch": "lenet5"}, "run_folder": None, "val_acc": 0.5, "val_loss": 1.0}
@@ -162,7 +163,7 @@ def copy_checkpoint(folder, source, target):
 
 def test_a_checkpoint_under_the_name_of_another_gives_way_to_the_one_before(work, capsys):
     copy_checkpoint(work, "lenet5-5", "lenet5-10")
-    _, _, prefix = find_interrupted({})
+    _, _, prefix = load_resume_point({})
     assert prefix == f"{work}/lenet5-5"
     expected = f"note: checkpoint: found {work}/lenet5-10 with global_step 5, expected 10, as in run.json: its"
     assert capsys.readouterr().err.startswith(expected)
@@ -178,7 +179,7 @@ def test_checkpoints_with_exchanged_names_are_refused_wherever_they_are_read(wor
     trainer = Trainer(resume=True)
     exchange(work)
     with pytest.raises(InputError, match="found no checkpoint to resume"):
-        find_interrupted({})
+        load_resume_point({})
     with pytest.raises(InputError, match="with global_step .*, expected .*, as in run.json"):
         trainer.export()
     given = vars(settings(model_arch="lenet5", img_size=16, total_class=2, classes=["cat", "dog"], pretrained=FOLDER))
@@ -337,7 +338,7 @@ def test_a_pipe_or_the_like_for_a_file_of_a_checkpoint_gives_way_to_the_one_befo
     os.remove(path)
     make = {"pipe": never_waited_for, "folder": os.mkdir, "socket": make_socket}
     make.get(kind, lambda path: os.symlink("/dev/zero", path))(path)
-    _, _, prefix = find_interrupted({})
+    _, _, prefix = load_resume_point({})
     assert prefix == f"{work}/lenet5-5"
     expected = f"found {work}/lenet5-10, expected checkpoints that can be read (lenet5-10.{end} is a folder, a de"
     assert capsys.readouterr().err.startswith(f"note: checkpoint: {expected}")
@@ -349,7 +350,7 @@ def test_a_pipe_or_the_like_for_a_file_of_a_checkpoint_gives_way_to_the_one_befo
 def test_a_folder_of_a_checkpoint_s_name_is_not_taken_for_it(work, never_waited_for):
     os.mkdir(f"{work}/lenet5-10")
     never_waited_for(f"{work}/lenet5-10/checkpoint")
-    assert find_interrupted({})[2] == f"{work}/lenet5-10"
+    assert load_resume_point({})[2] == f"{work}/lenet5-10"
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])

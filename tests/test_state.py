@@ -15,10 +15,11 @@ from src.errors import InputError
 from src.tf1 import tf
 from tests.conftest import make_folders, python, run_file, working_in
 from trainer import Trainer
-from utils import reporter
-from utils.checkpoints import assign
-from utils.runs import find_run, newest_whole
-from utils.state import TrainState
+from utils.checkpoints.manager import assign
+from utils.checkpoints.resume import latest_valid_checkpoint
+from utils.checkpoints.run_index import find_run
+from utils.training import monitor
+from utils.training.state import TrainState
 
 STEPS = 4  # of an epoch of the runs here
 QUICK = {"train_path": "train", "img_size": 16, "batch_size": 8}
@@ -73,8 +74,8 @@ def assert_same_run(one, other):
 
 
 def test_steps_by_hand_are_of_no_epoch(trainer, monkeypatch):
-    costs, drawn, draw_grid = note_costs(trainer, monkeypatch), [], reporter.draw_grid
-    monkeypatch.setattr(reporter, "draw_grid", lambda *arguments: drawn.append(arguments) or draw_grid(*arguments))
+    costs, drawn, draw_grid = note_costs(trainer, monkeypatch), [], monitor.draw_grid
+    monkeypatch.setattr(monitor, "draw_grid", lambda *arguments: drawn.append(arguments) or draw_grid(*arguments))
     train_by_hand(trainer, 3)
     trainer.optimize(1)
     assert len(costs) == STEPS and trainer.step == trainer.session.run(trainer.global_step) == 3 + STEPS
@@ -172,7 +173,7 @@ def test_a_report_that_fails_does_not_cost_the_epoch(trainer, monkeypatch):
         raise RuntimeError("no such font")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reporter.Reporter, "_write_history", failing)
+        patch.setattr(monitor.TrainingMonitor, "_write_history", failing)
         with pytest.raises(RuntimeError, match="no such font"):
             trainer.optimize(1)
     resumed = Trainer(resume=True, num_epoch=2)
@@ -392,7 +393,7 @@ def test_a_checkpoint_with_a_wrong_field_is_skipped_and_the_field_named(two_epoc
     with open(run_file("run.json"), "w") as file:
         json.dump(record, file)
     checkpoints = find_run("checkpoints/lenet5")
-    assert newest_whole(checkpoints).endswith("lenet5-4")
+    assert latest_valid_checkpoint(checkpoints).endswith("lenet5-4")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: checkpoint {checkpoints.folder}/lenet5-8{expected}")
 

@@ -18,8 +18,7 @@ from src.settings import SETTINGS
 from src.tf1 import tf
 from tests.conftest import load_graph, make_folders, run_file, working_in
 from trainer import Trainer
-from utils.runs import find_run
-from utils.tensorboard import new_run_folder
+from utils.checkpoints.run_index import find_run, new_run_folder
 
 QUICK = {"img_size": 16, "batch_size": 8}
 
@@ -233,8 +232,8 @@ def test_tensorboard_s_plugins_read_their_data(trainer):
 def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(trainer, monkeypatch):
     save, lines = trainer.save, []
 
-    def counting_save(reporter):
-        save(reporter)
+    def counting_save(monitor):
+        save(monitor)
         with open(os.path.join(trainer.run_folder, "history.csv")) as file:
             lines.append(len(file.readlines()))
 
@@ -315,8 +314,8 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classe
     trainer = Trainer(**vars(two_classes))
     at_step, save = {}, trainer.save
 
-    def noting_save(reporter):
-        save(reporter)
+    def noting_save(monitor):
+        save(monitor)
         at_step[trainer.step] = trainer.session.run("fc3/kernel:0")
 
     monkeypatch.setattr(trainer, "save", noting_save)

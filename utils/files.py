@@ -81,13 +81,13 @@ def check_replaceable(path):
         raise InputError(f"file {path}: found a folder, a device or a pipe, expected a file or none")
 
 
-def write_atomically(contents, make_way=None):
+def write_atomically(contents, before_replace=None):
     """Write files, {path: text or bytes}; none of them takes its place before all are complete.
 
     A symbolic link of that name is replaced; what it leads to stays as it is.
 
     Args:
-        make_way: called when all are complete, before the first takes its place.
+        before_replace: called when all are complete, before the first takes its place.
 
     Raises:
         InputError: they cannot be written; what was there before is then still there.
@@ -101,8 +101,8 @@ def write_atomically(contents, make_way=None):
                 file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
                 file.flush()
                 os.fsync(file.fileno())  # or a power failure could leave an empty file of that name
-        if make_way:
-            make_way()
+        if before_replace:
+            before_replace()
         for path in contents:
             os.replace(partial[path], path)
     except OSError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from src.console import capture_stderr, escape_control_characters, say, suppress_stderr
 from src.errors import ExitCode, InputError
 from utils.files import read_file
-from utils.images.decode import decode, problem_of, read_image
+from utils.images.decode import decode, find_problem, read_image
 from utils.images.formats import kind_of
 from utils.images.image_folders import find_images, skipped_lines
 from utils.images.loader import map_images
@@ -87,7 +87,7 @@ def inspect_all(paths, name):
         for number, path in enumerate(paths):
             if findings[number].is_suspect:
                 length = captured.length()
-                problem_of(path)
+                find_problem(path)
                 complaint = CORRUPT.search(captured.text_since(length))
                 if complaint:
                     what = f"found a corrupt JPEG ({complaint.group(1) or complaint.group(2)})"

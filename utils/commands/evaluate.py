@@ -10,7 +10,8 @@ from convert.freeze import frozen_graph
 from dataset import read_test_set
 from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note, suppress_stderr
 from src.errors import InputError
-from utils.checkpoints import Checkpoints
+from utils.checkpoints.manager import Checkpoints
+from utils.checkpoints.run_index import new_run_folder, settings_of_run
 from utils.files import is_in, make_writable, write_atomically
 from utils.images.decode import read_image
 from utils.images.plots import draw_confusion, draw_grid, escape_label
@@ -19,8 +20,6 @@ from utils.inference.explain import Explainer, draw_explained_mistakes
 from utils.inference.exported import graph_path, image_source, make_metadata
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor, load
-from utils.runs import settings_of_run
-from utils.tensorboard import new_run_folder
 
 MISTAKES = 24  # in the picture
 EXPLAINED = 6  # of them, with heat maps

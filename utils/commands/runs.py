@@ -5,8 +5,8 @@ import os
 
 from src.console import escape_control_characters, exit_quietly_on_sigpipe
 from src.errors import InputError
+from utils.checkpoints.run_index import list_runs
 from utils.inference.exported import metadata_path, read_metadata
-from utils.runs import list_runs
 
 
 def run(configs, given):

@@ -7,8 +7,8 @@ from src.console import say
 from src.errors import ExitCode
 from src.settings import with_role
 from trainer import Trainer
-from utils.checkpoints import best_entry
 from utils.command_line import program
+from utils.training.state import best_entry
 
 
 def run(config, given, resume=False, run=None):

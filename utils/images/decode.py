@@ -43,7 +43,7 @@ def read_image(path):
     return decode(path, read_file("image", path))
 
 
-def problem_of(path):
+def find_problem(path):
     """What is wrong with an image file, an InputError; None if nothing is."""
     try:
         read_image(path)

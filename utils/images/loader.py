@@ -101,7 +101,7 @@ def ahead_bytes(img_size, batch_size):
     return (count_ahead(chunk) + 1) * chunk
 
 
-def read_ahead(read, choices, choice_bytes):
+def prefetch(read, choices, choice_bytes):
     """Yield read(choice) for each choice, in order, while threads read the next few.
 
     An error is raised where its batch would have come. Threads end with the generator.

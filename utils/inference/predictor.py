@@ -7,7 +7,7 @@ import numpy as np
 from src.console import suppress_stderr
 from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.tf1 import open_session, tf
-from utils.images.loader import image_bytes, inference_batch, read_ahead
+from utils.images.loader import image_bytes, inference_batch, prefetch
 from utils.inference.exported import preprocess_of, read_exported
 from utils.inference.graph_def import check_names, check_resources, check_tensor
 
@@ -84,7 +84,7 @@ class Predictor:
     def classify(self, paths: List[str]) -> Iterator[Tuple[str, object]]:
         """For each image file, in order: (path, probabilities: float64 [classes]); an InputError for a broken one."""
         choices = (paths[start : start + self.batch] for start in range(0, len(paths), self.batch))
-        for images, errors in read_ahead(self._read, choices, self.batch * image_bytes(self.img_size)):
+        for images, errors in prefetch(self._read, choices, self.batch * image_bytes(self.img_size)):
             rows = iter(self.probabilities(images) if len(images) else [])
             for path, error in errors:
                 yield path, error or next(rows)

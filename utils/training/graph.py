@@ -4,7 +4,7 @@ from collections import namedtuple
 
 from models import build, classify, learned_variables
 from src.tf1 import tf
-from utils.input_check import check_batch_norms
+from utils.training.input_check import check_batch_norms
 
 # What a worker asks of all, as numbers: to stop after this step, and to save.
 Requests = namedtuple("Requests", "stop save")

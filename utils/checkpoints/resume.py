@@ -1,57 +1,23 @@
-"""The runs of a network: the folders of checkpoints that they left, which can be resumed, exported or listed."""
+"""Beginning a run, and resuming one from its latest valid checkpoint."""
 
 import os
 import shutil
 
-from src.console import print_note, say
+from src.console import print_note
 from src.errors import InputError, OutOfMemoryError
 from src.settings import SETTINGS, settings_for, validate, with_role
-from src.tf1 import tf
-from utils.checkpoints import Checkpoints
-from utils.files import check_replaceable, is_in, make_writable, remove_leftovers, write_atomically
+from utils.checkpoints.manager import Checkpoints
+from utils.checkpoints.pretrained import inherit_settings
+from utils.checkpoints.records import RECORD, run_folders
+from utils.checkpoints.run_index import INDEX, find_run, list_runs, new_run_folder
+from utils.files import check_replaceable, make_writable, remove_leftovers
 from utils.locks import locked
-from utils.pretrained import inherit_settings
-from utils.records import RECORD, run_folders
-from utils.state import TrainState
-from utils.tensorboard import new_run_folder
+from utils.training.state import TrainState
 
 RESUMABLE_OVERRIDES = with_role("duration", "machine")  # what may differ when a run is resumed
-INDEX = "checkpoint"  # TensorFlow's list of the checkpoints of the latest run
 
 
-def list_runs(checkpoint_dir):
-    """The Checkpoints of all runs, the one that was saved last at the end.
-
-    An earlier version of this program wrote into checkpoint_dir itself.
-    """
-    return sorted(map(Checkpoints, run_folders(checkpoint_dir)), key=Checkpoints.time)
-
-
-def find_run(checkpoint_dir, run=None):
-    """The Checkpoints of the newest run that has some, or of the one with that name.
-
-    Raises:
-        InputError: there is none.
-    """
-    runs = list_runs(checkpoint_dir)
-    found = [checkpoints for checkpoints in runs if checkpoints.newest()]
-    names = [os.path.basename(checkpoints.folder) for checkpoints in found]
-    if run is not None:
-        if run not in names:
-            there = f"one of {', '.join(names)}" if names else "one that python run.py runs lists"
-            raise InputError(f"--run: found no run {run} with checkpoints in {checkpoint_dir}, expected {there}")
-        return found[names.index(run)]
-    for damaged in filter(Checkpoints.is_damaged, runs):
-        if not (found and found[-1].was_saved_after(damaged)):  # then it may be the record of the latest run
-            expected = "expected what training wrote; --run NAME takes another run"
-            raise InputError(f"record {os.path.join(damaged.folder, RECORD)}: found a damaged file, {expected}")
-    if not found:
-        expected = "expected one that training has left"
-        raise InputError(f"setting checkpoint_dir: found no run with checkpoints in {checkpoint_dir}, {expected}")
-    return found[-1]
-
-
-def choose_run(cluster, resume, given):
+def resolve_run(cluster, resume, given):
     """The run to train: (settings, its Checkpoints, prefix of the checkpoint to resume, its TrainState).
 
     A new run has none of the last three; and of them, only the state is known to other workers of the cluster than the
@@ -68,7 +34,7 @@ def choose_run(cluster, resume, given):
         if not cluster.is_chief:
             return settings_for(("model_arch", *RESUMABLE_OVERRIDES) if resume else SETTINGS, given), None, None
         if resume:
-            return find_interrupted(given, None if resume is True else resume)
+            return load_resume_point(given, None if resume is True else resume)
         return inherit_settings(given), None, None
 
     config, checkpoints, prefix = cluster.all_or_none(choose)
@@ -90,7 +56,7 @@ def read_state(checkpoints, prefix):
     return TrainState.from_json(entry, checkpoints.history, f"checkpoint {prefix}")
 
 
-def find_interrupted(given, run=None):
+def load_resume_point(given, run=None):
     """What is to be resumed: (settings, Checkpoints of the run, prefix of its newest whole checkpoint).
 
     The settings are those that the run had, but for the given ones, and for the folders.
@@ -108,7 +74,7 @@ def find_interrupted(given, run=None):
         found = f"found no checkpoint in {newest.folder}, the newest run, which was ended before it wrote one"
         before = f"--run {os.path.basename(checkpoints.folder)} resumes the one before"
         raise InputError(f"setting checkpoint_dir: {found}; {before}")
-    prefix = newest_whole(checkpoints)
+    prefix = latest_valid_checkpoint(checkpoints)
     recorded = checkpoints.entry(prefix)["settings"]
     for name in sorted(set(given) - set(RESUMABLE_OVERRIDES)):
         if given[name] is None and name in with_role("derived"):
@@ -151,7 +117,7 @@ def check_folders(config, world_size):
             pass
 
 
-def newest_whole(checkpoints):
+def latest_valid_checkpoint(checkpoints):
     """The prefix of the latest checkpoint that can be read to the end and says how far training was."""
     skipped = []
     for prefix in reversed(checkpoints.prefixes()):
@@ -190,9 +156,9 @@ def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
         run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
         checkpoints = Checkpoints(os.path.join(config.checkpoint_dir, os.path.basename(run_folder)))
     if last_checkpoint:
-        checkpoints.go_on_from(last_checkpoint)
+        checkpoints.truncate_after(last_checkpoint)
     else:
-        checkpoints.begin()
+        checkpoints.create()
     return run_folder, checkpoints
 
 
@@ -201,37 +167,3 @@ def discard_run(checkpoints, run_folder):
     checkpoints.delete()
     if run_folder:
         shutil.rmtree(run_folder, ignore_errors=True)
-
-
-def write_index(checkpoint_dir, checkpoints):
-    """Write TensorFlow's list of checkpoints, those of the newest run, so that its own tools find them."""
-    names = [os.path.relpath(prefix, checkpoint_dir) for prefix in checkpoints.prefixes()]
-    if not names:  # somebody has deleted them
-        return
-    # Its own function makes the paths absolute, or takes them for relative to where we are, unless it is given a root.
-    state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
-    write_atomically({os.path.join(checkpoint_dir, INDEX): str(state)})
-
-
-def settings_of_run(checkpoint, checkpoint_dir):
-    """Those that a checkpoint was trained with; {} if it is not there any more."""
-    folder = os.path.dirname(checkpoint or "")
-    return (Checkpoints(folder).entry(checkpoint) or {}).get("settings", {}) if is_in(checkpoint_dir, folder) else {}
-
-
-def delete_old_runs(checkpoint_dir, current, keep):
-    """Delete the checkpoints of all runs but `current` and `keep` of the others; None: delete none.
-
-    Runs whose record cannot be read, and links to runs elsewhere, are left alone. One that has no checkpoint, as it was
-    killed before it wrote one, is none of those kept.
-    """
-    if keep is None:
-        return
-    others = [run for run in list_runs(checkpoint_dir) if run.folder not in (checkpoint_dir, current)]
-    others = [run for run in others if not run.is_damaged() and not os.path.islink(run.folder)]
-    full = [run for run in others if run.prefixes()]
-    kept = full[max(0, len(full) - keep) :]
-    for run in others:
-        if run not in kept:
-            run.delete()
-            say(f"deleted the checkpoints in {run.folder}, because keep_runs is {keep}")

@@ -9,8 +9,8 @@ from src import config
 from src.console import print_note, say
 from src.errors import InputError
 from src.settings import settings, with_role
-from utils.checkpoints import Checkpoints, assign, find_checkpoint
-from utils.keras_weights import expected_settings, is_keras_file, read_keras_weights
+from utils.checkpoints.keras_weights import expected_settings, is_keras_file, read_keras_weights
+from utils.checkpoints.manager import Checkpoints, assign, find_checkpoint
 
 PRETRAINED_SETTINGS = with_role("preprocessing", "architecture")
 

@@ -1,6 +1,5 @@
 """The TensorBoard log of a run."""
 
-import contextlib
 import os
 import re
 import socket
@@ -91,24 +90,6 @@ def new_event_file(folder, step):
     seconds = [int(found.group(1)) for found in map(EVENT_FILE.match, os.listdir(folder)) if found]
     second = max([int(time.time()), *(second + 1 for second in seconds)])
     return os.path.join(folder, f"events.out.tfevents.{second:010d}.{socket.gethostname()}.step{step:09d}")
-
-
-def new_run_folder(tensorboard_dir, data_path, checkpoint_dir):
-    """Make a folder named by the time and the data, 20201231-235959-flowers for flowers/train.
-
-    If that time is taken, there or in checkpoint_dir, it is the next free second.
-    """
-    parts = [part for part in os.path.abspath(data_path).split(os.sep) if part not in ("", "train", "test")]
-    data = re.sub("[^A-Za-z0-9._-]", "_", parts[-1] if parts else "data")[:40]
-    second = time.time()
-    while True:
-        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(second)) + f"-{data}"
-        folder = os.path.join(tensorboard_dir, name)
-        if not os.path.lexists(os.path.join(checkpoint_dir, name)):
-            with contextlib.suppress(FileExistsError):
-                os.makedirs(folder)
-                return folder
-        second += 1
 
 
 def utf8(value):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Find a Python that one of the two TensorFlows runs on, for the Makefile.
 #
-#   sh utils/find_python.sh [python3.7 | python3.11 | /path/to/python | ...]
+#   sh .ci/find_python.sh [python3.7 | python3.11 | /path/to/python | ...]
 #
 # Prints one line, "VERSION TENSORFLOW PATH" such as "3.7 1.14.0 /usr/bin/python3.7", or "error: ..." with exit code 2.
 # Without an argument it prefers a Python for TensorFlow 1.14. A pyenv shim may exist and not run: then pyenv's own

@@ -10,11 +10,11 @@ from tqdm import tqdm
 from src.console import print_error, print_note, say
 from src.errors import InputError, first_line
 from src.tf1 import tf
-from utils.checkpoints import best_entry
 from utils.files import write_atomically
 from utils.images.plots import draw_curves, draw_grid, escape_label
-from utils.input_check import chance_note, describe_channels, input_note
-from utils.tensorboard import TensorBoardLogger
+from utils.training.input_check import chance_note, describe_channels, input_note
+from utils.training.state import best_entry
+from utils.training.tensorboard import TensorBoardLogger
 
 SHOWN = 32  # images in train_batch.png
 WINDOW = 100  # a point of a training curve is the mean over this many steps
@@ -25,8 +25,8 @@ HISTORY = {
 }  # fmt: skip
 
 
-class Nothing(contextlib.ExitStack):
-    """Does nothing, whatever is called: the Reporter of a worker that is not the chief, and a log that failed."""
+class NullMonitor(contextlib.ExitStack):
+    """Does nothing, whatever is called: the monitor of a worker that is not the chief, or a log that has failed."""
 
     error = None
 
@@ -34,7 +34,7 @@ class Nothing(contextlib.ExitStack):
         return lambda *arguments: None
 
 
-class Reporter:
+class TrainingMonitor:
     """Reports one call of Trainer.optimize. What cannot be written is said once, and does not stop the training.
 
     Args:
@@ -78,7 +78,7 @@ class Reporter:
         try:
             yield
         except (InputError, OSError, tf.errors.OpError) as error:
-            self._logger = Nothing()
+            self._logger = NullMonitor()
             if self.error is None:
                 self.error = f"the log in {self._folder} cannot be written ({first_line(error)})"
                 print_error(f"setting tensorboard_dir: {self.error}; training goes on without it")

@@ -16,10 +16,11 @@ from src.console import print_note
 from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.settings import SETTINGS, settings
 from src.tf1 import tf
-from utils.records import RECORD, name_of, read_record, write_record
+from utils.checkpoints.records import RECORD, name_of, read_record, write_record
+from utils.training.state import best_entry
 
-KEPT = 10  # the newest checkpoints that are kept, beside the best
-RECORDED = {
+MAX_TO_KEEP = 10  # the newest checkpoints that are kept, beside the best
+ENTRY_SCHEMA = {
     "settings": dict,
     "run_folder": (str, type(None)),
     "val_acc": (float, type(None)),
@@ -63,7 +64,7 @@ class Checkpoints:
         return [prefix for prefix in prefixes if os.path.exists(f"{prefix}.index")]
 
     def save(self, session, saver, name, entry, history):
-        """Write a checkpoint and its entry in the record; delete the oldest if there are more than KEPT.
+        """Write a checkpoint and its entry in the record; delete the oldest if there are more than MAX_TO_KEEP.
 
         The record never describes weights that are not there yet: an entry of that name goes first, unless its files
         hold the same, as where a run is saved at the last step of an epoch, and again when that is validated.
@@ -93,13 +94,13 @@ class Checkpoints:
         self._record = {name: entry for name, entry in self._record.items() if self._is_complete(name)}
         self._record.pop(name, None)  # the latest is the last
         self._record[name] = entry
-        kept = [os.path.basename(prefix) for prefix in self.prefixes()[-KEPT:] + [self.best()] if prefix]
+        kept = [os.path.basename(prefix) for prefix in self.prefixes()[-MAX_TO_KEEP:] + [self.best()] if prefix]
         self._record = {name: entry for name, entry in self._record.items() if name in kept}
         self._write_record(history)
         self.delete_others()
         return prefix
 
-    def begin(self):
+    def create(self):
         """Make the folder of a run that has no checkpoint yet, so that it is known to be the newest."""
         self._make_folder()
         self._write_record([])
@@ -149,7 +150,7 @@ class Checkpoints:
     def _write_record(self, history):
         self._take(write_record(self.folder, self._record, list(history)))
 
-    def go_on_from(self, prefix):
+    def truncate_after(self, prefix):
         """Forget the checkpoints that are newer: training resumes from this one.
 
         Raises:
@@ -173,7 +174,7 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     os.remove(os.path.join(self.folder, file))
 
-    def described(self):
+    def complete_prefixes(self):
         """Those of the prefixes that the record says all about."""
         return [prefix for prefix in self.prefixes() if self.entry(prefix)]
 
@@ -187,12 +188,12 @@ class Checkpoints:
 
     def newest(self):
         """The prefix of the newest checkpoint that the record describes, None if there is none."""
-        described = self.described()
+        described = self.complete_prefixes()
         return described[-1] if described else None
 
     def best(self):
         """The prefix of the best validated checkpoint of the run that wrote the newest, None if there is none."""
-        entries = [dict(self.entry(prefix), prefix=prefix) for prefix in self.described()]
+        entries = [dict(self.entry(prefix), prefix=prefix) for prefix in self.complete_prefixes()]
         runs = [os.path.basename(entry.get("run_folder") or "") for entry in entries]
         # An earlier version kept several runs in a folder.
         found = best_entry([entry for entry, run in zip(entries, runs) if run == runs[-1]])
@@ -248,17 +249,8 @@ class Checkpoints:
         entry = self._record.get(os.path.basename(prefix))
         if not isinstance(entry, dict):
             return None
-        complete = all(key in entry and isinstance(entry[key], kind) for key, kind in RECORDED.items())
+        complete = all(key in entry and isinstance(entry[key], kind) for key, kind in ENTRY_SCHEMA.items())
         return entry if complete else None
-
-
-def best_entry(entries):
-    """Of some dicts with val_acc and val_loss, the one with the highest accuracy; None if nothing was validated.
-
-    The lower loss decides between equals, then the earlier entry.
-    """
-    validated = [entry for entry in entries if None not in (entry["val_acc"], entry["val_loss"])]
-    return max(validated, key=lambda entry: (entry["val_acc"], -entry["val_loss"])) if validated else None
 
 
 def find_checkpoint(what, path):

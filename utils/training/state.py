@@ -171,3 +171,12 @@ def check_fields(found, rules, source):
     for name, (is_right, expected) in rules.items():
         if not is_right(found.get(name)):
             raise InputError(f"{source}: found {repr(found.get(name))[:SHOWN]} as {name}, expected {expected}")
+
+
+def best_entry(entries):
+    """Of some dicts with val_acc and val_loss, the one with the highest accuracy; None if nothing was validated.
+
+    The lower loss decides between equals, then the earlier entry.
+    """
+    validated = [entry for entry in entries if None not in (entry["val_acc"], entry["val_loss"])]
+    return max(validated, key=lambda entry: (entry["val_acc"], -entry["val_loss"])) if validated else None
