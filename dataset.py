@@ -10,11 +10,13 @@ from typing import Iterator
 
 import numpy as np
 
-from src.errors import InputError, escape_control_characters, print_note
-from utils.decode import problem_of
-from utils.image_folders import ClassImages, check_complete, find_images, skipped_lines
-from utils.images import MARGIN, augmented, fitting, normalization_table, normalize
-from utils.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, map_images, read_ahead
+from src.console import escape_control_characters, print_note
+from src.errors import InputError
+from utils.images.augment import augmented, draw_augmentation
+from utils.images.decode import problem_of
+from utils.images.image_folders import ClassImages, check_complete, find_images, skipped_lines
+from utils.images.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, map_images, read_ahead
+from utils.images.preprocess import Preprocess
 
 # n images: float32 [n, img_size, img_size, 3] normalized, float32 one-hot [n, total_class], file names, class names.
 Batch = namedtuple("Batch", "images labels ids cls")
@@ -25,22 +27,24 @@ class DataSet:
 
     Args:
         paths: n image files.
-        labels: n indices into config.classes.
-        config: settings.
+        labels: n indices into classes.
+        classes: their names.
+        preprocess: a Preprocess.
         cache: a Cache.
-        augment: as the setting of that name; it applies to epochs, not to `batches`.
+        seed, augment: as the settings of those names; they apply to epochs, not to `batches`.
     """
 
-    def __init__(self, paths, labels, config, cache, augment="none"):
+    def __init__(self, paths, labels, classes, preprocess, cache, seed=0, augment="none"):
         self.paths = paths
-        self._augment = augment
-        self._ids = [os.path.basename(path) for path in paths]
         self.labels = labels
-        self._config = config
-        self._files = ImageFiles(paths, fitting(config), config.img_size, cache)
-        self._one_hot = np.eye(len(config.classes), dtype=np.float32)
-        self._table = normalization_table(config.image_normalize_mean, config.image_normalize_std)
+        self.preprocess = preprocess
         self.num_examples = len(paths)
+        self._ids = [os.path.basename(path) for path in paths]
+        self._classes = classes
+        self._one_hot = np.eye(len(classes), dtype=np.float32)
+        self._files = ImageFiles(paths, preprocess, cache)
+        self._seed = seed
+        self._augment = augment
         self.epochs_completed = 0
         self._shuffle()
 
@@ -111,17 +115,16 @@ class DataSet:
 
     def _shuffle(self):
         """Draw all that is random in an epoch, so that it is a function of seed, epoch and image."""
-        random = np.random.RandomState([self._config.seed, self.epochs_completed])
+        random = np.random.RandomState([self._seed, self.epochs_completed])
         self._order = random.permutation(self.num_examples)
         self._position = 0
         if self._augment != "none":
-            margin = self._config.img_size // MARGIN
-            self._shifts = random.randint(-margin, margin + 1, (self.num_examples, 2))
-            self._mirrored = random.randint(0, 2, self.num_examples) * (self._augment == "crop+flip")
+            size = self.preprocess.img_size
+            self._shifts, self._mirrored = draw_augmentation(random, self.num_examples, size, self._augment)
 
     def _read_ahead(self, read, chosen, batch_size):
         """Batches of the images with those indices."""
-        batch_bytes = batch_size * image_bytes(self._config.img_size)
+        batch_bytes = batch_size * image_bytes(self.preprocess.img_size)
         times = max(1, CHUNK_BYTES // batch_bytes)
         chunk = batch_size * times
         chunks = (chosen[start : start + chunk] for start in range(0, len(chosen), chunk))
@@ -146,12 +149,12 @@ class DataSet:
             raise InputError(f"{error}; {advice}") from error
 
     def _batch(self, chosen, images):
-        config, labels = self._config, self.labels[chosen]
+        labels = self.labels[chosen]
         return Batch(
-            normalize(images, config.channel_order, self._table),
+            self.preprocess.normalize(images),
             self._one_hot[labels],
             [self._ids[index] for index in chosen.tolist()],
-            [config.classes[label] for label in labels.tolist()],
+            [self._classes[label] for label in labels.tolist()],
         )
 
 
@@ -184,10 +187,10 @@ def read_train_sets(config):
         )
         paths, labels, notes = paths + valid_paths, np.concatenate([labels, valid_labels]), notes + valid_notes
         valid = np.arange(len(train), len(paths))
-    cache = Cache(config.cache_mb)
+    common = config.classes, Preprocess.of(config), Cache(config.cache_mb), config.seed
     return DataSets(
-        DataSet([paths[i] for i in train], labels[train], config, cache, config.augment),
-        DataSet([paths[i] for i in valid], labels[valid], config, cache),
+        DataSet([paths[i] for i in train], labels[train], *common, config.augment),
+        DataSet([paths[i] for i in valid], labels[valid], *common),
         notes,
         fingerprint(paths, labels),
     )
@@ -249,28 +252,32 @@ def notes_on_test_set(config):
         return [f"{error}; evaluate will need it"]
 
 
-def read_test_set(config):
+def read_test_set(config, preprocess):
     """Every image under config.test_path, for the classes that were learned; notes tell what is left out.
+
+    Args:
+        config: the settings test_path, classes and bad_images.
+        preprocess: the Preprocess of the graph that is evaluated.
 
     Raises:
         InputError: no such folder, two names of one folder, no image of any class.
     """
-    return DataSet(*find_and_note("test_path", config), config, Cache(0))
+    return DataSet(*find_and_note("test_path", config), config.classes, preprocess, Cache(0))
 
 
-def read_sample(setting, config, count):
+def read_sample(setting, config, preprocess, count):
     """`count` images drawn from those under a path, always the same, in random order; all if there are fewer.
 
     Args:
         setting: "train_path" or "test_path".
-        config: as for read_test_set.
+        config, preprocess: as for read_test_set.
 
     Raises:
         InputError: as read_train_sets.
     """
     paths, labels = find_and_note(setting, config)
-    chosen = np.random.RandomState(config.seed).permutation(len(paths))[:count]
-    return DataSet([paths[index] for index in chosen], labels[chosen], config, Cache(0))
+    chosen = np.random.RandomState(0).permutation(len(paths))[:count]
+    return DataSet([paths[index] for index in chosen], labels[chosen], config.classes, preprocess, Cache(0))
 
 
 def find_and_note(setting, config):

@@ -13,16 +13,17 @@ from typing import List, Optional, Tuple, Union
 
 import numpy as np
 
-from convert.freeze import freeze
+from convert.export import freeze
 from dataset import DataSet, balanced_weights, describe, read_train_sets
-from src.errors import InputError, say
-from src.settings import check, settings_for
+from src.console import say
+from src.errors import ExitCode, InputError
+from src.settings import settings_for, validate
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints import readable
 from utils.cluster import check_same, join_cluster
+from utils.images.loader import inference_batch
 from utils.learning import LearningGraph
-from utils.loader import inference_batch
 from utils.locks import locked
 from utils.memory import check_memory, explaining_memory
 from utils.pretrained import load_pretrained
@@ -151,7 +152,7 @@ class Trainer:
         again, it goes on from there.
         """
         config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
-        self.target_epoch = done + check("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
+        self.target_epoch = done + validate("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
         self.resumed = False
         self.cluster.config = config  # not that of another Trainer
         self._sync_step()
@@ -261,7 +262,7 @@ class Trainer:
         """Let the signal that waits act. If it is another member that got one, end as after SIGTERM."""
         self.signals.check()
         if self.cluster.size > 1:
-            raise SystemExit(143)
+            raise SystemExit(ExitCode.TERMINATED)
 
     def _save_together(self, reporter):
         """Save, while the other members wait for the chief."""

@@ -6,11 +6,15 @@ All files are written beside the graph.
 
 from functools import partial
 
-from convert.command import command, end_process
-from convert.pb2onnx import pb2onnx
-from convert.pb2savedmodel import pb2savedmodel
-from convert.pb2tflite import QUANTIZE, pb2tflite
-from src.errors import InputError, say
+from utils.start import guarded_imports
+
+with guarded_imports(__name__):
+    from convert.command import command, end_process
+    from convert.pb2onnx import pb2onnx
+    from convert.pb2savedmodel import pb2savedmodel
+    from convert.pb2tflite import QUANTIZE, pb2tflite
+    from src.console import quiet, say
+    from src.errors import InputError
 
 
 def conversions(reference):
@@ -30,7 +34,6 @@ def compare_opencv(reference):
     import cv2
 
     from convert.compare import compare
-    from src.tf1 import quiet
 
     try:
         with quiet():

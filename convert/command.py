@@ -2,8 +2,9 @@
 
 import sys
 
+from src.console import restart_in_utf8
 from src.settings import settings_for
-from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code, in_utf8  # noqa: F401
+from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code  # noqa: F401
 
 SETTINGS = ("model_arch", "weight_dir", "device", "train_path", "test_path", "bad_images")
 
@@ -16,7 +17,7 @@ def command(name, about, conversions, **choices):
         conversions: conversions(reference, **chosen) gives the functions to call for a Comparison each.
         choices: {option of its own: the values there are, the default first}.
     """
-    in_utf8()
+    restart_in_utf8()
     return exit_code(lambda: run(parser(name, about, choices), conversions, choices))
 
 

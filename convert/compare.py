@@ -9,21 +9,22 @@ from collections import namedtuple
 import numpy as np
 
 from convert.command import SETTINGS
-from convert.freeze import graph_path, make_metadata
 from dataset import read_sample
-from src.errors import InputError, escape_control_characters, first_line, print_error, print_note, say
+from src.console import escape_control_characters, print_error, print_note, quiet, say
+from src.errors import ExitCode, InputError, first_line
 from src.settings import settings, settings_for
-from src.tf1 import quiet, tf
+from src.tf1 import tf
 from utils.files import partial_folder, remove_leftovers
-from utils.graph_def import read_graph
-from utils.predictor import Predictor, check_pair, image_paths, image_settings, metadata_path, read_metadata
+from utils.inference.exported import check_pair, graph_path, image_source, make_metadata, metadata_path, read_metadata
+from utils.inference.graph_def import read_graph
+from utils.inference.predictor import Predictor
 
 IMAGES = 1000  # test images that both models classify
 TURN = 50  # images that one classifies before it is the other's turn: so a busy moment of the machine slows both
 
-# What is converted: its path, its GraphDef, its Predictor, the settings that say where images are and how they are
-# preprocessed, and the DataSet of test images on which logits are compared.
-ReferenceModel = namedtuple("ReferenceModel", "path graph_def predictor config data")
+# What is converted: its path, its GraphDef, its Predictor, the device that runs it, the ImageSource, and the DataSet of
+# test images on which logits are compared.
+ReferenceModel = namedtuple("ReferenceModel", "path graph_def predictor device source data")
 
 # How much a converted model may differ; None: any amount.
 #   difference: of two logits, as a part of the largest logit there is. Within it, the class can differ only where the
@@ -62,8 +63,9 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **giv
     metadata = find_metadata(path, given, input, output)
     check_pair(path, checksum, metadata)
     predictor = Predictor(graph_def, metadata, path, now.device, trust_graph)
-    config = image_settings(metadata, device=now.device, **image_paths(metadata, given, now))
-    return ReferenceModel(path, graph_def, predictor, config, read_sample("test_path", config, IMAGES))
+    source = image_source(metadata, given, now)
+    data = read_sample("test_path", source, predictor.preprocess, IMAGES)
+    return ReferenceModel(path, graph_def, predictor, now.device, source, data)
 
 
 def find_metadata(graph, given, input, output):
@@ -192,14 +194,14 @@ def report(reference, conversions):
     """Do the conversions, functions that return a Comparison each, and print the table of them.
 
     Returns:
-        The exit code: 0 if all agree with the graph, 1 if one does not, 2 if one could not be done; the others are done
-        all the same.
+        The ExitCode: PROBLEMS_FOUND if one does not agree with the graph, BAD_INPUT if one could not be done; the
+        others are done all the same.
     """
-    code = 0
+    code = ExitCode.OK
     folder = os.path.dirname(reference.path) or "."
     heading = [
         f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on images of "
-        + reference.config.test_path,
+        + reference.source.test_path,
         ROW % (f"in {folder}", "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "verdict"),
     ]
     for conversion in conversions:
@@ -207,14 +209,14 @@ def report(reference, conversions):
             comparison = conversion()
         except InputError as error:
             print_error(error)
-            code = 2
+            code = ExitCode.BAD_INPUT
             continue
         for line in heading + [row(comparison, folder)]:
             say(escape_control_characters(line))
         heading = []
         if comparison.failure:
             print_error(f"{comparison.path} in {comparison.runtime}: {comparison.failure}")
-            code = max(code, 1)
+            code = max(code, ExitCode.PROBLEMS_FOUND)
     for path in outdated(reference):
         print_note(f"{path} is older than the graph, so it was made from another")
     return code

@@ -7,8 +7,11 @@ convert/requirements.txt, which `make convert` installs.
 import os
 import sys
 
-from convert.command import command, end_process
-from src.errors import InputError
+from utils.start import guarded_imports
+
+with guarded_imports(__name__):
+    from convert.command import command, end_process
+    from src.errors import InputError
 
 OPSET = 11  # the ONNX that the runtimes of either Python understand, and nearly all others
 
@@ -38,7 +41,7 @@ def convert(reference, path):
     from src.tf1 import open_session, tf
 
     names = [reference.predictor.metadata[role]["name"] for role in ("input", "output")]
-    with tf.Graph().as_default() as graph, open_session(reference.config.device):
+    with tf.Graph().as_default() as graph, open_session(reference.device):
         tf.import_graph_def(reference.graph_def, name="")
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph, opset=OPSET, input_names=[f"{names[0]}:0"], output_names=[f"{names[1]}:0"]

@@ -9,7 +9,10 @@ import os
 import tempfile
 from functools import partial
 
-from convert.command import command, end_process
+from utils.start import guarded_imports
+
+with guarded_imports(__name__):
+    from convert.command import command, end_process
 
 VERSION = "1"  # TensorFlow Serving wants a folder with a number in the model's folder
 
@@ -23,7 +26,7 @@ def pb2savedmodel(reference):
     from convert.compare import convert_and_verify
 
     path = os.path.join(f"{os.path.splitext(reference.path)[0]}-savedmodel", VERSION)
-    ask = partial(session, device=reference.config.device)
+    ask = partial(session, device=reference.device)
     return convert_and_verify(reference, path, partial(convert, reference), ask, "TensorFlow")
 
 
@@ -32,7 +35,7 @@ def convert(reference, folder):
 
     metadata = reference.predictor.metadata
     with tempfile.TemporaryDirectory() as scratch, tf.Graph().as_default():
-        session = open_session(reference.config.device)
+        session = open_session(reference.device)
         names = [f"{metadata[role]['name']}:0" for role in ("input", "output")]
         image, output = tf.import_graph_def(reference.graph_def, name="", return_elements=names)
         probabilities = tf.nn.softmax(output, name="probabilities")

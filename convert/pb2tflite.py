@@ -13,8 +13,11 @@ import os
 import sys
 import warnings
 
-from convert.command import command, end_process
-from src.errors import InputError
+from utils.start import guarded_imports
+
+with guarded_imports(__name__):
+    from convert.command import command, end_process
+    from src.errors import InputError
 
 QUANTIZE = ("none", "float16", "int8")
 CALIBRATION_IMAGES = 500  # numbers beyond the range that a layer meets with them are clipped
@@ -59,7 +62,7 @@ def convert(reference, quantize, path):
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if quantize == "int8":
-        samples = read_sample("train_path", reference.config, CALIBRATION_IMAGES)
+        samples = read_sample("train_path", reference.source, reference.predictor.preprocess, CALIBRATION_IMAGES)
         converter.representative_dataset = tf.lite.RepresentativeDataset(
             lambda: ([batch[0]] for batch in samples.batches(1))
         )

@@ -1,16 +1,25 @@
-"""The networks, by the names that `model_arch` can have."""
+"""The networks: models/NAME.py is the one that `model_arch` = "NAME" trains."""
 
-from models.lenet5 import LeNet
-from models.mobilenetv2 import MobileNetv2
-from src.errors import InputError
+import importlib
+
+from src.errors import InputError, first_line
 from src.tf1 import tf
 
-MODELS = {
-    "lenet5": lambda shape, is4Train, config, image: LeNet(shape, config.total_class, image),
-    "mobilenetv2": lambda shape, is4Train, config, image: MobileNetv2(
-        shape, is4Train, config.width, config.total_class, config.batch_norm_momentum, config.strides, image
-    ),
-}
+
+def network(model_arch):
+    """The module of a network, imported only now: its build(config, shape, is4Train, image), and the scope of its HEAD.
+
+    Raises:
+        InputError: there is none, or it lacks one of these.
+    """
+    expected = f"expected build and HEAD in models/{model_arch}.py"
+    try:
+        module = importlib.import_module(f"models.{model_arch}")
+    except ImportError as error:
+        raise InputError(f"setting model_arch: found an error ({first_line(error)}), {expected}") from error
+    if not hasattr(module, "build") or not hasattr(module, "HEAD"):
+        raise InputError(f"setting model_arch: found a module that lacks one, {expected}")
+    return module
 
 
 def build(config, is4Train, image=None):
@@ -20,19 +29,21 @@ def build(config, is4Train, image=None):
         is4Train: the network to train; if False, the one for inference.
         image: the input, if there is one already: then the network shares the variables of the one that has it.
     """
-    if config.model_arch not in MODELS:
-        raise InputError(f"setting model_arch: found no {config.model_arch} in MODELS of models/__init__.py")
     # All that is random gets a seed of its own from that; with TF_DETERMINISTIC_OPS=1, TensorFlow insists on one.
     tf.set_random_seed(config.seed)
     shape = [None, config.img_size, config.img_size, config.numchannels]
-    return MODELS[config.model_arch](shape, is4Train, config, image)
+    return network(config.model_arch).build(config, shape, is4Train, image)
 
 
-def learned_variables(train_layers):
-    """What learns: "all" that can; or the "head", the last layer that was made."""
+def in_head(variable, model_arch):
+    """Whether a variable belongs to the head of that network, the layer that gives the logits."""
+    return variable.op.name.startswith(f"{network(model_arch).HEAD}/")
+
+
+def learned_variables(config):
+    """The trainable variables: all, or with train_layers "head" those of the head."""
     variables = tf.trainable_variables()
-    head = variables[-1].op.name.split("/")[0]
-    return [variable for variable in variables if train_layers == "all" or variable.op.name.split("/")[0] == head]
+    return [variable for variable in variables if config.train_layers == "all" or in_head(variable, config.model_arch)]
 
 
 def classify(logits, labels):

@@ -5,6 +5,7 @@ from models.layers import convolution, fully_connected
 from src import config
 from src.tf1 import tf
 
+HEAD = "fc3"  # the scope of the layer that gives the logits
 SIGMA = 0.1  # of the first weights
 CONVOLUTIONS = (  # name, depth: 5x5 convolution, ReLU, 2x2 max pooling
     ("conv1", 6),  # 32x32x3 -> 28x28x6 -> 14x14x6
@@ -38,7 +39,7 @@ class LeNet:
         for name, units in FULLY_CONNECTED:
             with tf.variable_scope(name, reuse=tf.AUTO_REUSE):
                 x = tf.nn.relu(fully_connected(x, units, SIGMA))
-        with tf.variable_scope("fc3", reuse=tf.AUTO_REUSE):
+        with tf.variable_scope(HEAD, reuse=tf.AUTO_REUSE):
             x = fully_connected(x, total_class or config.total_class, SIGMA)
         self.output = tf.identity(x, name="output")
 
@@ -49,3 +50,8 @@ class LeNet:
     def getOutput(self):
         """The logits: float32 [batch, total_class]."""
         return self.output
+
+
+def build(config, shape, is4Train, image):
+    """The network of these settings, the same in training and in inference."""
+    return LeNet(shape, config.total_class, image)

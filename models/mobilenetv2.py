@@ -4,6 +4,7 @@ from models.layers import fully_connected, normalized_convolution
 from src import config
 from src.tf1 import tf
 
+HEAD = "logits"  # the scope of the layer that gives the logits
 SIGMA = 0.09  # of the first weights
 # Table 2 of the paper; the shapes are those for 224x224x3 and width 1, and for 32x32x3 with small strides
 FIRST_DEPTH = 32  # 112x112x32, 32x32x32
@@ -58,7 +59,7 @@ class MobileNetv2:
                     x = self._bottleneck(x, t, rounded(c * width), s if i == 0 else 1)
         x = tf.nn.relu6(self._convolution("last", x, rounded(LAST_DEPTH * max(1.0, width)), size=1))
         x = tf.reduce_mean(x, [1, 2])  # -> 1280
-        with tf.variable_scope("logits", reuse=tf.AUTO_REUSE):
+        with tf.variable_scope(HEAD, reuse=tf.AUTO_REUSE):
             x = fully_connected(x, total_class or config.total_class, SIGMA)
         self.output = tf.identity(x, name="output")
 
@@ -82,3 +83,10 @@ class MobileNetv2:
     def getOutput(self):
         """The logits: float32 [batch, total_class]."""
         return self.output
+
+
+def build(config, shape, is4Train, image):
+    """The network of these settings."""
+    return MobileNetv2(
+        shape, is4Train, config.width, config.total_class, config.batch_norm_momentum, config.strides, image
+    )

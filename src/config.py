@@ -1,69 +1,71 @@
 """The settings of a run. Edit them here, or give one for a single run by its name: python run.py --batch_size 64
 
-`python run.py --help` explains each of them. Any other name in this file is taken for a typing error; begin names of
-your own with an underscore.
+The comment of each is its line in `python run.py --help`. Any other name in this file is taken for a typing error;
+begin names of your own with an underscore.
 """
 
-MODEL_ARCHS = {"lenet5": 16, "mobilenetv2": 32}  # the networks, and the smallest img_size of each
+# The networks, each built by the module of its name in models/: the smallest img_size that it takes, and the values of
+# the settings below that are None and depend on it.
+MODEL_ARCHS = {
+    "lenet5": {"min_img_size": 16, "img_size": 32, "weight_decay": 0.0},
+    "mobilenetv2": {"min_img_size": 32, "img_size": 224, "weight_decay": 4e-5},
+}
 
 # Model
-model_arch = "lenet5"
-img_size = None  # None: see model_defaults below
-numchannels = 3
-width = 1.0
-strides = "paper"
-batch_norm_momentum = 0.9
-pretrained = None
-train_layers = "all"
+model_arch = "lenet5"  # network architecture
+img_size = None  # images are resized to this width and height, in pixels; None: set by model_arch
+numchannels = 3  # colour channels of the network's input
+width = 1.0  # mobilenetv2: width multiplier (alpha)
+strides = "paper"  # mobilenetv2: paper: total stride 32; small: total stride 8, for images of about 32 pixels
+batch_norm_momentum = 0.9  # mobilenetv2: momentum of batch norm: moving = momentum * moving + (1 - momentum) * batch
+pretrained = None  # initial weights, used where name and shape match; None: random
+train_layers = "all"  # all: train every layer; head: freeze the backbone and train only the classifier
 
 # Data
-train_path = "data/cifar10png/train"
-test_path = "data/cifar10png/test"
-classes = None  # None: all folders in train_path
-total_class = None  # None: the number of classes
-valid_path = None
-validation_size = 0.16
-batch_size = 32
-image_normalize_mean = [0.485, 0.456, 0.406]
-image_normalize_std = [0.229, 0.224, 0.225]
-channel_order = "bgr"
-resize = "stretch"
-augment = "none"
-class_weights = "none"
-bad_images = "stop"
-cache_mb = 1024
-seed = 0
+train_path = "data/cifar10png/train"  # training images, one folder per class
+test_path = "data/cifar10png/test"  # test images, one folder per class
+classes = None  # class folders to learn; None: all in train_path
+total_class = None  # number of classes; None: the length of classes
+valid_path = None  # validation images, one folder per class; None: held out from the training images
+validation_size = 0.16  # fraction of the training images held out for validation
+batch_size = 32  # images per training step
+image_normalize_mean = [0.485, 0.456, 0.406]  # mean of each channel: x = (level / 255 - mean) / std
+image_normalize_std = [0.229, 0.224, 0.225]  # standard deviation of each channel: x = (level / 255 - mean) / std
+channel_order = "bgr"  # bgr: as OpenCV reads images; rgb: swapped before normalization
+resize = "stretch"  # stretch: ignore the aspect ratio; crop: center crop; pad: borders in the mean colour
+augment = "none"  # crop: random shifts; crop+flip: random shifts and horizontal flips
+class_weights = "none"  # balanced: weight the loss of each training image by n / (classes * images of its class)
+bad_images = "stop"  # stop: end at a corrupt image; skip: leave corrupt images out and count them
+cache_mb = 1024  # megabytes of memory for the cache of decoded images
+seed = 0  # random seed of the split, batch order, augmentation and initial weights
 
 # Training
-num_epoch = 1
-lr = 0.01
-decay = 0.95
-step_rate = 1000
-epsilon = 0.01
-weight_decay = None  # None: see model_defaults below
-early_stopping = None
-device = "gpu"
-memory_check = "on"
-step_timeout = 120
-cluster_timeout = 600
+num_epoch = 1  # number of epochs to train for
+lr = 0.01  # initial learning rate
+decay = 0.95  # the learning rate is multiplied by this after every step_rate steps
+step_rate = 1000  # steps between decays of the learning rate
+epsilon = 0.01  # Adam's epsilon, added to the denominator of each update
+weight_decay = None  # L2 regularization: adds weight_decay / 2 * sum(kernel ** 2) to the loss; None: set by model_arch
+early_stopping = None  # patience: stop when the validation loss has not improved for this many epochs; None: never
+device = "gpu"  # gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU
+memory_check = "on"  # on: refuse to train if the estimate exceeds the available memory; off: train anyway
+step_timeout = 120  # cluster: timeout of a training step, in seconds
+cluster_timeout = 600  # cluster: how long to wait for other workers between steps, in seconds
 
 # Output
-checkpoint_minutes = 10
-keep_runs = None
-# None: checkpoints/lenet5, weights/lenet5 and graphs/lenet5 for lenet5
-checkpoint_dir = None
-weight_dir = None
-tensorboard_dir = None
+checkpoint_minutes = 10  # minutes between checkpoints within an epoch; one is also written after each epoch
+keep_runs = None  # number of earlier runs that keep their checkpoints; None: all
+checkpoint_dir = None  # output folder for checkpoints; None: checkpoints/<model_arch>
+weight_dir = None  # output folder for the exported graph; None: weights/<model_arch>
+tensorboard_dir = None  # output folder for TensorBoard logs, one subfolder per run; None: graphs/<model_arch>
 
 
 def model_defaults(model_arch):
-    """The settings above that follow from the network where they are None."""
+    """img_size and weight_decay where they are None above. Lines of your own, such as these, may change them:
+
     if model_arch == "mobilenetv2":
-        img_size = 224
-        weight_decay = 4e-5
-    elif model_arch == "lenet5":
-        img_size = 32
-        weight_decay = 0.0
-    else:
-        return {}
+        img_size = 160
+    """
+    img_size = MODEL_ARCHS[model_arch]["img_size"]
+    weight_decay = MODEL_ARCHS[model_arch]["weight_decay"]
     return {"img_size": img_size, "weight_decay": weight_decay}

@@ -26,5 +26,4 @@ def check_environment():
         if text == "":
             del os.environ[name]
         elif text is not None and not (re.fullmatch("[0-9]{1,19}", text) and least <= int(text) <= most):
-            found = f"found {text[:50]!r}, expected a whole number, {least} to {most}"
-            raise InputError(f"environment variable {name}: {found}")
+            raise InputError(f"environment variable {name}", repr(text[:50]), f"a whole number, {least} to {most}")

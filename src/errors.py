@@ -1,18 +1,45 @@
-"""What is said to the user when something that they gave is wrong."""
+"""User errors and exit codes."""
 
 import contextlib
 import difflib
-import os
-import sys
 import traceback
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ends; docs/commands.md explains each. Above 127, Kubernetes' TFJob starts the process again."""
+
+    OK = 0
+    PROBLEMS_FOUND = 1
+    BAD_INPUT = 2
+    INTERRUPTED = 130  # 128 and the number of SIGINT, Ctrl-C, as shells have it
+    PEER_LOST = 138
+    TERMINATED = 143  # SIGTERM
 
 
 class InputError(Exception):
-    """A setting, a file or a folder that cannot be used.
+    """A setting, a file or a folder that cannot be used. run.py prints it as one line and ends with ExitCode.BAD_INPUT.
 
-    The message is one line that names it, says what was found and what was expected.
-    run.py prints that line and ends with exit code 2.
+    The line is "SUBJECT: found FOUND, expected EXPECTED; HINT", without those that are not given:
+
+        InputError("setting lr", found=0, expected="a number above 0")
+        InputError("unknown argument --epochs", hint="did you mean --num_epoch?")
+
+    Args:
+        subject: what cannot be used; or the whole line.
+        found, expected: in words, or a value.
+        hint: what to do.
     """
+
+    def __init__(self, subject, found=None, expected=None, hint=""):
+        super().__init__(subject, found, expected, hint)  # which an error that is pickled is made of again
+        self.subject, self.found, self.expected, self.hint = subject, found, expected, hint
+
+    def __str__(self):
+        parts = [("found", self.found), ("expected", self.expected)]
+        problem = ", ".join(f"{word} {what}" for word, what in parts if what is not None)
+        line = f"{self.subject}: {problem}" if problem else self.subject
+        return f"{line}; {self.hint}" if self.hint else line
 
 
 class OutOfMemoryError(InputError):
@@ -20,9 +47,9 @@ class OutOfMemoryError(InputError):
 
 
 def did_you_mean(name, names, prefix=""):
-    """The end of such a line: the one of `names` that is most like `name`, if one is like it at all."""
+    """A hint: the one of `names` that is most like `name`; "" if none is like it at all."""
     nearest = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
+    return f"did you mean {prefix}{nearest[0]}?" if nearest else ""
 
 
 def first_line(error):
@@ -73,34 +100,3 @@ def in_config(error):
     number = getattr(error, "lineno", None) or (frames[-1].lineno if frames else None)
     where = f", line {number}" if number else ""
     return f"src/config.py{where}: {getattr(error, 'msg', None) or first_line(error)}"
-
-
-def say(text):
-    """Print a line of a training, which goes on when nobody reads its output any more."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        drop_output()
-
-
-def drop_output():
-    """Let what is printed from now on go nowhere."""
-    with contextlib.suppress(OSError, ValueError):  # a notebook's output is no file
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def print_error(error):
-    with contextlib.suppress(OSError):  # the exit code is there all the same
-        print(f"error: {escape_control_characters(str(error))}", file=sys.stderr, flush=True)
-
-
-def print_note(text):
-    with contextlib.suppress(OSError):
-        print(f"note: {escape_control_characters(text)}", file=sys.stderr, flush=True)
-
-
-def escape_control_characters(text):
-    """The text with a newline, for one, as \\n: names of files can hold what breaks lines or upsets the terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

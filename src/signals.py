@@ -4,14 +4,16 @@ import signal
 import sys
 import threading
 
+from src.errors import ExitCode
+
 HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class HeldSignals:
     """Within it, the first Ctrl-C or SIGTERM waits for check() or for the end; a second one acts at once.
 
-    Where SIGTERM would end the process, it becomes SystemExit(143). In another thread than the main one nothing is
-    held: Python tells the main thread alone of signals.
+    Where SIGTERM would end the process, it becomes SystemExit(ExitCode.TERMINATED). In another thread than the main one
+    nothing is held: Python tells the main thread alone of signals.
     """
 
     def __init__(self):
@@ -53,6 +55,6 @@ class HeldSignals:
         if callable(self._previous[number]):
             self._previous[number](number, frame)
         elif number == signal.SIGTERM:
-            sys.exit(143)
+            sys.exit(ExitCode.TERMINATED)
         else:
             raise KeyboardInterrupt

@@ -10,22 +10,9 @@ Here it is on everywhere, unless TF_ENABLE_ONEDNN_OPTS says otherwise.
 import contextlib
 import os
 
+from src.console import quiet
 from src.errors import InputError, first_line
 from src.signals import HeldSignals
-
-
-@contextlib.contextmanager
-def quiet():
-    """Hide what C++ writes, such as TensorFlow 2.x while it is imported, before it looks at its log level."""
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 from src.tf1 import IS_1_14, kernels, tf  # noqa: E402
-from utils.loader import inference_batch  # noqa: E402
+from utils.images.loader import inference_batch  # noqa: E402
 
 CLASSES = 10
 CACHE_MB = 64  # for the line on memory

@@ -27,7 +27,7 @@ sys.path.insert(0, REPOSITORY)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 from utils.checkpoints import Checkpoints, read_weights  # noqa: E402
-from utils.prepare_data import prepare_digits  # noqa: E402
+from utils.commands.prepare import prepare_digits  # noqa: E402
 from utils.runs import find_run  # noqa: E402
 
 EXPORTS = 2  # kills during the export

@@ -17,8 +17,8 @@ import numpy as np
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, REPOSITORY)
 
+from utils.commands.prepare import prepare_digits  # noqa: E402
 from utils.launch import free_addresses  # noqa: E402
-from utils.prepare_data import prepare_digits  # noqa: E402
 
 NETWORKS = {"lenet5": {"model_arch": "lenet5"}, "mobilenetv2 96 px": {"model_arch": "mobilenetv2", "img_size": 96}}
 STEPS = {"lenet5": 300, "mobilenetv2 96 px": 8}

@@ -20,7 +20,8 @@ from models import mobilenetv2  # noqa: E402
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
 from tests.processes import kill_descendants  # noqa: E402
-from utils.prepare_data import prepare_digits  # noqa: E402
+from utils.commands.prepare import prepare_digits  # noqa: E402
+from utils.images.preprocess import Preprocess  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -101,6 +102,17 @@ def two_classes(folders, in_tmp_path):
 def shallow(monkeypatch):
     """MobileNetV2 has no more than its first three blocks, one of each kind: all take seconds to build."""
     monkeypatch.setattr(mobilenetv2, "BOTTLENECKS", mobilenetv2.BOTTLENECKS[:2])
+
+
+def preprocess(img_size, **others):
+    """A Preprocess with the defaults of src/config.py, but for those given."""
+    defaults = {
+        "image_normalize_mean": [0.485, 0.456, 0.406],
+        "image_normalize_std": [0.229, 0.224, 0.225],
+        "channel_order": "bgr",
+        "resize": "stretch",
+    }
+    return Preprocess(img_size, **dict(defaults, **others))
 
 
 def run_file(name, checkpoint_dir="checkpoints/lenet5"):

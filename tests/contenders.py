@@ -162,8 +162,8 @@ def torch_mobilenetv2(nn):
 
 def predict(graph, folder):
     """The frozen graph on every image in a folder, from files to probabilities, as `python run.py predict` does it."""
-    from utils.image_folders import list_images
-    from utils.predictor import load
+    from utils.images.image_folders import list_images
+    from utils.inference.predictor import load
 
     predictor, paths = load(graph), list_images(folder)[0]
     tell()
@@ -179,7 +179,7 @@ def frozen(graph, batches):
     All are in memory already, but too many to stay in the processor's cache, where no program finds its images.
     """
     from src.tf1 import open_session, tf
-    from utils.graph_def import read_graph
+    from utils.inference.graph_def import read_graph
 
     with tf.Graph().as_default():
         graph_def, _ = read_graph(graph)
@@ -213,14 +213,15 @@ def sample(folder, img_size, cache_mb=0):
     """(DataSet, paths, labels) of images drawn from a folder, fewer if they are large."""
     from dataset import DataSet
     from src.settings import settings
-    from utils.image_folders import find_images
-    from utils.loader import Cache
+    from utils.images.image_folders import find_images
+    from utils.images.loader import Cache
+    from utils.images.preprocess import Preprocess
 
     config = settings(train_path=folder, img_size=img_size)
     paths, labels, *_ = find_images("train_path", folder, config.classes)
     chosen = np.random.RandomState(0).permutation(len(paths))[: 8000 if img_size == 32 else 2000]
     paths, labels = [paths[index] for index in chosen], labels[chosen]
-    return DataSet(paths, labels, config, Cache(cache_mb)), paths, labels
+    return DataSet(paths, labels, config.classes, Preprocess.of(config), Cache(cache_mb)), paths, labels
 
 
 def through(batches):
@@ -258,19 +259,16 @@ def data_loader(folder, img_size):
     """The same work by PyTorch's DataLoader, which reads in processes."""
     import torch
 
-    from utils.decode import read_image
-    from utils.images import normalization_table, normalize, resized
-
-    _, paths, labels = sample(folder, img_size)
-    table = normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    data, paths, labels = sample(folder, img_size)
+    preprocess = data.preprocess
 
     class Images(torch.utils.data.Dataset):
         def __len__(self):
             return len(paths)
 
         def __getitem__(self, index):
-            image = resized(read_image(paths[index]), img_size)
-            return normalize(image[np.newaxis], "bgr", table)[0], labels[index]
+            image = preprocess.load(paths[index])
+            return preprocess.normalize(image[np.newaxis])[0], labels[index]
 
     tell()
     while True:

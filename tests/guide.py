@@ -26,7 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from tests.pages import RUN, Block, commands, read_pages  # noqa: E402
-from utils.prepare_data import CIFAR10_CLASSES  # noqa: E402
+from utils.commands.prepare import CIFAR10_CLASSES  # noqa: E402
 
 LIMIT = 600  # seconds for a block
 OUTPUTS = ("data", "checkpoints", "graphs", "weights")  # of these, .gitignore and README.md alone are the project's

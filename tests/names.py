@@ -6,10 +6,10 @@ import importlib
 import os
 import re
 
-import run
 from convert.command import parser
+from run import COMMANDS
 from src import config
-from src.settings import FOLDERS, FOLLOWING, RULES, settings
+from src.settings import SETTINGS, settings, with_role
 from tests.pages import commands, spans, table_rows, without_code
 
 # Options that the pages name and that are not this program's: of tensorboard, or mistyped as an example.
@@ -18,10 +18,10 @@ CONVERTERS = ("convert", "convert.pb2tflite", "convert.pb2savedmodel", "convert.
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z]\w*(?:-\w+)*")
 
 
-def options_of_verb(name):
-    verb = run.VERBS[name]
-    own = [word for names, _ in verb.options for word in names if word.startswith("--")]
-    return {"--help", *own, *(f"--{setting}" for setting in verb.settings)}
+def options_of_command(name):
+    command = COMMANDS[name]
+    own = [word for names, _ in command.options for word in names if word.startswith("--")]
+    return {"--help", *own, *(f"--{setting}" for setting in command.settings)}
 
 
 def options_of_converter(name):
@@ -30,7 +30,7 @@ def options_of_converter(name):
 
 
 def all_options():
-    return OTHER_OPTIONS.union(*map(options_of_verb, run.VERBS), *map(options_of_converter, CONVERTERS))
+    return OTHER_OPTIONS.union(*map(options_of_command, COMMANDS), *map(options_of_converter, CONVERTERS))
 
 
 def makefile_names(root):
@@ -81,22 +81,22 @@ def problems(words, root):
         elif module.startswith("convert"):
             yield f"no such module: {module}"
     elif script is not None and (words[script] == "run.py" or words[script].endswith("/run.py")):
-        yield from verb_problems(words[script + 1 :])
+        yield from command_problems(words[script + 1 :])
     elif script and os.path.basename(words[script - 1]).startswith("python"):
         yield from script_problems(words[script], words, root)
-    elif first in run.VERBS and last != first:
-        yield from option_problems(words, options_of_verb(first))
+    elif first in COMMANDS and last != first:
+        yield from option_problems(words, options_of_command(first))
     elif first.startswith("--"):
         yield from option_problems(words, all_options())
 
 
-def verb_problems(words):
+def command_problems(words):
     """Of the words after run.py."""
-    verb = words[0] if words and re.match(r"\w", words[0]) else "train"
-    if verb not in run.VERBS:
-        yield f"no such command: {verb}"
+    command = words[0] if words and re.match(r"\w", words[0]) else "train"
+    if command not in COMMANDS:
+        yield f"no such command: {command}"
     else:
-        yield from option_problems(words, all_options() if "..." in words[:1] else options_of_verb(verb))
+        yield from option_problems(words, all_options() if "..." in words[:1] else options_of_command(command))
 
 
 def option_problems(words, known):
@@ -135,10 +135,12 @@ def missing_tests(page, root):
     return [text for _, text in spans(page) if text.startswith("test_") and text not in there]
 
 
-def missing_verbs(pages):
+def missing_commands(pages):
     """The commands of run.py that stand in no table of these pages as `python run.py NAME`."""
     firsts = [cells[0] for page in pages for _, cells in table_rows(page)]
-    return [verb for verb in run.VERBS if not any(re.search(rf"`python run\.py {verb}\b", cell) for cell in firsts)]
+    return [
+        command for command in COMMANDS if not any(re.search(rf"`python run\.py {command}\b", cell) for cell in firsts)
+    ]
 
 
 def settings_faults(page):
@@ -151,11 +153,11 @@ def settings_faults(page):
     for line, cells in settings_rows(page):
         names = re.findall(r"`(\w+)`", cells[0])
         seen += names
-        unknown = [name for name in names if name not in RULES]
+        unknown = [name for name in names if name not in SETTINGS]
         problem = f"no such setting: {', '.join(unknown)}" if unknown else default_problem(names, cells[1])
         if problem:
             faults.append(f"{page.path}:{line}: {problem}")
-    faults += [f"{page.path}: no row for the setting {name}" for name in RULES if name not in seen]
+    faults += [f"{page.path}: no row for the setting {name}" for name in SETTINGS if name not in seen]
     return faults + [f"{page.path}: several rows for {name}" for name in set(seen) if seen.count(name) > 1]
 
 
@@ -181,7 +183,7 @@ def default_problem(names, cell):
         value = text
     if (value if len(names) == 1 else list(value)) == (written[0] if len(names) == 1 else written):
         return None
-    if all(name in FOLLOWING for name in names) and all(says_what_follows(name, text) for name in names):
+    if all(name in with_role("derived") and says_what_follows(name, text) for name in names):
         return None
     return f"default of {', '.join(names)}: found {text}, expected {', '.join(map(repr, written))}, as in src/config.py"
 
@@ -190,7 +192,8 @@ def says_what_follows(name, text):
     """Whether a text in words says what follows for a setting that is None."""
     if name in ("classes", "total_class"):
         return "train_path" in text
-    if name in FOLDERS:
-        return re.search(rf"\b{FOLDERS[name]}/(lenet5|<?model_arch>?)", text, re.IGNORECASE) is not None
+    if name in with_role("output_dir"):
+        parent = getattr(settings(model_arch="lenet5"), name).split("/")[0]
+        return re.search(rf"\b{parent}/(lenet5|<?model_arch>?)", text, re.IGNORECASE) is not None
     said = {model: float(value) for value, model in re.findall(r"([\d.e-]+) for (\w+)", text)}
     return said == {model: getattr(settings(model_arch=model), name) for model in config.MODEL_ARCHS}

@@ -15,13 +15,11 @@ from hypothesis import settings as example_settings
 
 import run
 from src.errors import InputError
-from src.settings import RULES, settings
+from src.settings import SETTINGS, settings
 from src.tf1 import tf
-from tests.conftest import REPOSITORY, load_graph, python, run_file, without_checksum
-from utils.decode import read_image
+from tests.conftest import REPOSITORY, load_graph, preprocess, python, run_file, without_checksum
+from utils.commands.prepare import prepare_cifar10
 from utils.files import atomic_folder
-from utils.images import resized
-from utils.prepare_data import prepare_cifar10
 
 GRAPH, JSON = "weights/lenet5/lenet5.pb", "weights/lenet5/lenet5.json"
 
@@ -305,13 +303,23 @@ CONFIG = [
     ("lr = 0.01", "  lr = 0.01", r"error: src/config.py, line \d+: unexpected indent"),
     ("lr = 0.01", "import nowhere", r"error: src/config.py, line \d+: No module named 'nowhere'"),
     ("lr = 0.01", "lr = rate", r"error: src/config.py, line \d+: name 'rate' is not defined"),
-    ("lr = 0.01\n", "", r"error: src/config.py: found no lr, expected a value for it"),
+    ("lr = 0.01", "# lr = 0.01", r"error: src/config.py: found no lr, expected a value for it"),
     ("lr = 0.01", "lr = '\udcff'", r"error: src/config.py.*: .*(utf-8|Non-UTF-8)"),
     ("MODEL_ARCHS =", "_MODEL_ARCHS =", r"error: src/config.py.*MODEL_ARCHS"),
-    ("        weight_decay = 0.0", "        weight_decay = 1 / 0", r"error: src/config.py, line \d+: division by zero"),
+    ("weight_decay = MODEL", "weight_decay = 1 / 0 * MODEL", r"error: src/config.py, line \d+: division by zero"),
     ("lr = 0.01", "raise SystemExit(0)", r"error: src/config.py, line \d+: 0"),
     ("lr = 0.01", "lr = 10**5000", r"error: setting lr: found a huge number, expected a number above 0"),
-    ('{"lenet5": 16,', '{"lenet5": "16",', r"error: src/config.py: MODEL_ARCHS: expected the names of networks"),
+    (
+        '"lenet5": {',
+        "5: {",
+        r"error: src/config.py: MODEL_ARCHS: expected the names of networks, each with min_img_size",
+    ),
+    (
+        '"min_img_size": 16',
+        '"min_img_size": "16"',
+        r"error: src/config.py: MODEL_ARCHS: expected the names of networks",
+    ),
+    ('"img_size": 32, ', "", r"error: src/config.py: MODEL_ARCHS: expected the names of networks"),
     ("def model_defaults", "def _model_defaults", r"error: src/config.py: found no model_defaults"),
     ("lr = 0.01", "lr = 0.01\nlearning_rate = 1", r"error: src/config.py: unknown setting learning_rate"),
 ]
@@ -455,7 +463,7 @@ def test_terminals_that_know_no_umlauts(work, environment, verbs):
     for part in (b"train/", b"test/"):
         os.rename(part + b"dog", part + "hünd".encode())  # Python 3.6 takes names for ASCII in the C locale
     verbs = [DATA.split() + ["--classes", '["cat", "h\\u00fcnd"]'], *verbs]
-    code = "import sys; from utils.command_line import in_utf8; in_utf8(); import run\n"
+    code = "import sys; from src.console import restart_in_utf8; restart_in_utf8(); import run\n"
     write("verbs.py", f"{code}sys.exit(any([run.main(words) for words in {verbs}]))")
     done = subprocess.run(
         [sys.executable, "verbs.py"], env=dict(os.environ, PYTHONPATH=REPOSITORY, **environment),
@@ -519,7 +527,7 @@ VALUES = strategies.one_of(
 )  # fmt: skip
 
 
-@given(name=strategies.sampled_from(sorted(RULES)), value=VALUES)
+@given(name=strategies.sampled_from(sorted(SETTINGS)), value=VALUES)
 @example_settings(max_examples=300, deadline=None)
 def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name, value):
     try:
@@ -528,11 +536,11 @@ def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name, value):
         assert "\n" not in str(error).replace("\\n", "")
 
 
-@given(name=strategies.sampled_from(sorted(RULES)), text=strategies.text(max_size=30))
+@given(name=strategies.sampled_from(sorted(SETTINGS)), text=strategies.text(max_size=30))
 @example_settings(max_examples=300, deadline=None)
 def test_any_text_for_a_setting_is_taken_or_refused_in_one_line(name, text):
     try:
-        settings(**{name: RULES[name].read(text)})
+        settings(**{name: SETTINGS[name].parse(text)})
     except InputError as error:
         assert "\n" not in str(error)
 
@@ -566,7 +574,7 @@ def test_random_bytes_are_read_in_shape_or_refused(image_file, content):
 def read_or_refuse(path, content):
     write(path, content)
     try:
-        image = resized(read_image(path), 16)
+        image = preprocess(16).load(path)
     except InputError as error:
         assert str(error).startswith(f"image {path}: ") and "\n" not in str(error)
     else:

@@ -23,10 +23,11 @@ from convert.compare import (
     report,
 )
 from dataset import read_test_set
+from src.console import quiet
 from src.errors import InputError
 from src.settings import settings
-from src.tf1 import IS_1_14, quiet, tf
-from tests.conftest import REPOSITORY, accuracy_in_opencv, run_graph, without_checksum
+from src.tf1 import IS_1_14, tf
+from tests.conftest import REPOSITORY, accuracy_in_opencv, preprocess, run_graph, without_checksum
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "fixtures")
 GRAPH = "weights/lenet5/lenet5.pb"
@@ -275,7 +276,7 @@ def test_what_is_compared(reference, digits):
     with open("model", "wb") as file:
         file.write(bytes(1000))
     found = compare(reference, lambda images: zero, "model", "a runtime", FLOAT32)
-    data = read_test_set(settings(train_path=digits + "/train", test_path=digits + "/test"))
+    data = read_test_set(settings(train_path=digits + "/train", test_path=digits + "/test"), preprocess(32))
     logits = run_graph(GRAPH, np.concatenate([images for images, _, _, _ in data.batches(100)]))
     assert found.images == 360
     assert found.difference == pytest.approx(np.abs(logits - zero).max() / np.abs(logits).max(), rel=1e-4)

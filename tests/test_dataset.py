@@ -1,4 +1,3 @@
-import functools
 import os
 import threading
 
@@ -9,9 +8,9 @@ import pytest
 from dataset import DataSet, read_test_set, read_train_sets
 from src.errors import InputError
 from src.settings import settings
-from utils.decode import read_image
-from utils.images import normalization_table, normalize, resized
-from utils.loader import Cache, ImageFiles, read_ahead
+from tests.conftest import preprocess
+from utils.images.decode import read_image
+from utils.images.loader import Cache, ImageFiles, read_ahead
 
 # A pixel of blue 255, green 0, red 51, worked out by hand: (255/255 - .485) / .229, (0 - .456) / .224, ...
 BGR_NORMALIZED = [2.248908, -2.035714, -0.915556]
@@ -20,8 +19,8 @@ RGB_NORMALIZED = [-1.244541, -2.035714, 2.640000]
 
 
 def normalized(image, size, channel_order):
-    table = normalization_table([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    return normalize(resized(image, size)[np.newaxis], channel_order, table)[0]
+    prepared = preprocess(size, channel_order=channel_order)
+    return prepared.normalize(prepared.fit(image)[np.newaxis])[0]
 
 
 def normalized_plainly(image, size):
@@ -128,8 +127,8 @@ def test_batches_are_those_of_a_plain_loader_whatever_is_cached(folders, size, c
 @pytest.mark.parametrize("size, kept", [(16, 13), (32, 3), (64, 0)])  # 10,000 bytes hold this many of 3 * size ** 2
 def test_the_cache_keeps_no_more_than_it_is_told(folders, tmp_path, size, kept):
     path = folders({"cat": 20}, size=32)
-    fit = functools.partial(resized, size=size)
-    files = ImageFiles([f"{path}/cat/{index:03d}.png" for index in range(20)], fit, size, Cache(10000 / 2**20))
+    paths = [f"{path}/cat/{index:03d}.png" for index in range(20)]
+    files = ImageFiles(paths, preprocess(size), Cache(10000 / 2**20))
     images = files.read(np.arange(20))
     os.rename(path, str(tmp_path / "gone"))
     for index, image in enumerate(images):
@@ -154,7 +153,7 @@ def test_a_larger_batch_than_is_left_starts_the_next_epoch(folders):
 
 def test_walking_gives_every_image_once_in_order_the_short_batch_too(folders):
     path = folders({"cat": 5, "dog": 6})
-    test = read_test_set(settings(train_path=path, test_path=path))
+    test = read_test_set(settings(train_path=path, test_path=path), preprocess(32))
     batches = list(test.batches(4))
     assert [len(batch[0]) for batch in batches] == [4, 4, 3]
     assert every_id(batches) == [f"cat/{i:03d}.png" for i in range(5)] + [f"dog/{i:03d}.png" for i in range(6)]
@@ -216,7 +215,7 @@ def test_where_there_is_no_data_the_message_names_what_there_is(folders, in_tmp_
     with pytest.raises(InputError, match=expected % "train" + train):
         read_train_sets(settings())
     with pytest.raises(InputError, match=expected % "test" + "data/digitspng/test: --test_path data/digitspng/test$"):
-        read_test_set(settings(classes=["cat", "dog"]))
+        read_test_set(settings(classes=["cat", "dog"]), preprocess(32))
 
 
 def test_the_folder_above_is_told_from_that_of_the_classes(folders, in_tmp_path):
@@ -239,7 +238,7 @@ def test_a_link_to_nowhere_is_named(folders):
     path = folders({"cat": 3, "dog": 3})
     os.symlink("nowhere", f"{path}/cat/link.png")
     with pytest.raises(InputError, match="link.png: cannot be read .No such file"):
-        list(read_test_set(settings(train_path=path, test_path=path)).batches(4))
+        list(read_test_set(settings(train_path=path, test_path=path), preprocess(32)).batches(4))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +261,7 @@ def test_data_that_cannot_be_used(folders, counts, given, expected):
 def test_a_test_set_without_any_of_the_classes(folders):
     config = settings(train_path=folders({"cat": 2, "dog": 2}), test_path=folders({"owl": 2}, name="test"))
     with pytest.raises(InputError, match="test_path: found no folder .*cat"):
-        read_test_set(config)
+        read_test_set(config, preprocess(32))
 
 
 JPEG = cv2.imencode(".jpg", np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8))[1].tobytes()
@@ -274,12 +273,12 @@ def test_a_broken_image_is_named_and_no_thread_is_left(folders, tmp_path, conten
     path = folders({"cat": 20, "dog": 20})
     broken = tmp_path / "train" / "dog" / "007.png"
     broken.write_bytes(content)
-    config = settings(train_path=path)
     threads = threading.active_count()
     with pytest.raises(InputError, match="007.png"):
-        list(read_test_set(settings(train_path=path, test_path=path)).batches(4))
+        list(read_test_set(settings(train_path=path, test_path=path), preprocess(32)).batches(4))
     assert threading.active_count() == threads
-    batches = DataSet([str(tmp_path / "train" / "cat" / "000.png")] * 40, np.zeros(40, int), config, Cache(1)).epoch(2)
+    paths = [str(tmp_path / "train" / "cat" / "000.png")] * 40
+    batches = DataSet(paths, np.zeros(40, int), ["cat"], preprocess(32), Cache(1)).epoch(2)
     next(batches)
     batches.close()
     assert threading.active_count() == threads
@@ -340,7 +339,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch
 
     first, second = two_epochs(batch_size=14)
     assert any(not np.array_equal(first[key], second[key]) for key in set(first) & set(second))
-    monkeypatch.setattr("utils.loader.THREADS", 5)
+    monkeypatch.setattr("utils.images.loader.THREADS", 5)
     for again in (two_epochs(batch_size=6), two_epochs(batch_size=7, ahead=False)):
         for expected, found in zip((first, second), again):
             assert len(found) == 42 and all(np.array_equal(expected[key], found[key]) for key in found)
@@ -348,7 +347,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch
 
 @pytest.mark.parametrize("choice_bytes, most", [(2**20, 4), (20 * 2**20, 3), (2**30, 2)])  # 64 MB, but one a thread
 def test_reading_ahead_is_bounded_by_bytes(monkeypatch, choice_bytes, most):
-    monkeypatch.setattr("utils.loader.THREADS", 2)
+    monkeypatch.setattr("utils.images.loader.THREADS", 2)
     asked = []
     choices = (asked.append(choice) or choice for choice in range(20))
     results = read_ahead(lambda choice: choice, choices, choice_bytes)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.errors import InputError
-from utils.check_data import check_data
-from utils.decode import read_image
+from utils.commands.check import check_data
+from utils.images.decode import read_image
 
 NOISE = np.random.RandomState(0).randint(0, 256, (48, 64, 3)).astype(np.uint8)
 PHOTO = cv2.resize(NOISE[:6, :8], (96, 72), interpolation=cv2.INTER_CUBIC)  # smooth, as JPEG likes it
@@ -310,7 +310,7 @@ def test_check_names_every_damaged_jpeg_and_no_healthy_one(checked, monkeypatch)
             name = f"{kind} {how}.jpg"
             files[name] = damaged(jpegs()[kind], how)
             expected.append(name)
-    monkeypatch.setattr("utils.check_data.SHOWN", len(files))
+    monkeypatch.setattr("utils.commands.check.SHOWN", len(files))
     lines, _ = checked(files)
     found = re.findall(r"  image \S*/([^/]*.jpg): found a corrupt JPEG \(.*\), expected", "\n".join(lines))
     assert sorted(found) == sorted(expected)

@@ -22,12 +22,11 @@ from src.settings import settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY, accuracy_in_opencv, python, run_file, run_opencv, run_py, without_checksum
 from trainer import Trainer
-from utils import loader
-from utils.image_folders import list_images
-from utils.images import denormalized
-from utils.plots import draw_confusion, draw_curves, draw_grid
-from utils.predictor import load
-from utils.summary import layers
+from utils.commands.summary import layers
+from utils.images import loader
+from utils.images.image_folders import list_images
+from utils.images.plots import draw_confusion, draw_curves, draw_grid
+from utils.inference.predictor import load
 
 
 @pytest.fixture
@@ -403,7 +402,7 @@ def test_summary_of_lenet_by_hand():
 def test_the_first_batch_is_drawn_as_people_see_it(two_classes, channel_order):
     trainer = Trainer(**dict(vars(two_classes), channel_order=channel_order))
     images, _, ids, cls = trainer.data.train.next_batch(8)
-    for image, name, class_name in zip(denormalized(images, trainer.config), ids, cls):
+    for image, name, class_name in zip(trainer.data.train.preprocess.to_rgb(images), ids, cls):
         path = f"{two_classes.train_path}/{class_name}/{name}"
         assert np.array_equal(image, cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB))
     trainer.optimize(1)

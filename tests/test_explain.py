@@ -11,10 +11,11 @@ import run
 from src.errors import InputError
 from src.tf1 import tf
 from trainer import Trainer
-from utils.explain import Explainer, heat
-from utils.page import page
-from utils.plots import draw_grid, escape_label
-from utils.predictor import Predictor, load
+from utils.images.plots import draw_grid, escape_label
+from utils.inference.evaluation import evaluate
+from utils.inference.explain import Explainer, heat
+from utils.inference.html_report import render_html
+from utils.inference.predictor import Predictor, load
 
 
 def metadata(size, classes):
@@ -139,13 +140,17 @@ def test_names_that_are_not_utf_8_are_drawn(tmp_path):
     assert escape_label("Oxford_flower_species_number_010", 12) == "Oxfor…er_010"
 
 
+PETS = evaluate(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]), ["cat", "dog"])
+
+
 @pytest.mark.parametrize("content", [b"", "epoch,loss".encode("utf-16"), b'"' + b"x" * 200000])
 def test_a_page_of_a_run_whose_history_is_damaged(tmp_path, content):
     (tmp_path / "history.csv").write_bytes(content)
-    assert "Every epoch" not in page("title", "summary", [], {"a": "b\x1b[31m"}, str(tmp_path))
-    assert "b\\x1b[31m" in page("title", "summary", [], {"a": "b\x1b[31m"}, str(tmp_path))
+    text = render_html("title", PETS, {"a": "b\x1b[31m"}, str(tmp_path))
+    assert "Every epoch" not in text and "b\\x1b[31m" in text
 
 
 def test_a_page_without_pictures(tmp_path):
-    text = page("title", "summary", [("cat", 1.0, 0.5, 0.667, 3)], {"lr": 0.01}, str(tmp_path))
-    assert "0.667" in text and Links(text).loads == []
+    text = render_html("title", PETS, {"lr": 0.01}, str(tmp_path))
+    assert "<td>cat</td><td>1.000</td><td>0.500</td><td>0.667</td><td>2</td>" in text and Links(text).loads == []
+    assert "<p>3 images: loss 0.7419, accuracy 0.6667, balanced accuracy 0.7500, macro F1 0.6667</p>" in text

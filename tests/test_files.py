@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from convert.compare import ReferenceModel, convert_and_verify
-from convert.freeze import move_aside
+from convert.export import move_aside
 from src.errors import InputError
 from tests.conftest import REPOSITORY
 from utils import files
+from utils.commands.prepare import prepare_cifar10, write_image
 from utils.files import (
     atomic_folder,
     is_in,
@@ -30,10 +31,9 @@ from utils.files import (
     remove_leftovers,
     write_atomically,
 )
+from utils.inference.html_report import history
 from utils.keras_weights import read_keras_weights
 from utils.locks import locked
-from utils.page import history
-from utils.prepare_data import prepare_cifar10, write_image
 from utils.tensorboard import new_event_file
 
 # What people may call their own files and folders. The first are those that an earlier version removed.

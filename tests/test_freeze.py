@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from convert.freeze import export_checkpoint
+from convert.export import export_checkpoint
 from src.errors import InputError
 from tests.conftest import FIXTURES, load_graph, make_folders, run_file, run_graph, run_opencv, working_in
 from trainer import Trainer
 from utils.checkpoints import Checkpoints
-from utils.predictor import load
+from utils.inference.predictor import load
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 from src.errors import InputError
 from src.tf1 import tf
 from tests.conftest import python
-from utils import graph_def as judged
-from utils.graph_def import check_resources
-from utils.predictor import load
+from utils.inference import graph_def as judged
+from utils.inference.graph_def import check_resources
+from utils.inference.predictor import load
 
 SIZE = 16
 

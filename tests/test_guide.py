@@ -50,7 +50,7 @@ def test_the_readme_is_short():
 
 
 def test_each_command_stands_in_a_table():
-    assert_none(names.missing_verbs([PAGES["README.md"], PAGES["docs/commands.md"]]))
+    assert_none(names.missing_commands([PAGES["README.md"], PAGES["docs/commands.md"]]))
 
 
 def test_each_promise_has_its_tests():
@@ -171,14 +171,14 @@ def test_names_that_are_there():
 
 def test_a_missing_command_is_found():
     table = page(
-        "| command | |", "|---|---|", *(f"| `python run.py {name}` | |" for name in names.run.VERBS if name != "runs")
+        "| command | |", "|---|---|", *(f"| `python run.py {name}` | |" for name in names.COMMANDS if name != "runs")
     )
-    assert names.missing_verbs([table]) == ["runs"]
+    assert names.missing_commands([table]) == ["runs"]
 
 
 def settings_page(**changes):
     """A page with a table of all settings, of which some defaults are changed; None: without that row."""
-    rows = {name: repr(vars(names.config)[name]) for name in names.RULES}
+    rows = {name: repr(vars(names.config)[name]) for name in names.SETTINGS}
     rows.update(changes)
     head = ["| setting | default | |", "|---|---|---|"]
     return page(*head, *(f"| `{name}` | {value} | x |" for name, value in rows.items() if value))

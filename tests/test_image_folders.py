@@ -17,11 +17,11 @@ import run
 from convert.compare import open_reference
 from dataset import describe, read_sample, read_test_set, read_train_sets
 from src.errors import InputError
-from src.settings import RULES, settings
-from tests.conftest import make_folders
+from src.settings import SETTINGS, settings
+from tests.conftest import make_folders, preprocess
 from trainer import Trainer
 from utils.command_line import Parser
-from utils.image_folders import find_images, list_images
+from utils.images.image_folders import find_images, list_images
 
 NFC, NFD = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
 
@@ -78,7 +78,7 @@ def test_a_folder_counts_once_where_a_disk_has_it_under_two_names(folders):
 def test_a_name_in_another_form_of_unicode_is_found(folders, given, there):
     train, test = folders({there: 3, "dog": 3}), folders({there: 2, "dog": 1}, name="test")
     assert read_train_sets(settings(train_path=train, classes=[given, "dog"])).train.num_examples == 5
-    data = read_test_set(settings(train_path=train, test_path=test, classes=[given, "dog"]))
+    data = read_test_set(settings(train_path=train, test_path=test, classes=[given, "dog"]), preprocess(32))
     assert data.labels.tolist() == [0, 0, 1]
 
 
@@ -90,7 +90,7 @@ def test_two_folders_in_two_forms_of_unicode_are_two_classes(folders):
 
 def test_values_that_begin_with_a_dash_are_taken(folders, in_tmp_path, capsys):
     parser = Parser(prog="run.py")
-    parser.add_settings(RULES)
+    parser.add_settings(SETTINGS)
     words = "--classes -1,1 --image_normalize_mean -1,0,0 --decay -1 --train_path -data --lr=-2 --weight_decay -.5"
     assert parser.parse(words.split()) == {
         "classes": ["-1", "1"], "image_normalize_mean": (-1, 0, 0), "decay": -1, "train_path": "-data", "lr": -2,
@@ -201,7 +201,7 @@ def test_training_and_prediction_find_the_same_images(linked):
     images, skipped = list_images(path)
     assert found.paths == images == expected
     assert +found.skipped == skipped == {".txt": 1, "device or pipe": 1}
-    assert read_test_set(settings(train_path=path, test_path=path)).paths == expected
+    assert read_test_set(settings(train_path=path, test_path=path), preprocess(32)).paths == expected
 
 
 def test_links_that_loop_end(linked):
@@ -319,7 +319,7 @@ def test_conversion_skips_corrupt_images_as_the_run_did_or_as_it_is_told_to(
     write(path, json.dumps(metadata))
     given = {} if of_the_run else {"bad_images": "skip"}
     reference = open_reference(str(tmp_path / "weights" / "lenet5.pb"), test_path=corrupt, **given)
-    samples = read_sample("train_path", reference.config, 500)  # as int8 is calibrated with
+    samples = read_sample("train_path", reference.source, preprocess(32), 500)  # as int8 is calibrated with
     assert [sum(len(batch.images) for batch in data.batches(50)) for data in (reference.data, samples)] == [358, 358]
     assert capfd.readouterr().err == 2 * f"note: skipped in {corrupt}: 2 corrupt images\n"
 
@@ -328,7 +328,7 @@ def test_a_test_set_of_which_a_class_is_corrupt_is_judged_without_it(folders, ca
     path = folders({"cat": 2, "dog": 2, "owl": 1})
     write(f"{path}/owl/000.png", "no image")
     config = settings(train_path=path, test_path=path, bad_images="skip")
-    assert read_test_set(config).labels.tolist() == [0, 0, 1, 1]
+    assert read_test_set(config, preprocess(32)).labels.tolist() == [0, 0, 1, 1]
     assert f"found no images of owl in {path}, so not judged (found no image of owl" in capsys.readouterr().err
     with pytest.raises(InputError, match="^setting train_path: found no image of owl that can be read in"):
         read_train_sets(config)

@@ -14,7 +14,7 @@ from PIL import Image
 from dataset import read_train_sets
 from models import build, mobilenetv2
 from src.errors import InputError
-from src.settings import RULES, settings
+from src.settings import SETTINGS, settings
 from src.tf1 import tf
 from tests.conftest import REPOSITORY
 from trainer import Trainer
@@ -87,7 +87,7 @@ def test_nothing_is_said_of_classes_that_are_empty_or_have_doubles(tmp_path):
 def test_nothing_is_said_of_the_results_in_docs(digits, about):
     with open(about) as file:
         words = shlex.split(json.load(file)["command"])[2:]
-    given = {name[2:]: RULES[name[2:]].read(text) for name, text in zip(words[::2], words[1::2])}
+    given = {name[2:]: SETTINGS[name[2:]].parse(text) for name, text in zip(words[::2], words[1::2])}
     classes = 2 if given.get("train_path") == "two/train" else 10
     for name in ("train_path", "test_path", "pretrained"):
         given.pop(name, None)
@@ -165,7 +165,8 @@ def test_numbers_of_classes_as_levels_need_a_mean_and_std_of_their_own(tmp_path)
     note = note_of(path)
     assert note.startswith(BOTH + "with them images enter the network with")
     own = note.split("these images have ")[1].split()
-    assert note_of(path, **{name[2:]: RULES[name[2:]].read(text) for name, text in zip(own[::2], own[1::2])}) is None
+    given = {name[2:]: SETTINGS[name[2:]].parse(text) for name, text in zip(own[::2], own[1::2])}
+    assert note_of(path, **given) is None
 
 
 @pytest.mark.parametrize("cache_mb", [0, 0.05, 100])

@@ -17,7 +17,8 @@ from src.settings import settings
 from src.tf1 import IS_1_14, tf
 from tests.conftest import make_folders, python
 from trainer import Trainer
-from utils import decode, memory, runs
+from utils import memory, runs
+from utils.images import decode
 from utils.learning import LearningGraph
 
 MB = 2**20

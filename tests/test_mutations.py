@@ -19,7 +19,7 @@ from hypothesis import settings as example_settings
 
 import run
 from src import config
-from src.settings import RULES
+from src.settings import SETTINGS
 from tests.conftest import working_in
 
 NOTES = "notes.partial-1.txt"  # a file of the user's, in each folder that the program writes to
@@ -40,7 +40,7 @@ VALUES = strategies.one_of(
 PLACE = strategies.integers(0, 10**6)  # which of the files, or of the values in a file, or which byte
 MUTATIONS = strategies.lists(
     strategies.one_of(
-        strategies.tuples(strategies.just("setting"), strategies.sampled_from(sorted(RULES)), VALUES),
+        strategies.tuples(strategies.just("setting"), strategies.sampled_from(sorted(SETTINGS)), VALUES),
         strategies.tuples(strategies.just("record"), PLACE, VALUES),
         strategies.tuples(strategies.just("flip"), PLACE, PLACE, strategies.integers(1, 255)),
         strategies.tuples(strategies.just("cut"), PLACE, PLACE),

@@ -3,20 +3,18 @@
 import json
 import os
 import shutil
-import sys
 
 import h5py
 import numpy as np
 import pytest
 
 import run
-from convert.freeze import export_checkpoint, move_aside
+from convert.export import export_checkpoint, move_aside
 from src.errors import InputError
 from tests.conftest import make_folders, run_file, working_in
 from trainer import Trainer
-from utils import command_line
+from utils.images.plots import check_output
 from utils.keras_weights import read_keras_weights
-from utils.plots import check_output
 
 QUICK = {"train_path": "train", "img_size": 16, "batch_size": 8, "model_arch": "lenet5"}
 
@@ -129,16 +127,3 @@ def test_weights_that_are_named_thousands_of_times_are_read_once(tmp_path):
         group.create_dataset("kernel:0", data=np.zeros((1000, 1000), np.float32), compression="gzip")
     with pytest.raises(InputError, match="Conv1/kernel:0 is named twice"):
         read_keras_weights("setting pretrained", path)
-
-
-@pytest.mark.parametrize("encoding, starts_again", [("utf-8", False), ("ascii", True), ("iso8859-1", True)])
-def test_names_of_files_are_taken_for_utf_8_in_any_locale(monkeypatch, encoding, starts_again):
-    """Else a class called Bär would be BÃ¤r in the files that are written."""
-    started = []
-    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
-    monkeypatch.delitem(sys.modules, "tensorflow")
-    monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
-    monkeypatch.setenv("LC_ALL", "of this test")
-    command_line.in_utf8()
-    assert bool(started) == starts_again
-    assert ("UTF-8" in os.environ["LC_ALL"].upper().replace("UTF8", "UTF-8")) == starts_again

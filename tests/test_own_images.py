@@ -16,10 +16,10 @@ import run
 from dataset import balanced_weights, read_train_sets
 from src.errors import InputError
 from src.settings import settings
-from tests.conftest import python
+from tests.conftest import preprocess, python
 from trainer import Trainer
-from utils.decode import read_image
-from utils.images import fitting, resized
+from utils.images.decode import read_image
+from utils.images.preprocess import Preprocess
 
 
 def numbered(height, width):
@@ -32,14 +32,14 @@ def numbered(height, width):
 @pytest.mark.parametrize("shape", [(60, 100), (100, 60)])
 def test_crop_is_the_middle(shape):
     """60x100 at size 60: columns 20 to 79 as they are."""
-    cropped = resized(numbered(*shape), 60, "crop")
+    cropped = preprocess(60, resize="crop").fit(numbered(*shape))
     expected = numbered(*shape)[:, 20:80] if shape[1] == 100 else numbered(*shape)[20:80]
     assert np.array_equal(cropped, expected)
 
 
 @pytest.mark.parametrize("shape", [(60, 100), (100, 60)])
 def test_pad_is_all_of_it_with_borders(shape):
-    padded = resized(numbered(*shape), 100, "pad", border=(1, 2, 3))
+    padded = preprocess(100, resize="pad", image_normalize_mean=[1 / 255, 2 / 255, 3 / 255]).fit(numbered(*shape))
     expected = np.full((100, 100, 3), (1, 2, 3), np.uint8)
     inside = (slice(20, 80), slice(None)) if shape[1] == 100 else (slice(None), slice(20, 80))
     expected[inside] = numbered(*shape)
@@ -49,18 +49,18 @@ def test_pad_is_all_of_it_with_borders(shape):
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (31, 33), (64, 64), (1000, 7)])
 def test_every_shape_becomes_the_square(resize, shape):
-    assert resized(np.zeros((*shape, 3), np.uint8), 32, resize).shape == (32, 32, 3)
+    assert preprocess(32, resize=resize).fit(np.zeros((*shape, 3), np.uint8)).shape == (32, 32, 3)
 
 
 def test_a_photo_is_made_small_by_the_means_of_areas():
     image = np.random.RandomState(0).randint(0, 256, (96, 160, 3)).astype(np.uint8)
     means = image.reshape(32, 3, 32, 5, 3).mean(axis=(1, 3))
-    assert np.abs(resized(image, 32) - means).max() <= 0.51  # rounded
+    assert np.abs(preprocess(32).fit(image) - means).max() <= 0.51  # rounded
 
 
 def test_stretch_is_opencv_s_bilinear_up_to_half_the_size():
     image = np.random.RandomState(0).randint(0, 256, (50, 64, 3)).astype(np.uint8)
-    assert np.array_equal(resized(image, 32), cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(preprocess(32).fit(image), cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR))
 
 
 @pytest.mark.parametrize("channel_order", ["bgr", "rgb"])
@@ -72,7 +72,7 @@ def test_borders_are_the_mean_colour_which_is_normalized_to_zero(folders, in_tmp
     config = settings(train_path=path, img_size=16, resize="pad", channel_order=channel_order)
     images = read_train_sets(config).train.next_batch(8).images
     assert np.abs(images[:, 0]).max() < 0.01 and np.abs(images[:, 8]).min() > 1
-    assert fitting(config)(np.zeros((10, 40, 3), np.uint8))[0, 0].tolist() == (
+    assert Preprocess.of(config).fit(np.zeros((10, 40, 3), np.uint8))[0, 0].tolist() == (
         [124, 116, 104] if channel_order == "bgr" else [104, 116, 124]
     )
 
@@ -229,7 +229,7 @@ def test_a_jpeg_that_is_cut_short_is_broken_even_if_its_thumbnail_is_whole(tmp_p
 
 def test_a_thin_image_is_cropped_without_becoming_huge():
     image = np.arange(40000, dtype=np.uint8).reshape(40000, 1, 1).repeat(3, axis=2)
-    cropped = resized(image, 224, "crop")  # whole, it would have 2 billion pixels
+    cropped = preprocess(224, resize="crop").fit(image)  # whole, it would have 2 billion pixels
     assert cropped.shape == (224, 224, 3)
     expected = cv2.resize(image[19998:20002], (224, 896), interpolation=cv2.INTER_LINEAR)[336:560]
     assert np.array_equal(cropped, expected)
@@ -250,7 +250,7 @@ def bomb(path):
 def test_an_image_that_claims_gigabytes_is_one_line(tmp_path):
     bomb(str(tmp_path / "bomb.png"))
     code = (
-        "from utils.decode import problem_of; print(problem_of('bomb.png')); "
+        "from utils.images.decode import problem_of; print(problem_of('bomb.png')); "
         "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
     done = python("-c", code, cwd=tmp_path)

@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from dataset import read_train_sets
 from src.errors import InputError
 from src.settings import settings
-from utils import prepare_data
-from utils.prepare_data import CIFAR10_CLASSES, prepare, prepare_cifar10
+from utils.commands import prepare as prepare_data
+from utils.commands.prepare import CIFAR10_CLASSES, prepare, prepare_cifar10
 
 
 def test_digits_are_those_of_scikit_learn(digits):

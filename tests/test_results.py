@@ -1,12 +1,18 @@
 """The tables of results in README.md and docs/ are those of the files in docs/results/."""
 
 import csv
+import glob
+import json
 import os
 import re
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+
 from tests.conftest import REPOSITORY
+from utils.inference.evaluation import ClassMetrics, Evaluation, as_text
 
 RESULTS = os.path.join(REPOSITORY, "docs", "results")
 
@@ -40,3 +46,15 @@ def test_each_result_tells_its_command_and_its_curve():
         assert [int(epoch["epoch"]) for epoch in epochs] == list(range(1, len(epochs) + 1)), folder
         for file in os.listdir(folder):
             assert os.path.getsize(os.path.join(folder, file)) < 200000
+
+
+@pytest.mark.parametrize("path", sorted(glob.glob(os.path.join(RESULTS, "*", "evaluation.txt"))))
+def test_evaluation_json_and_evaluation_txt_say_the_same(path):
+    """The texts are older than as_text: scikit-learn's classification_report wrote their tables."""
+    numbers = json.loads(read(f"{os.path.splitext(path)[0]}.json"))
+    heading, text = read(path).split("\n", 1)
+    assert heading == f"{numbers.pop('model')} on {numbers.pop('test_path')}"
+    numbers["per_class"] = [ClassMetrics(**row) for row in numbers["per_class"]]
+    numbers["confusion_matrix"] = np.array(numbers["confusion_matrix"])
+    flip = numbers["flip"] and Evaluation(**dict(numbers, **numbers["flip"]))
+    assert as_text(Evaluation(**dict(numbers, flip=flip))) == text

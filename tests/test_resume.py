@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import run
-from convert.freeze import export_checkpoint
+from convert.export import export_checkpoint
 from src import config
 from src.errors import InputError
 from src.settings import settings
@@ -569,7 +569,7 @@ KILLS_AT = ["copytree", "copy2", "rename", "remove", "replace"]
 # imported once, which takes seconds; it has computed nothing yet when the process is forked.
 EXPORTS_AND_DIES = f"""
 import os, shutil, signal
-from convert.freeze import export_checkpoint
+from convert.export import export_checkpoint
 def die(*arguments, **options): os.kill(os.getpid(), signal.SIGKILL)
 for name in {KILLS_AT}:
     child = os.fork()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import run
-from convert.freeze import export_checkpoint
+from convert.export import export_checkpoint
 from src.errors import InputError
 from src.settings import settings
 from tests.conftest import make_folders, run_file, working_in

@@ -6,8 +6,9 @@ import pytest
 import run
 from src import config
 from src.errors import InputError
-from src.settings import RULES, settings
+from src.settings import ROLES, SETTINGS, settings, with_role
 from tests.conftest import python
+from utils.keras_weights import expected_settings
 
 
 def test_defaults():
@@ -98,13 +99,72 @@ def test_settings_are_a_copy(monkeypatch):
 def test_wrong_settings_are_named_in_one_line(name, value):
     with pytest.raises(InputError) as caught:
         settings(**{name: value})
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
+    error = caught.value
+    assert error.subject.startswith(f"setting {name}") and (error.expected or error.hint)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("given, found, expected", [
+    ({"lr": 0}, "0", "a number above 0"), ({"lr": 1e40}, "1e+40", "a number above 0, below 1e+30"),
+    ({"device": "tpu"}, "'tpu'", "gpu or cpu"), ({"seed": 2**31}, "2147483648", "a whole number, 0 to 2147483647"),
+    ({"img_size": 15}, 15, "16 or more for lenet5"),
+    ({"total_class": 3, "classes": ["a", "b"]}, 3, "2, the number of classes"),
+    ({"classes": ["x" * 300, "x" * 300]}, f"['{'x' * 195}...", "a list of different names of folders, such as "
+     '["cat", "dog"], in UTF-8, without / or line breaks'),
+])  # fmt: skip
+def test_a_wrong_setting_says_what_was_found_and_expected(given, found, expected):
+    with pytest.raises(InputError) as caught:
+        settings(**given)
+    error = caught.value
+    assert (error.subject, error.found, error.expected) == (f"setting {next(iter(given))}", found, expected)
 
 
 def test_every_setting_is_explained():
-    for rule in RULES.values():
-        assert len(rule.help) > 10
+    for setting in SETTINGS.values():
+        assert len(setting.help) > 10
+
+
+def test_the_comment_of_each_setting_in_the_config_is_its_help():
+    with open(config.__file__, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    for name, setting in SETTINGS.items():
+        (number,) = [number for number, line in enumerate(lines) if line.startswith(f"{name} = ")]
+        above, line = lines[number - 1], lines[number]
+        comment = line.partition("  # ")[2] or (above[2:] if above.startswith("# ") else "")
+        assert comment == setting.help, name
+
+
+def test_every_setting_has_roles_and_one_says_whether_it_may_differ_when_a_run_is_resumed():
+    for name, setting in SETTINGS.items():
+        assert setting.roles <= set(ROLES), name
+        assert len(setting.roles & {"learning", "duration", "machine"}) == 1, name
+    with pytest.raises(AssertionError):
+        with_role("output_dirs")
+
+
+@pytest.mark.parametrize("roles, expected", [
+    ("preprocessing", "img_size image_normalize_mean image_normalize_std channel_order resize"),
+    ("architecture", "width strides"),
+    ("preprocessing architecture",  # what is taken over with pretrained weights, and printed in this order
+     "img_size width strides image_normalize_mean image_normalize_std channel_order resize"),
+    ("machine",
+     "train_path test_path valid_path cache_mb device memory_check step_timeout cluster_timeout checkpoint_minutes "
+     "keep_runs checkpoint_dir weight_dir tensorboard_dir"),
+    ("duration", "num_epoch early_stopping"),
+    ("derived", "img_size classes total_class weight_decay checkpoint_dir weight_dir tensorboard_dir"),
+    ("output_dir", "checkpoint_dir weight_dir tensorboard_dir"),
+    ("learning",
+     "model_arch img_size numchannels width strides batch_norm_momentum pretrained train_layers classes total_class "
+     "validation_size batch_size image_normalize_mean image_normalize_std channel_order resize augment class_weights "
+     "bad_images seed lr decay step_rate epsilon weight_decay"),
+])  # fmt: skip
+def test_the_settings_of_each_role(roles, expected):
+    assert with_role(*roles.split()) == expected.split()
+
+
+def test_what_the_weights_of_keras_bring_is_among_what_pretrained_weights_can_bring():
+    brought = expected_settings("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_96_no_top.h5")
+    assert set(brought) <= set(with_role("preprocessing", "architecture"))
 
 
 def test_what_follows_from_others_has_its_value_in_config(folders, monkeypatch):
@@ -141,8 +201,18 @@ def test_a_value_set_by_hand_stays_when_the_network_is_another(monkeypatch, img_
 
 def test_a_name_in_the_config_that_is_no_setting_is_named_with_the_nearest(monkeypatch):
     monkeypatch.setitem(vars(config), "bacth_size", 64)
-    with pytest.raises(InputError, match=r"^src/config.py: unknown setting bacth_size; did you mean batch_size\?$"):
+    with pytest.raises(InputError) as caught:
         settings()
+    error = caught.value
+    assert (error.subject, error.found) == ("src/config.py: unknown setting bacth_size", None)
+    assert error.hint == "did you mean batch_size?"
+
+
+def test_a_name_in_the_config_that_is_like_no_setting_may_be_of_the_users_own(monkeypatch):
+    monkeypatch.setitem(vars(config), "x", 64)
+    with pytest.raises(InputError) as caught:
+        settings()
+    assert caught.value.hint == "names of your own must begin with an underscore"
 
 
 def test_helpers_in_the_config_are_no_settings(monkeypatch):
@@ -153,15 +223,21 @@ def test_helpers_in_the_config_are_no_settings(monkeypatch):
 
 def test_a_setting_missing_from_the_config_is_named(monkeypatch):
     monkeypatch.delitem(vars(config), "lr")
-    with pytest.raises(InputError, match=r"^src/config.py: found no lr, expected a value for it$"):
+    with pytest.raises(InputError) as caught:
         settings()
+    error = caught.value
+    assert (error.subject, error.found, error.expected) == ("src/config.py", "no lr", "a value for it")
 
 
 def test_a_network_without_its_lines_in_the_config_is_told(monkeypatch):
-    monkeypatch.setitem(config.MODEL_ARCHS, "resnet", 32)
-    monkeypatch.setitem(RULES, "model_arch", RULES["model_arch"]._replace(ok=lambda value: value == "resnet"))
-    with pytest.raises(InputError, match="^src/config.py: found no img_size for resnet in model_defaults"):
+    monkeypatch.setitem(config.MODEL_ARCHS, "resnet", {"min_img_size": 32})
+    monkeypatch.setattr(config, "model_defaults", lambda model_arch: {})
+    changed = SETTINGS["model_arch"]._replace(is_valid=lambda value: value == "resnet")
+    monkeypatch.setitem(SETTINGS, "model_arch", changed)
+    with pytest.raises(InputError) as caught:
         settings(model_arch="resnet")
+    assert caught.value.subject == "src/config.py"
+    assert caught.value.found == "no img_size for resnet in model_defaults"
     assert settings(model_arch="resnet", img_size=64, weight_decay=0).img_size == 64
 
 
@@ -204,16 +280,30 @@ def test_a_wrong_value_in_the_config_is_named_but_help_and_a_given_value_work(
     ("['cat']", "['cat']"), ("None", None),
 ])  # fmt: skip
 def test_class_names_on_the_command_line(text, names):
-    assert RULES["classes"].read(text) == names
+    assert SETTINGS["classes"].parse(text) == names
 
 
 @pytest.mark.parametrize("name, nearest", [("epochs", "num_epoch"), ("bacth_size", "batch_size")])
 def test_an_unknown_setting_is_told_the_nearest(name, nearest):
-    with pytest.raises(InputError, match=rf"^setting {name}: unknown setting; did you mean {nearest}\?$"):
+    with pytest.raises(InputError) as caught:
         settings(**{name: 3})
+    assert (caught.value.subject, caught.value.hint) == (f"setting {name}: unknown setting", f"did you mean {nearest}?")
 
 
 @pytest.mark.parametrize("text", ["0x" + 5000 * "f", 150 * "(" + "1" + 150 * ")", "{[]}", 3000 * "-"])
 def test_odd_text_for_a_number_is_no_number(text, capfd):
-    assert not RULES["lr"].ok(RULES["lr"].read(text))
+    assert not SETTINGS["lr"].is_valid(SETTINGS["lr"].parse(text))
     assert capfd.readouterr() == ("", "")
+
+
+def test_lines_of_the_user_in_model_defaults_go_before_the_table_of_networks(monkeypatch):
+    def model_defaults(model_arch):  # as the lines of an earlier src/config.py
+        if model_arch == "mobilenetv2":
+            img_size = 160
+        if model_arch == "lenet5":
+            img_size = 28
+        return {"img_size": img_size, "weight_decay": 0.5}
+
+    monkeypatch.setattr(config, "model_defaults", model_defaults)
+    assert (settings().img_size, settings().weight_decay, config.img_size) == (28, 0.5, 28)
+    assert settings(model_arch="mobilenetv2").img_size == 160

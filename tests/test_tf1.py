@@ -48,13 +48,13 @@ print(Dense.__name__, tf.keras.layers.Dense is Dense)
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one thread, nothing is added up in another order")
 @pytest.mark.parametrize("given", [
-    {"model_arch": "lenet5", "augment": "crop+flip"},
-    {"model_arch": "mobilenetv2", "img_size": 32, "width": 0.35},
+    {"model_arch": "lenet5", "augment": "crop+flip", "classes": ["1", "3", "5", "8"]},
+    {"model_arch": "mobilenetv2", "img_size": 32, "width": 0.35, "classes": ["1", "3"]},
 ])  # fmt: skip
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(digits, shallow, in_tmp_path, given):
     results = []
     for _ in range(2):
-        trainer = Trainer(train_path=f"{digits}/train", classes=["1", "3", "5", "8"], **given)
+        trainer = Trainer(train_path=f"{digits}/train", **given)
         trainer.optimize(1)
         history = [{name: entry[name] for name in ("loss", "acc", "val_loss", "val_acc")} for entry in trainer.history]
         results.append(trainer.session.run(trainer.variables) + [history])

@@ -14,12 +14,14 @@ MODEL = """
 from models.layers import fully_connected
 from src.tf1 import tf
 
+HEAD = "only"
+
 
 class Tiny:
     def __init__(self, shape, total_class, image=None):
         self.inputImage = tf.placeholder(tf.float32, shape, name="Image") if image is None else image
         x = tf.reduce_mean(self.inputImage, [1, 2])
-        with tf.variable_scope("only", reuse=tf.AUTO_REUSE):
+        with tf.variable_scope(HEAD, reuse=tf.AUTO_REUSE):
             x = fully_connected(x, total_class, 0.1)
         self.output = tf.identity(x, name="output")
 
@@ -28,32 +30,27 @@ class Tiny:
 
     def getOutput(self):
         return self.output
+
+
+def build(config, shape, is4Train, image):
+    return Tiny(shape, config.total_class, image)
 """
-REGISTRY_LINE = '    "tiny": lambda shape, is4Train, config, image: Tiny(shape, config.total_class, image),\n'
-ENTRY = """
-    elif model_arch == "tiny":
-        img_size = 20
-        weight_decay = 0.001
-"""
+ROW = '"tiny": {"min_img_size": 4, "img_size": 20, "weight_decay": 0.001},'
 
 
 @pytest.fixture
 def program(tmp_path):
-    """A copy of the program with a third network in it, but for what a test leaves out."""
+    """A copy of the program with a third network in it, with this module and this row in src/config.py."""
 
-    def make(registered=True, entry=True):
+    def make(model=MODEL, row=ROW):
         folder = tmp_path / "program"
         for name in ("src", "models", "utils", "convert"):
             shutil.copytree(os.path.join(REPOSITORY, name), str(folder / name))
         for name in ("run.py", "trainer.py", "dataset.py"):
             shutil.copy(os.path.join(REPOSITORY, name), str(folder))
-        (folder / "models" / "tiny.py").write_text(MODEL)
-        if registered:
-            edit(folder / "models" / "__init__.py", "MODELS = {\n", "MODELS = {\n" + REGISTRY_LINE)
-            edit(folder / "models" / "__init__.py", "from src.errors", "from models.tiny import Tiny\nfrom src.errors")
-        edit(folder / "src" / "config.py", "MODEL_ARCHS = {", 'MODEL_ARCHS = {"tiny": 4, ')
-        if entry:
-            edit(folder / "src" / "config.py", "\n    else:\n", ENTRY + "    else:\n")
+        if model:
+            (folder / "models" / "tiny.py").write_text(model)
+        edit(folder / "src" / "config.py", "MODEL_ARCHS = {\n", "MODEL_ARCHS = {\n    " + row + "\n")
         return folder
 
     return make
@@ -86,10 +83,14 @@ def test_a_third_network_is_trained_and_exported(program, folders):
     assert record["tiny-4"]["settings"]["weight_decay"] == 0.001
 
 
-@pytest.mark.parametrize("left_out, expected", [
-    ("registered", "setting model_arch: found no tiny in MODELS of models/__init__.py"),
-    ("entry", "src/config.py: found no img_size for tiny in model_defaults, expected lines for it"),
+@pytest.mark.parametrize("wrong, expected", [
+    ({"model": None},
+     "setting model_arch: found an error (No module named 'models.tiny'), expected build and HEAD in models/tiny.py"),
+    ({"model": MODEL.replace("HEAD", "TOP")},
+     "setting model_arch: found a module that lacks one, expected build and HEAD in models/tiny.py"),
+    ({"row": '"tiny": {"min_img_size": 4, "img_size": 20},'},
+     "src/config.py: MODEL_ARCHS: expected the names of networks, each with min_img_size, img_size and weight_decay"),
 ])  # fmt: skip
-def test_a_network_that_is_half_there_is_told_in_one_line(program, folders, left_out, expected):
-    done = train(program(**{left_out: False}), folders({"cat": 20, "dog": 20}))
+def test_a_network_that_is_half_there_is_told_in_one_line(program, folders, wrong, expected):
+    done = train(program(**wrong), folders({"cat": 20, "dog": 20}))
     assert (done.returncode, done.stderr) == (2, f"error: {expected}\n")

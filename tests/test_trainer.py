@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
-from convert.freeze import export_checkpoint
+from convert.export import export_checkpoint
 from src.errors import InputError
-from src.settings import RULES
+from src.settings import SETTINGS
 from src.tf1 import tf
 from tests.conftest import load_graph, make_folders, run_file, working_in
 from trainer import Trainer
@@ -222,7 +222,7 @@ def test_tensorboard_s_plugins_read_their_data(trainer):
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     hparams = parse_session_start_info_plugin_data(content).hparams
     assert hparams["batch_size"].number_value == 8 and hparams["model_arch"].string_value == "lenet5"
-    assert set(hparams) == set(RULES)
+    assert set(hparams) == set(SETTINGS)
 
 
 def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(trainer, monkeypatch):

@@ -12,8 +12,9 @@ import re
 import numpy as np
 
 from src import config
-from src.errors import InputError, OutOfMemoryError, first_line, naming_memory, print_note
-from src.settings import RULES, settings
+from src.console import print_note
+from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
+from src.settings import SETTINGS, settings
 from src.tf1 import tf
 from utils.records import RECORD, name_of, read_record, write_record
 
@@ -233,10 +234,10 @@ class Checkpoints:
         entry = self.entry(prefix)
         if entry is None:
             raise InputError(f"checkpoint {prefix}: found no metadata in {RECORD}, expected a checkpoint from training")
-        unknown = sorted(set(entry["settings"]) - set(RULES))
+        unknown = sorted(set(entry["settings"]) - set(SETTINGS))
         if unknown:
             print_note(f"checkpoint {prefix}: ignoring unknown settings: {', '.join(unknown)}")
-        known = {name: value for name, value in entry["settings"].items() if name in RULES}
+        known = {name: value for name, value in entry["settings"].items() if name in SETTINGS}
         try:
             return settings(**dict(known, **changed))
         except InputError as error:

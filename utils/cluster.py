@@ -18,10 +18,10 @@ import time
 
 import numpy as np
 
-from src.errors import InputError, first_line, is_out_of_memory, print_error, say
-from src.tf1 import collective_ops, open_session, quiet, session_options, tf
+from src.console import print_error, quiet, say
+from src.errors import ExitCode, InputError, first_line, is_out_of_memory
+from src.tf1 import collective_ops, open_session, session_options, tf
 
-LOST = 138  # exit code of a member that has lost another; Kubernetes' TFJob starts it again, as for all above 127
 GROUP = 1  # TensorFlow's number for all members together
 GRACE = 20  # seconds that a step may take on when the process is asked to end
 SHOWN = 80  # characters of a wrong TF_CONFIG
@@ -201,9 +201,10 @@ class Cluster:
 
     def _end(self, what):
         """End the process at once, without saving anything: TensorFlow itself would wait for what is lost."""
-        print_error(f"{what}; this one ends without saving, exit code {LOST}, to be started again with --resume")
+        end = f"this one ends without saving, exit code {ExitCode.PEER_LOST}, to be started again with --resume"
+        print_error(f"{what}; {end}")
         sys.stdout.flush()
-        os._exit(LOST)
+        os._exit(ExitCode.PEER_LOST)
 
     @contextlib.contextmanager
     def losing(self, doing):

@@ -8,11 +8,11 @@ from collections import defaultdict, namedtuple
 import cv2
 import numpy as np
 
+from src.console import suppress_stderr
 from src.errors import InputError
-from utils.decode import read_image
 from utils.files import read_file
-from utils.loader import image_bytes, map_images
-from utils.muting import muting
+from utils.images.decode import read_image
+from utils.images.loader import image_bytes, map_images
 
 SAMPLE = 100  # training images to look at,
 SAMPLE_BYTES = 256 * 2**20  # or fewer, if they are large,
@@ -128,7 +128,7 @@ def content_note(looks, data, config):
 
 def lost_in_reading(path):
     """What an image file holds that read_image leaves out, and what to do; None if there is nothing."""
-    with muting:
+    with suppress_stderr:
         raw = cv2.imdecode(np.frombuffer(read_file("image", path), np.uint8), cv2.IMREAD_UNCHANGED)
     if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and np.ptp(raw[..., 3]):
         return "its transparency is dropped, and the picture with it; draw such images on a background first"

@@ -14,7 +14,7 @@ import re
 import h5py
 import numpy as np
 
-from models.mobilenetv2 import BOTTLENECKS
+from models.mobilenetv2 import BOTTLENECKS, HEAD
 from src.errors import InputError, first_line
 
 # Width and image size in the name of a published file.
@@ -111,7 +111,7 @@ def names(group, attribute):
 def our_scope(layer):
     """The scope of our variables that corresponds to a layer of Keras, None if there is none."""
     layer = re.sub("^bn_|_(BN|bn)$", "", layer)
-    fixed = {"Conv1": "first", "Conv_1": "last", "Logits": "logits", "predictions": "logits"}
+    fixed = {"Conv1": "first", "Conv_1": "last", "Logits": HEAD, "predictions": HEAD}
     block = re.fullmatch(r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)", layer)
     return f"block{int(block.group(1) or 0) + 1}/{block.group(2)}" if block else fixed.get(layer)
 
@@ -126,7 +126,7 @@ def by_number(layers):
         ("conv2d", [scope for scope in scopes if scope not in depthwise], ["kernel"]),
         ("depthwise_conv2d", depthwise, ["kernel"]),
         ("batch_normalization", scopes, VARIABLES),
-        ("dense", ["logits"], ["kernel", "bias"]),
+        ("dense", [HEAD], ["kernel", "bias"]),
     ):
         numbered = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=number)
         for scope, layer in zip(ours, numbered):

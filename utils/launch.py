@@ -12,10 +12,11 @@ import threading
 import time
 from collections import namedtuple
 
-from src.errors import InputError, print_error, say
-from utils.cluster import LOST
+from src.console import print_error, say, say_error
+from src.errors import ExitCode, InputError
 
-FINAL = (0, 2, 130, 143)  # exit codes after which nothing is started again: done, bad input, Ctrl-C, SIGTERM
+# After these, nothing is started again.
+FINAL = (ExitCode.OK, ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 AFTER_FAILURE = 3  # seconds in which the others may say what is wrong, and end
 AFTER_SIGNAL = 60  # seconds in which all may finish their step, and save
 POLL = 0.1  # seconds between two looks at the members
@@ -127,11 +128,6 @@ def relay(name, source, print_line):
         print_line(f"{name}: {line}".rstrip("\n"))
 
 
-def say_error(text):
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
-
-
 def wait(members, asked):
     """Until all have ended; returns (name, exit code) of the first that failed, or of the chief.
 
@@ -148,20 +144,21 @@ def wait(members, asked):
             told, end = told + 1, time.monotonic() + AFTER_SIGNAL
         failed = failed or first_failed(members)
         if failed and end is None:
-            end = time.monotonic() + (AFTER_SIGNAL if failed[1] in (130, 143) else AFTER_FAILURE)
+            was_asked = failed[1] in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
+            end = time.monotonic() + (AFTER_SIGNAL if was_asked else AFTER_FAILURE)
         if end is not None and time.monotonic() > end:
             tell(members, signal.SIGKILL)
     for member in members:
         for reader in member.readers:
             reader.join()
-    return failed or first_failed(members) or (members[0].name, 0)
+    return failed or first_failed(members) or (members[0].name, ExitCode.OK)
 
 
 def first_failed(members):
     """(name, exit code) of a member that has failed, rather not of one that has only lost another; or None."""
     codes = [(member.name, member.process.poll()) for member in members]
     codes = [(name, 128 - code if code < 0 else code) for name, code in codes if code]
-    return min(codes, key=lambda member: member[1] == LOST, default=None)
+    return min(codes, key=lambda member: member[1] == ExitCode.PEER_LOST, default=None)
 
 
 def tell(members, number):

@@ -43,7 +43,7 @@ class LearningGraph:
         self.model = build(config, is4Train=config.train_layers == "all")
         check_batch_norms(tf.get_default_graph(), config)
         self.variables = tf.global_variables()
-        self._learned = learned_variables(config.train_layers)
+        self._learned = learned_variables(config)
         self.x = self.model.getInput()
         self.y_true = tf.placeholder(tf.float32, [None, config.total_class], name="y_true")
         with tf.name_scope("inference"):

@@ -7,7 +7,8 @@ import os
 import re
 import stat
 
-from src.errors import InputError, print_note, reason
+from src.console import print_note
+from src.errors import InputError, reason
 
 NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # by the file system, such as that of a network drive
 CONTENT = re.compile(rb"\d*\n?")  # of a lock file: the process that took it last

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.errors import InputError, OutOfMemoryError, first_line, is_out_of_memory
 from src.tf1 import tf
-from utils.loader import ahead_bytes, inference_batch
+from utils.images.loader import ahead_bytes, inference_batch
 
 PROC, CGROUPS = "/proc", "/sys/fs/cgroup"
 EXPORT_COPIES = 9  # of the weights while they are frozen: arrays, constants, and graphs that are made of graphs

@@ -4,20 +4,19 @@ import os
 
 import numpy as np
 
+from models import in_head
 from src import config
-from src.errors import InputError, print_note, say
-from src.settings import settings
+from src.console import print_note, say
+from src.errors import InputError
+from src.settings import settings, with_role
 from utils.checkpoints import Checkpoints, assign, find_checkpoint
 from utils.keras_weights import expected_settings, is_keras_file, read_keras_weights
 
-# What a network that was trained before expects of its images, and its size.
-INHERITED = (
-    "img_size", "width", "strides", "image_normalize_mean", "image_normalize_std", "channel_order", "resize",
-)  # fmt: skip
+PRETRAINED_SETTINGS = with_role("preprocessing", "architecture")
 
 
 def inherit_settings(given):
-    """The settings of a run; those INHERITED are as in the record of the checkpoint it starts from, if not given."""
+    """The settings of a run: PRETRAINED_SETTINGS, if not given, are as in the record of its initial checkpoint."""
     now = settings(**given)
     if now.pretrained is None:
         if now.train_layers == "head":
@@ -30,7 +29,7 @@ def inherit_settings(given):
         recorded = (Checkpoints(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
     if recorded.get("model_arch") != now.model_arch:
         return now
-    inherited = {name: recorded[name] for name in INHERITED if name in recorded}
+    inherited = {name: recorded[name] for name in PRETRAINED_SETTINGS if name in recorded}
     if vars(config)["img_size"] is not None:
         inherited.pop("img_size", None)
     return settings(**dict(inherited, **given))
@@ -54,11 +53,11 @@ def load_pretrained(session, variables, config):
     if broken:
         found = f"found numbers in {broken[0]} of {source} that are not finite"
         raise InputError(f"setting pretrained: {found}, expected weights that learned something")
-    if all("logits/" in variable.op.name for variable in fitting):
+    if all(in_head(variable, config.model_arch) for variable in fitting):
         expected = f"expected weights of a {config.model_arch} of this width"
         raise InputError(f"setting pretrained: found only the classifier of {config.pretrained} to fit, {expected}")
     assign(session, fitting, weights)
     names = [variable.op.name for variable in others]
     rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
     say(f"weights of {source}: took {len(fitting)} of {len(variables)} variables{rest}")
-    say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in INHERITED))
+    say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in PRETRAINED_SETTINGS))

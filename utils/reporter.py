@@ -7,13 +7,13 @@ import os
 
 from tqdm import tqdm
 
-from src.errors import InputError, first_line, print_error, print_note, say
+from src.console import print_error, print_note, say
+from src.errors import InputError, first_line
 from src.tf1 import tf
 from utils.checkpoints import best_entry
 from utils.files import write_atomically
-from utils.images import denormalized
+from utils.images.plots import draw_curves, draw_grid, escape_label
 from utils.input_check import chance_note, describe_channels, input_note
-from utils.plots import draw_curves, draw_grid, escape_label
 from utils.tensorboard import TensorBoardLogger
 
 SHOWN = 32  # images in train_batch.png
@@ -89,7 +89,7 @@ class Reporter:
         """A step is done and counted: its Batch, loss and accuracy before its update."""
         if self._is_new and self._folder:  # so that a mistake in the data is seen early
             names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
-            images = denormalized(batch.images[:SHOWN], self._config)
+            images = self._data.train.preprocess.to_rgb(batch.images[:SHOWN])
             entering = describe_channels(batch.images.mean(axis=(0, 1, 2)), batch.images.std(axis=(0, 1, 2)))
             with self._tolerant():
                 heading = f"the first batch, as the network sees each channel: {entering}"

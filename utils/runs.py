@@ -1,26 +1,21 @@
 """The runs of a network: the folders of checkpoints that they left, which can be resumed, exported or listed."""
 
-import glob
 import os
 import shutil
 
-from src.errors import InputError, OutOfMemoryError, escape_control_characters, print_note, say
-from src.settings import FOLDERS, FOLLOWING, RULES, check, settings_for
+from src.console import print_note, say
+from src.errors import InputError, OutOfMemoryError
+from src.settings import SETTINGS, settings_for, validate, with_role
 from src.tf1 import tf
 from utils.checkpoints import Checkpoints
 from utils.files import check_replaceable, is_in, make_writable, remove_leftovers, write_atomically
 from utils.locks import locked
-from utils.predictor import metadata_path, read_metadata
 from utils.pretrained import inherit_settings
 from utils.records import RECORD, run_folders
 from utils.state import TrainState
 from utils.tensorboard import new_run_folder
 
-# Settings that a run may have others of when it is resumed: they change nothing in what it learns, except for how long.
-# The folders are never those of the record: it could be somebody else's.
-PLACES = ("device", "memory_check", "train_path", "valid_path", "test_path", "cache_mb", "step_timeout",
-          "cluster_timeout", "checkpoint_minutes", "keep_runs", *FOLDERS)  # fmt: skip
-CHANGEABLE = ("num_epoch", "early_stopping", *PLACES)
+RESUMABLE_OVERRIDES = with_role("duration", "machine")  # what may differ when a run is resumed
 INDEX = "checkpoint"  # TensorFlow's list of the checkpoints of the latest run
 
 
@@ -60,8 +55,8 @@ def choose_run(cluster, resume, given):
     """The run to train: (settings, its Checkpoints, prefix of the checkpoint to resume, its TrainState).
 
     A new run has none of the last three; and of them, only the state is known to other members of the cluster than the
-    chief. They all have the chief's settings, but for PLACES, which are their own unless all were launched together, on
-    one machine.
+    chief. They all have the chief's settings, but for those of the machine, unless all were launched together, on one
+    machine.
 
     Args:
         cluster: the Cluster that trains.
@@ -71,7 +66,7 @@ def choose_run(cluster, resume, given):
 
     def choose():
         if not cluster.is_chief:
-            return settings_for(("model_arch", *CHANGEABLE) if resume else RULES, given), None, None
+            return settings_for(("model_arch", *RESUMABLE_OVERRIDES) if resume else SETTINGS, given), None, None
         if resume:
             return find_interrupted(given, None if resume is True else resume)
         return inherit_settings(given), None, None
@@ -81,7 +76,7 @@ def choose_run(cluster, resume, given):
     theirs, resumed = cluster.share([vars(config), state and [state.to_json(), state.history]])
     if not cluster.is_chief:
         state = resumed and TrainState.from_json(*resumed, "chief")
-        own = () if cluster.launcher else PLACES
+        own = () if cluster.launcher else with_role("machine")
         vars(config).update((name, value) for name, value in theirs.items() if name not in own)
     return config, checkpoints, prefix, state
 
@@ -106,7 +101,7 @@ def find_interrupted(given, run=None):
     Raises:
         InputError: nothing to resume, or a given setting that does not fit.
     """
-    now = settings_for(("model_arch", *CHANGEABLE), given)
+    now = settings_for(("model_arch", *RESUMABLE_OVERRIDES), given)
     checkpoints = find_run(now.checkpoint_dir, run)
     newest = list_runs(now.checkpoint_dir)[-1]
     if run is None and newest.is_empty():
@@ -115,10 +110,10 @@ def find_interrupted(given, run=None):
         raise InputError(f"setting checkpoint_dir: {found}; {before}")
     prefix = newest_whole(checkpoints)
     recorded = checkpoints.entry(prefix)["settings"]
-    for name in sorted(set(given) - set(CHANGEABLE)):
-        if given[name] is None and name in FOLLOWING:
+    for name in sorted(set(given) - set(RESUMABLE_OVERRIDES)):
+        if given[name] is None and name in with_role("derived"):
             continue
-        value = check(name, given[name])
+        value = validate(name, given[name])
         if name in recorded and value != recorded[name] and list_of(value) != list_of(recorded[name]):
             expected = f"expected {recorded[name]!r}: {checkpoints.folder} keeps its settings when it is resumed"
             raise InputError(f"setting {name}: found {value!r}, {expected}")
@@ -126,8 +121,9 @@ def find_interrupted(given, run=None):
     if given.get("num_epoch", done) < done:
         expected = f"expected {done} or more, the epochs that {checkpoints.folder} has done"
         raise InputError(f"setting num_epoch: found {given['num_epoch']}, {expected}")
-    changed = {name: getattr(now, name) for name in set(given) & set(CHANGEABLE) | set(FOLDERS)}
-    return checkpoints.settings_of(prefix, **changed), checkpoints, prefix
+    changed = set(given).intersection(RESUMABLE_OVERRIDES)
+    changed.update(with_role("output_dir"))  # never those of the record: it could be somebody else's
+    return checkpoints.settings_of(prefix, **{name: getattr(now, name) for name in changed}), checkpoints, prefix
 
 
 def check_state(state, config, data, steps, members):
@@ -148,7 +144,7 @@ def check_state(state, config, data, steps, members):
 
 def check_folders(config, members):
     """Raise InputError unless the folders of a run can be written to, and in a cluster, nobody else trains there."""
-    for setting in FOLDERS:
+    for setting in with_role("output_dir"):
         make_writable(setting, getattr(config, setting))
     if members > 1:  # a process alone finds out when it begins to train
         with locked("checkpoint_dir", config.checkpoint_dir):
@@ -239,51 +235,3 @@ def delete_old_runs(checkpoint_dir, current, keep):
         if run not in kept:
             run.delete()
             say(f"deleted the checkpoints in {run.folder}, because keep_runs is {keep}")
-
-
-def table(configs):
-    """The runs under some checkpoint_dirs, as text: a line each, the oldest first.
-
-    Args:
-        configs: settings, one for each network, of which checkpoint_dir and weight_dir count.
-    """
-    rows = [("run", "model", "images", "epochs", "best val_acc", "MB", "graph")]
-    for config in configs:
-        for checkpoints in list_runs(config.checkpoint_dir):
-            newest = checkpoints.newest()
-            if newest and checkpoints.entry(newest)["settings"].get("model_arch") == config.model_arch:
-                rows.append(row(checkpoints, newest, config))
-    if len(rows) == 1:
-        return f"no runs in {', '.join(sorted({config.checkpoint_dir for config in configs}))}"
-    widths = [max(len(text) for text in column) for column in zip(*rows)]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in rows)
-
-
-def row(checkpoints, newest, config):
-    """What the table says of a run."""
-    entry, best = checkpoints.entry(newest), checkpoints.best()
-    files = [file.path for file in os.scandir(checkpoints.folder) if file.is_file()]
-    values = (
-        os.path.basename(checkpoints.folder),
-        config.model_arch,
-        entry["settings"].get("train_path"),
-        f"{entry.get('epoch')} of {entry['settings'].get('num_epoch')}",
-        f"{checkpoints.entry(best)['val_acc']:.4f}" if best else "-",
-        f"{sum(map(os.path.getsize, files)) / 1e6:.1f}",
-        find_graph(config, os.path.basename(entry["run_folder"] or ""), best) or "-",
-    )
-    return [escape_control_characters(str(value)) for value in values]
-
-
-def find_graph(config, run, best):
-    """The path of the graph that a run exported, and a word if its best checkpoint is another; None: there is none."""
-    name = f"{config.model_arch}.pb"
-    for path in [os.path.join(config.weight_dir, name), *sorted(glob.glob(os.path.join(config.weight_dir, "*", name)))]:
-        try:
-            origin = read_metadata(metadata_path(path))["run"]
-        except InputError:
-            continue
-        if os.path.basename(origin.get("run_folder", "")) == run and os.path.exists(path):
-            is_best = os.path.basename(origin.get("checkpoint", "")) == os.path.basename(best or "")
-            return path if is_best else f"{path} (not of its best checkpoint)"
-    return None

@@ -31,9 +31,9 @@ import screenshots  # noqa: E402
 from models.mobilenetv2 import BOTTLENECKS  # noqa: E402
 from src.settings import settings  # noqa: E402
 from trainer import Trainer  # noqa: E402
-from utils.image_folders import list_images  # noqa: E402
-from utils.predictor import load  # noqa: E402
-from utils.summary import layers  # noqa: E402
+from utils.commands.summary import layers  # noqa: E402
+from utils.images.image_folders import list_images  # noqa: E402
+from utils.inference.predictor import load  # noqa: E402
 
 DATA = "data/cifar10png"
 RUN = "docs/figures/.run"

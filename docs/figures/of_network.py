@@ -8,18 +8,14 @@ from models import classify
 from models.layers import kernel
 from models.lenet5 import SIGMA
 from src.tf1 import tf
-from utils.decode import read_image
-from utils.images import normalization_table, normalize
-from utils.plots import save
+from utils.images.plots import save
 
 INPUT = np.array([[1, 0, 2, 3, 1], [0, 1, 3, 1, 0], [2, 1, 0, 1, 2], [1, 3, 1, 0, 1], [0, 2, 1, 1, 3]], np.float32)
 
 
 def network_input(predictor, path):
     """An image as the network gets it: float32 [1, 32, 32, 3]."""
-    about = predictor.metadata
-    table = normalization_table(about["image_normalize_mean"], about["image_normalize_std"])
-    return normalize(read_image(path)[np.newaxis], about["channel_order"], table)
+    return predictor.preprocess.normalize(predictor.preprocess.load(path)[np.newaxis])
 
 
 def draw_feature_maps(path, predictor, image_path):

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 
 from dataset import DataSet
-from utils.decode import read_image
-from utils.images import denormalized
-from utils.loader import Cache
-from utils.plots import new_figure, save
+from utils.images.decode import read_image
+from utils.images.loader import Cache
+from utils.images.plots import new_figure, save
+from utils.images.preprocess import Preprocess
 
 RESULTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results")
 BLUE, ORANGE = "tab:blue", "tab:orange"
@@ -121,10 +121,11 @@ def draw_learning_rate(path, trainer):
 def draw_augmentation(path, config, image_path):
     """An image, and what a training with augmentation sees of it in nine epochs."""
     image = rgb(image_path)
-    data = DataSet([image_path], np.zeros(1, int), config, Cache(1), config.augment)
+    how = config.classes, Preprocess.of(config), Cache(1), config.seed, config.augment
+    data = DataSet([image_path], np.zeros(1, int), *how)
     figure = canvas(8.8, 3.7)
     for number in range(10):
-        seen = image if number == 0 else denormalized(data.next_batch(1).images, config)[0]
+        seen = image if number == 0 else data.preprocess.to_rgb(data.next_batch(1).images)[0]
         axes = figure.add_subplot(2, 5, number + 1)
         show(axes, seen, f"in epoch {number}" if number else "the image")
     figure.subplots_adjust(left=0, right=1, bottom=0, top=0.93, wspace=0.08, hspace=0.16)

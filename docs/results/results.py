@@ -3,7 +3,10 @@
     python docs/results/results.py keep NAME RUN_FOLDER TITLE COMMAND MACHINE   copies what a run has left in graphs/
     python docs/results/results.py                                             writes the tables anew
 
-A folder here holds history.csv, a line for each epoch, and about.json; if the test images were asked, evaluation.txt.
+A folder here holds history.csv, a line for each epoch, and about.json; if it was evaluated on the test images,
+evaluation.txt and evaluation.json. Results that are older than evaluation.json have one derived from the text: their
+losses have four digits, and "flip" has no more than loss and accuracy.
+
 A table stands between <!-- results: BEGINNINGS: COLUMNS --> and <!-- end -->; it has a row for each folder whose name
 begins with one of these.
 """
@@ -32,7 +35,7 @@ def keep(name, run_folder, title, command, machine):
         sys.exit(f"error: found no history.csv in {run_folder}, expected the folder of a run under graphs/")
     folder = os.path.join(HERE, name)
     os.makedirs(folder, exist_ok=True)
-    for file in ("history.csv", "evaluation.txt"):
+    for file in ("history.csv", "evaluation.txt", "evaluation.json"):
         if os.path.exists(os.path.join(run_folder, file)):
             shutil.copy(os.path.join(run_folder, file), folder)
     with open(os.path.join(folder, "about.json"), "w", encoding="utf-8") as file:
@@ -57,11 +60,13 @@ def read_folder(folder):
     minutes = sum(float(epoch["seconds"]) for epoch in epochs) / 60
     found["minutes"] = f"{minutes:.0f}" if minutes >= 0.5 else "< 1"
     found["validation"] = f"{max(float(epoch['val_acc']) for epoch in epochs):.3f}"
-    evaluation = os.path.join(folder, "evaluation.txt")
-    if os.path.exists(evaluation):
-        with open(evaluation, encoding="utf-8") as file:
-            accuracies = re.findall(r"loss \S+, accuracy ([\d.]+)", file.read())
-        found.update(zip(("test", "flip"), (f"{float(accuracy):.3f}" for accuracy in accuracies)))
+    path = os.path.join(folder, "evaluation.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            evaluation = json.load(file)
+        found["test"] = f"{evaluation['accuracy']:.3f}"
+        if evaluation["flip"]:
+            found["flip"] = f"{evaluation['flip']['accuracy']:.3f}"
     return found
 
 

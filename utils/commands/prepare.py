@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError, first_line, reason, say
+from src.console import say
+from src.errors import InputError, first_line, reason
 from utils.files import atomic_folder, open_file
 
 DIGITS_PATH = os.path.join("data", "digitspng")
@@ -127,8 +128,8 @@ def write_image(folder, part, class_name, number, image):
 PREPARE = {"digits": (prepare_digits, DIGITS_PATH), "cifar10": (prepare_cifar10, CIFAR10_PATH)}
 
 
-def prepare(dataset, **options):
-    """Make the data set of that name unless it is there, and say where it is."""
+def run(config, given, dataset, **options):
+    """Make the data set of that name unless it is there, and print where it is."""
     make, path = PREPARE[dataset]
     if all(os.path.isdir(os.path.join(path, part)) for part in ("train", "test")):
         say(f"data set: {path} (already there; delete it to make it again)")

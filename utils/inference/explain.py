@@ -5,13 +5,10 @@ import os
 import cv2
 import numpy as np
 
+from src.console import suppress_stderr
 from src.errors import InputError
 from src.tf1 import tf
-from utils.decode import read_image
-from utils.images import fitting, normalization_table, normalize
-from utils.muting import muting
-from utils.plots import check_output, draw_grid, escape_label
-from utils.predictor import image_settings
+from utils.images.plots import check_output, draw_grid, escape_label
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 MOST_EXPLAINED = 100  # images in a picture
@@ -31,9 +28,6 @@ class Explainer:
 
     def __init__(self, predictor):
         self.predictor = predictor
-        settings = image_settings(predictor.metadata)
-        self._fit = fitting(settings)
-        self._table = normalization_table(settings.image_normalize_mean, settings.image_normalize_std)
         with predictor.graph.as_default():
             self._features = last_features(predictor)
             self._class = tf.placeholder(tf.int32, [], name="explained_class")
@@ -57,17 +51,17 @@ class Explainer:
 
     def explain(self, path, count=3):
         """(the image as the network sees it, uint8 blue, green, red; [(class, probability, heat map)] of the best)."""
-        with muting:
-            pixels = self._fit(read_image(path))
-        image = self.prepared(pixels)
+        with suppress_stderr:
+            pixels = self.predictor.preprocess.load(path)
+        image = self.normalized(pixels)
         probabilities = self.predictor.probabilities(image[np.newaxis])[0]
         best = probabilities.argsort()[::-1][:count]
         names = self.predictor.classes
         return pixels, [(names[label], probabilities[label], self.heat_map(image, label)) for label in best]
 
-    def prepared(self, pixels):
-        """Pixels of the right size as the network gets them: float32 [img_size, img_size, 3]."""
-        return normalize(pixels[np.newaxis], self.predictor.metadata["channel_order"], self._table)[0]
+    def normalized(self, pixels):
+        """One image, as Preprocess.normalize makes it of many."""
+        return self.predictor.preprocess.normalize(pixels[np.newaxis])[0]
 
 
 def last_features(predictor):
@@ -124,7 +118,7 @@ def draw_explained_mistakes(path, explainer, image_paths, labels):
     images, titles = [], []
     for image_path, label in zip(image_paths, labels):
         pixels, best = explainer.explain(image_path, count=1)
-        image = explainer.prepared(pixels)
+        image = explainer.normalized(pixels)
         true, (predicted, probability, heat_map) = explainer.predictor.classes[label], best[0]
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), overlaid(pixels, heat_map)]
         images.append(overlaid(pixels, explainer.heat_map(image, label)))

@@ -3,9 +3,16 @@
 import numpy as np
 
 from models import build
+from src.console import exit_quietly_on_sigpipe
 from src.tf1 import tf
 
 PRODUCTS = {"Conv2D": 3, "DepthwiseConv2dNative": 2, "MatMul": 1}  # axes of the kernel that one output is a sum over
+
+
+def run(config, given):
+    """Print the table."""
+    exit_quietly_on_sigpipe()
+    print(table(config))
 
 
 def layers(config):
@@ -29,8 +36,8 @@ def layers(config):
     return found
 
 
-def summary(config):
-    """The same as a table to print."""
+def table(config):
+    """The same as text."""
     rows = layers(config)
     size = f"{config.img_size}x{config.img_size}x{config.numchannels}"
     lines = [f"{config.model_arch}, {size}, {config.total_class} classes", ""]

@@ -8,7 +8,15 @@ import numpy as np
 
 from src.errors import InputError, OutOfMemoryError, naming_memory
 from utils.files import read_file
-from utils.formats import EXAMINE, declare_upright, describe_other, is_cut_short, kind_of, orientation_of, size_of
+from utils.images.formats import (
+    EXAMINE,
+    declare_upright,
+    describe_other,
+    is_cut_short,
+    kind_of,
+    orientation_of,
+    size_of,
+)
 
 EXPECTED = "expected a PNG, JPEG, BMP, WebP or TIFF image"
 LONGEST_SIDE = 10**6  # pixels; libpng's limit

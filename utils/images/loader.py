@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.decode import read_image
-from utils.muting import muting
+from src.console import suppress_stderr
 
 cv2.setNumThreads(1)  # threads of our own read images, several at a time
 
@@ -41,15 +40,14 @@ class ImageFiles:
 
     Args:
         paths: n files.
-        fit: as `fitting` makes it.
-        size: width and height that it gives an image.
+        preprocess: a Preprocess, which gives them their size.
         cache: a Cache.
     """
 
-    def __init__(self, paths, fit, size, cache):
+    def __init__(self, paths, preprocess, cache):
         self._paths = paths
-        self._fit = fit
-        self._size = size
+        self._load = preprocess.load
+        self._size = size = preprocess.img_size
         # Rows of one array: gathering them is twice as fast as gathering as many arrays.
         self._rows = np.empty((cache.take(len(paths), size * size * 3), size, size, 3), np.uint8)
         self._row_of = np.full(len(paths), -1)
@@ -61,13 +59,13 @@ class ImageFiles:
         if (rows >= 0).all():
             return self._rows[rows]
         images = np.empty((len(chosen), self._size, self._size, 3), np.uint8)
-        with muting:
+        with suppress_stderr:
             for image, index, row in zip(images, chosen, rows):
                 image[:] = self._rows[row] if row >= 0 else self._read_file(index)
         return images
 
     def _read_file(self, index):
-        image = self._fit(read_image(self._paths[index]))
+        image = self._load(self._paths[index])
         row = next(self._free_rows, None)
         if row is not None:
             self._rows[row] = image
@@ -77,7 +75,7 @@ class ImageFiles:
 
 def map_images(function, paths, title):
     """[function(path) for each image], in order, in threads, with a progress bar."""
-    with ThreadPoolExecutor(THREADS) as pool, muting:
+    with ThreadPoolExecutor(THREADS) as pool, suppress_stderr:
         results = pool.map(function, paths)
         return list(tqdm(results, total=len(paths), desc=title, unit="images", disable=None, leave=False))
 

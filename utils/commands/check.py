@@ -9,15 +9,17 @@ from collections import Counter, defaultdict, namedtuple
 import cv2
 import numpy as np
 
-from src.errors import InputError, escape_control_characters
-from utils.decode import decode, problem_of, read_image
+from src.console import capture_stderr, escape_control_characters, say, suppress_stderr
+from src.errors import ExitCode, InputError
 from utils.files import read_file
-from utils.formats import kind_of
-from utils.images import scaled
-from utils.loader import map_images
-from utils.muting import Listening, muting
-from utils.plots import check_output, draw_grid, escape_label
+from utils.images.decode import decode, problem_of, read_image
+from utils.images.formats import kind_of
+from utils.images.image_folders import find_images, skipped_lines
+from utils.images.loader import map_images
+from utils.images.plots import check_output, draw_grid, escape_label
+from utils.images.preprocess import resample
 
+SETS = ("train_path", "valid_path", "test_path")
 SHOWN = 10  # lines of each kind; the rest is counted
 EXAMPLES = 3  # names, where one line tells of many files
 COPIES = 4  # of the same image that are named
@@ -41,9 +43,9 @@ CORRUPT = re.compile(r"Corrupt JPEG data: (.*)|(Premature end of JPEG file|Incon
 Finding = namedtuple("Finding", "problem pixels shape kind unusual is_suspect")
 
 
-def inspect(path, listening):
-    """The Finding of an image file; threads share the Listening, so that another file may be why it is_suspect."""
-    length = listening.length()
+def inspect(path, captured):
+    """The Finding of an image file; threads share what is Captured, so that another file may be why it is_suspect."""
+    length = captured.length()
     try:
         content = read_file("image", path)
         pixels = decode(path, content)
@@ -57,7 +59,7 @@ def inspect(path, listening):
     channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: "with transparency"}.get(raw.shape[-1], "colour")}[raw.ndim]
     checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
     kind = f"{8 * raw.dtype.itemsize} bit, {channels}"
-    return Finding(None, checksum, pixels.shape[:2], kind, unusual(pixels, raw), listening.length() != length)
+    return Finding(None, checksum, pixels.shape[:2], kind, unusual(pixels, raw), captured.length() != length)
 
 
 def unreadable(problem):
@@ -80,17 +82,37 @@ def unusual(pixels, raw):
 
 def inspect_all(paths, name):
     """The Finding of each image file; those that libjpeg may have complained of are decoded once more, alone."""
-    with muting, Listening() as listening:
-        findings = map_images(functools.partial(inspect, listening=listening), paths, name)
+    with suppress_stderr, capture_stderr() as captured:
+        findings = map_images(functools.partial(inspect, captured=captured), paths, name)
         for number, path in enumerate(paths):
             if findings[number].is_suspect:
-                length = listening.length()
+                length = captured.length()
                 problem_of(path)
-                complaint = CORRUPT.search(listening.text_since(length))
+                complaint = CORRUPT.search(captured.text_since(length))
                 if complaint:
                     what = f"found a corrupt JPEG ({complaint.group(1) or complaint.group(2)})"
                     findings[number] = unreadable(f"image {path}: {what}, expected one that decodes without errors")
     return findings
+
+
+def run(config, given, output="samples.png"):
+    """Print what is unusual about the data sets; returns the ExitCode."""
+    sets, notes, faults = {}, [], []
+    for name in SETS:
+        # Those of src/config.py need not be there.
+        if name == "train_path" or given.get(name) or os.path.isdir(getattr(config, name) or ""):
+            try:
+                found = find_images(name, getattr(config, name), config.classes)
+                sets[name] = found.paths, found.labels
+                notes += found.notes + skipped_lines(getattr(config, name), found.skipped)
+            except InputError as error:
+                if name == "train_path":
+                    raise
+                faults.append(str(error))
+    lines, problems = check_data(sets, config.classes, config.img_size, output)
+    lines += [escape_control_characters(line) for line in [f"note: {note}" for note in notes] + faults]
+    say("\n".join(lines))
+    return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
 
 def check_data(sets, classes, img_size, picture):
@@ -115,7 +137,7 @@ def check_data(sets, classes, img_size, picture):
         problems += len(faults)
     doubled = doubled_lines(sets, findings, classes)
     lines += doubled or ["no image is there twice"]
-    with muting:
+    with suppress_stderr:
         shown = draw_samples(picture, sets, findings, classes)
     lines.append(f"some images of {shown}: {picture}")
     return [escape_control_characters(line) for line in lines], problems + len(doubled)
@@ -180,7 +202,7 @@ def thumbnail(path):
     image = read_image(path)
     scale = min(1, THUMBNAIL / max(image.shape[:2]))
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
-    return cv2.cvtColor(scaled(image, width, height), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(resample(image, width, height), cv2.COLOR_BGR2RGB)
 
 
 def draw_samples(picture, sets, findings, classes):

@@ -12,7 +12,8 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
-from src.errors import InputError, did_you_mean, print_note, reason
+from src.console import print_note
+from src.errors import InputError, did_you_mean, reason
 from src.folders import entries
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
@@ -115,7 +116,7 @@ def find_images(setting, path, classes):
     for label, (name, folder) in enumerate(zip(classes, folders)):
         if not os.path.isdir(folder):
             hint = did_you_mean(name, there)
-            problems[name] = f"found no folder {folder}, expected one with images of that class{hint}"
+            problems[name] = f"found no folder {folder}, expected one with images of that class{hint and '; ' + hint}"
             continue
         found = list_folder(folder)
         if not found.images:

@@ -6,15 +6,17 @@ import html
 import io
 import os
 
-from src.errors import InputError, escape_control_characters
+from src.console import escape_control_characters
+from src.errors import InputError
 from utils.files import read_file
+from utils.inference.evaluation import summary_lines
 
 PICTURES = (  # file in the run's folder, its heading
-    ("curves.png", "How it learned"),
-    ("confusion.png", "Right and wrong"),
+    ("curves.png", "Learning curves"),
+    ("confusion.png", "Confusion matrix"),
     ("mistakes.png", "The most confident mistakes"),
-    ("mistakes_explained.png", "What spoke for the wrong class, and what for the right one"),
-    ("train_batch.png", "What it was fed first"),
+    ("mistakes_explained.png", "Grad-CAM: predicted (wrong) class vs. true class"),
+    ("train_batch.png", "First training batch"),
 )
 STYLE = """
 body { font: 16px/1.5 sans-serif; color: #222; max-width: 70rem; margin: 0 auto; padding: 1rem; }
@@ -28,21 +30,20 @@ table.settings td + td { overflow-wrap: anywhere; }
 """
 
 
-def page(title, summary, per_class, settings, folder):
+def render_html(title, evaluation, settings, folder):
     """The text of the page.
 
     Args:
         title: its heading.
-        summary: a sentence with the most important numbers.
-        per_class: [(class, precision, recall, F1, images)].
+        evaluation: an Evaluation.
         settings: {name: value} of what is to be known of the network and its run.
         folder: where the pictures are, and history.csv; those that are not there are left out.
     """
-    parts = [f"<h1>{escaped(title)}</h1>", f"<p>{escaped(summary)}</p>"]
+    parts = [f"<h1>{escaped(title)}</h1>", f"<p>{escaped('; '.join(summary_lines(evaluation)))}</p>"]
     heading = ("class", "precision", "recall", "F1", "images")
     rows = [
-        (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", count)
-        for name, precision, recall, f1, count in per_class
+        (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", num_images)
+        for name, precision, recall, f1, num_images in evaluation.per_class
     ]
     parts += ["<h2>The classes</h2>", table(heading, rows)]
     for file, text in PICTURES:

@@ -1,0 +1,124 @@
+"""The command evaluate: run a network on the test images, and write its metrics, predictions and mistakes."""
+
+import os
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from convert.freeze import frozen_graph
+from dataset import read_test_set
+from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note, suppress_stderr
+from src.errors import InputError
+from utils.checkpoints import Checkpoints
+from utils.files import is_in, make_writable, write_atomically
+from utils.images.decode import read_image
+from utils.images.plots import draw_confusion, draw_grid, escape_label
+from utils.inference.evaluation import as_json, as_text, evaluate, predictions_csv
+from utils.inference.explain import Explainer, draw_explained_mistakes
+from utils.inference.exported import graph_path, image_source, make_metadata
+from utils.inference.html_report import render_html
+from utils.inference.predictor import Predictor, load
+from utils.runs import settings_of_run
+from utils.tensorboard import new_run_folder
+
+MISTAKES = 24  # in the picture
+EXPLAINED = 6  # of them, with heat maps
+
+
+def run(config, given, weights=None, checkpoint=None, flip=False, trust_graph=False):
+    """Evaluate a frozen graph or a checkpoint, write the files into its run's folder, and print evaluation.txt.
+
+    Args:
+        config: the settings of the command.
+        given: those of them that the command line names; the others are as in the run that made the graph.
+        weights, checkpoint, flip, trust_graph: as the options.
+
+    Raises:
+        InputError: the graph or the images cannot be used, or the files not be written.
+    """
+    exit_quietly_on_sigpipe()
+    predictor = open_predictor(config, weights, checkpoint, trust_graph)
+    source, classes = image_source(predictor.metadata, given, config), predictor.classes
+    data = read_test_set(source, predictor.preprocess)
+    probabilities, mirrored = predict_dataset(predictor, data, flip)
+    made_by = predictor.metadata["run"]
+    folder = made_by.get("run_folder")
+    if not is_in(config.tensorboard_dir, folder):
+        folder = new_run_folder(
+            config.tensorboard_dir, source.test_path, config.checkpoint_dir
+        )  # of a graph from elsewhere
+    make_writable("tensorboard_dir", folder)
+    evaluation = evaluate(data.labels, probabilities, classes, mirrored)
+    heading = escape_control_characters(f"{predictor.source} on {source.test_path}")
+    text = f"{heading}\n{as_text(evaluation)}"
+    files = {
+        "evaluation.txt": text,
+        "evaluation.json": as_json(evaluation, model=predictor.source, test_path=source.test_path),
+        "predictions.csv": predictions_csv(data.paths, data.labels, probabilities, classes),
+    }
+    write_atomically({os.path.join(folder, name): content for name, content in files.items()})
+    draw_confusion(os.path.join(folder, "confusion.png"), evaluation.confusion_matrix, classes)
+    wrong = confident_mistakes(data.labels, probabilities)
+    draw_mistakes(os.path.join(folder, "mistakes.png"), wrong, data, probabilities, classes)
+    explain_mistakes(os.path.join(folder, "mistakes_explained.png"), wrong, data, predictor)
+    trained = settings_of_run(made_by.get("checkpoint"), config.checkpoint_dir)
+    html = render_html(heading, evaluation, settings_of_graph(predictor.metadata, trained), folder)
+    write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})
+    print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures")
+
+
+def open_predictor(config, weights, checkpoint, trust_graph):
+    """The Predictor of a checkpoint, or else of a frozen graph."""
+    if checkpoint is None:
+        return load(graph_path(config) if weights is None else weights, trust_graph, config.device)
+    trained, values, origin = Checkpoints(os.path.dirname(checkpoint)).load(checkpoint)
+    graph_def, metadata = frozen_graph(trained, values), make_metadata(trained, origin)
+    return Predictor(graph_def, metadata, checkpoint, config.device, trusted=True)
+
+
+def settings_of_graph(metadata, trained):
+    """The table of report.html, {name: value}: from the graph's metadata, and the settings of its run, or {}."""
+    rows = {**metadata, **trained, **metadata["run"], "img_size": metadata["input"]["shape"][1]}
+    return {name: value for name, value in rows.items() if name not in ("input", "output", "run", "classes")}
+
+
+def predict_dataset(predictor, data, flip=False):
+    """The probabilities of every image of a DataSet, in order, and of its mirror image: both float64 [n, classes], the
+    second None unless `flip`."""
+    plain, mirrored = [], []
+    with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
+        for images, *_ in data.batches(predictor.batch):
+            plain.append(predictor.probabilities(images))
+            if flip:
+                mirrored.append(predictor.probabilities(images[:, :, ::-1]))
+            bar.update(len(images))
+    return np.concatenate(plain), np.concatenate(mirrored) if flip else None
+
+
+def confident_mistakes(labels, probabilities):
+    """Indices of the misclassified images, the most confident mistakes first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="mergesort")]
+
+
+def draw_mistakes(path, wrong, data, probabilities, classes):
+    """The first images of `wrong`, each with its predicted and its true class."""
+    chosen = wrong[:MISTAKES]
+    titles = []
+    for i in chosen:
+        row, true = probabilities[i], escape_label(classes[data.labels[i]], 16)
+        titles.append(f"{escape_label(classes[row.argmax()], 12)}? ({100 * row.max():.0f} %)\nis {true}")
+    with suppress_stderr:
+        images = [cv2.cvtColor(read_image(data.paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
+    heading = f"{len(wrong) or 'no'} mistake{'s' * (len(wrong) != 1)} in {data.num_examples} images"
+    draw_grid(path, images, titles, heading + (f"; the {MISTAKES} most confident" if len(wrong) > MISTAKES else ""))
+
+
+def explain_mistakes(path, wrong, data, predictor):
+    """The first images of `wrong` with their heat maps, if the network has a convolution."""
+    chosen = wrong[:EXPLAINED]
+    try:
+        draw_explained_mistakes(path, Explainer(predictor), [data.paths[i] for i in chosen], data.labels[chosen])
+    except InputError as error:
+        print_note(f"{error}; report.html is without heat maps")

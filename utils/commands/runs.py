@@ -1,0 +1,63 @@
+"""The command runs: a table of the runs that have checkpoints."""
+
+import glob
+import os
+
+from src.console import escape_control_characters, exit_quietly_on_sigpipe
+from src.errors import InputError
+from utils.inference.exported import metadata_path, read_metadata
+from utils.runs import list_runs
+
+
+def run(configs, given):
+    """Print the table; `configs` are settings, one for each network."""
+    exit_quietly_on_sigpipe()
+    print(table(configs))
+
+
+def table(configs):
+    """The runs under some checkpoint_dirs, as text: a line each, the oldest first.
+
+    Args:
+        configs: settings, one for each network, of which checkpoint_dir and weight_dir count.
+    """
+    rows = [("run", "model", "images", "epochs", "best val_acc", "MB", "graph")]
+    for config in configs:
+        for checkpoints in list_runs(config.checkpoint_dir):
+            newest = checkpoints.newest()
+            if newest and checkpoints.entry(newest)["settings"].get("model_arch") == config.model_arch:
+                rows.append(row(checkpoints, newest, config))
+    if len(rows) == 1:
+        return f"no runs in {', '.join(sorted({config.checkpoint_dir for config in configs}))}"
+    widths = [max(len(text) for text in column) for column in zip(*rows)]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in rows)
+
+
+def row(checkpoints, newest, config):
+    """What the table says of a run."""
+    entry, best = checkpoints.entry(newest), checkpoints.best()
+    files = [file.path for file in os.scandir(checkpoints.folder) if file.is_file()]
+    values = (
+        os.path.basename(checkpoints.folder),
+        config.model_arch,
+        entry["settings"].get("train_path"),
+        f"{entry.get('epoch')} of {entry['settings'].get('num_epoch')}",
+        f"{checkpoints.entry(best)['val_acc']:.4f}" if best else "-",
+        f"{sum(map(os.path.getsize, files)) / 1e6:.1f}",
+        find_graph(config, os.path.basename(entry["run_folder"] or ""), best) or "-",
+    )
+    return [escape_control_characters(str(value)) for value in values]
+
+
+def find_graph(config, run, best):
+    """The path of the graph that a run exported, and a word if its best checkpoint is another; None: there is none."""
+    name = f"{config.model_arch}.pb"
+    for path in [os.path.join(config.weight_dir, name), *sorted(glob.glob(os.path.join(config.weight_dir, "*", name)))]:
+        try:
+            origin = read_metadata(metadata_path(path))["run"]
+        except InputError:
+            continue
+        if os.path.basename(origin.get("run_folder", "")) == run and os.path.exists(path):
+            is_best = os.path.basename(origin.get("checkpoint", "")) == os.path.basename(best or "")
+            return path if is_best else f"{path} (not of its best checkpoint)"
+    return None
