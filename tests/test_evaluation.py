@@ -148,5 +148,5 @@ def test_the_command_writes_the_same_numbers_into_all_its_files(trained, monkeyp
         assert f"loss {fields['loss']:.4f}, accuracy {fields['accuracy']:.4f}" in line and line in page
     printed = capsys.readouterr().out
     assert printed == "\n".join([heading, *lines]) + (
-        f"\nwritten to {folder}: report.html, evaluation.txt, predictions.csv and pictures\n"
+        f"\nwritten to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures\n"
     )

@@ -14,7 +14,7 @@ from dataset import read_train_sets
 from src.errors import InputError
 from src.settings import settings
 from utils.commands import prepare as prepare_data
-from utils.commands.prepare import CIFAR10_CLASSES, prepare, prepare_cifar10
+from utils.commands.prepare import CIFAR10_CLASSES, prepare_cifar10, run
 
 
 def test_digits_are_those_of_scikit_learn(digits):
@@ -178,9 +178,9 @@ def test_another_process_was_faster(archive, tmp_path, monkeypatch):
 
 
 def test_a_data_set_that_is_there_is_left_alone(in_tmp_path, capsys):
-    prepare("digits")
+    run(None, {}, "digits")
     os.remove("data/digitspng/train/0/00000.png")
-    prepare("digits")
+    run(None, {}, "digits")
     assert "already there" in capsys.readouterr().out
     assert not os.path.exists("data/digitspng/train/0/00000.png")
 
@@ -188,5 +188,5 @@ def test_a_data_set_that_is_there_is_left_alone(in_tmp_path, capsys):
 def test_a_folder_of_something_else_is_not_touched(in_tmp_path):
     os.makedirs("data/digitspng/mine")
     with pytest.raises(InputError, match="data/digitspng"):
-        prepare("digits")
+        run(None, {}, "digits")
     assert os.listdir("data/digitspng") == ["mine"]
