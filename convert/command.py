@@ -2,11 +2,10 @@
 
 import sys
 
+from convert import SETTINGS
 from src.console import restart_in_utf8
 from src.settings import settings_for
 from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code  # noqa: F401
-
-SETTINGS = ("model_arch", "weight_dir", "device", "train_path", "test_path", "bad_images")
 
 
 def command(name, about, conversions, **choices):

@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from convert.command import SETTINGS
+from convert import SETTINGS
 from dataset import read_sample
 from src.console import escape_control_characters, print_error, print_note, quiet, say
 from src.errors import ExitCode, InputError, first_line
