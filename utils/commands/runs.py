@@ -24,7 +24,7 @@ def table(configs):
     rows = [("run", "model", "images", "epochs", "best val_acc", "MB", "graph")]
     for config in configs:
         for checkpoints in list_runs(config.checkpoint_dir):
-            newest = checkpoints.newest()
+            newest = checkpoints.latest()
             if newest and checkpoints.entry(newest)["settings"].get("model_arch") == config.model_arch:
                 rows.append(row(checkpoints, newest, config))
     if len(rows) == 1:
