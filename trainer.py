@@ -48,7 +48,7 @@ class Trainer:
             step), seconds.
         epoch, step: epochs and steps done. A step that you run yourself, in `session`, counts in `step` alone.
         val_loss, val_acc: of the current weights; None if they were not validated.
-        state: a TrainState, which a checkpoint stores beside the variables.
+        state: a TrainState, which a checkpoint stores with the variables.
         run_folder: the folder of the TensorBoard log and the figures; None before the first epoch.
         checkpoints: the CheckpointManager of the run; None before the first epoch.
         log_error: why the log could not be written, which does not stop training; None if it could.
@@ -72,8 +72,8 @@ class Trainer:
         self.data = self.cluster.all_or_none(lambda: self._read_data(state))
         check_same(self.cluster, self.data)
         self.state = state or TrainState(self.data.fingerprint, self.cluster.world_size, float(self.config.lr))
-        self._begin()
-        with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is train_graph
+        self._init_run_state()
+        with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
         self.cluster.all_or_none(lambda: self._read_weights(prefix))
         self.train_graph.broadcast(self.session)
@@ -102,8 +102,7 @@ class Trainer:
         elif self.config.pretrained and self.cluster.is_chief:
             load_pretrained(self.session, self.variables, self.config)
 
-    def _begin(self):
-        """Set what is not part of TrainState to its initial value."""
+    def _init_run_state(self):
         self.last_saved = (self.step, self.epoch)
         self.last_save_time = time.monotonic()
         self.last_checkpoint = self.run_folder = self.log_error = None

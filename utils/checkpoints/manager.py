@@ -19,7 +19,7 @@ from src.tf1 import tf
 from utils.checkpoints.run_metadata import METADATA_FILE, folder_name, is_corrupt, read_run_metadata, write_run_metadata
 from utils.training.state import best_entry
 
-MAX_TO_KEEP = 10  # latest checkpoints that are kept, beside the best
+MAX_TO_KEEP = 10  # latest checkpoints that are kept, besides the best one
 ENTRY_SCHEMA = {
     "settings": dict,
     "run_folder": (str, type(None)),
@@ -275,7 +275,7 @@ def find_checkpoint(what, path):
 
 
 def check_file(path):
-    """Raise OSError if the path exists but is no file: from a pipe, TensorFlow would read for ever."""
+    """Raise OSError if the path exists but is no file: from a pipe, TensorFlow would read forever."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"{os.path.basename(path)} is a folder, a device or a pipe")
 

@@ -1,4 +1,4 @@
-"""Ends a process that has lost another worker of its cluster: TensorFlow 1.14 would wait for that one for ever."""
+"""Ends a process that has lost another worker of its cluster: TensorFlow 1.14 would wait for that one forever."""
 
 import contextlib
 import os

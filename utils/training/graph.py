@@ -25,7 +25,7 @@ class TrainGraph:
         inference: (loss, accuracy) of the network for inference, with the same input and variables.
         variables: of the model: its weights and moving statistics.
         x, y_true, cross_entropy, cost, accuracy, optimizer, learning_rate, global_step.
-        scalars: {tag: scalar that is logged beside loss and accuracy}.
+        scalars: {tag: scalar that is logged besides loss and accuracy}.
         finite: whether no variable contains NaN or Inf.
         histograms: a summary of the weights.
         initializer, saver: of all variables.

@@ -1,4 +1,4 @@
-"""The state of training beside the variables, which a checkpoint stores so that a run resumes exactly."""
+"""The state of training other than the variables, which a checkpoint stores so that a run resumes exactly."""
 
 from src.errors import InputError
 
@@ -55,7 +55,7 @@ HISTORY_RULES = dict.fromkeys(("loss", "acc", "val_loss", "val_acc", "learning_r
 
 
 class TrainState:
-    """All that must survive a kill beside the variables, with the counters of Trainer's loop.
+    """All that must survive a kill, other than the variables, with the counters of Trainer's loop.
 
     A step that the user runs in Trainer.session belongs to no epoch: it counts in `step` alone.
 
