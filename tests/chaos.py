@@ -25,9 +25,9 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, REPOSITORY)
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
-from utils.runs import find_run  # noqa: E402
 
 from utils.checkpoints.manager import Checkpoints, read_weights  # noqa: E402
+from utils.checkpoints.run_index import find_run  # noqa: E402
 from utils.commands.prepare import prepare_digits  # noqa: E402
 
 EXPORTS = 2  # kills during the export
