@@ -19,7 +19,7 @@ import run  # noqa: E402
 from models import mobilenetv2  # noqa: E402
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
-from tests.processes import kill_descendants  # noqa: E402
+from tests.helpers.processes import kill_descendants  # noqa: E402
 from utils.commands.prepare import prepare_digits  # noqa: E402
 from utils.images.preprocess import Preprocess  # noqa: E402
 

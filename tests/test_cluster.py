@@ -18,9 +18,9 @@ from dataset import read_train_sets
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from tests.cluster_workers import environment, note_deadlines, run_main, start_workers, train_together
+from tests.helpers.cluster_workers import environment, note_deadlines, run_main, start_workers, train_together
 from tests.conftest import REPOSITORY, working_in
-from tests.processes import Started, assert_gone, children
+from tests.helpers.processes import Started, assert_gone, children
 from trainer import Trainer
 from utils.checkpoints.manager import assign, read_weights
 from utils.checkpoints.run_index import find_run

@@ -11,14 +11,14 @@ from models.mobilenetv2 import MobileNetv2
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from tests.conftest import load_graph, preprocess, python, run_graph, run_opencv, run_py
+from tests.conftest import REPOSITORY, load_graph, preprocess, python, run_graph, run_opencv, run_py
 from trainer import Trainer
 from utils.checkpoints.manager import assign, find_checkpoint
 from utils.checkpoints.pretrained import inherit_settings
 
 HALVED = {"small": ["block4/depthwise", "block7/depthwise", "block14/depthwise"]}  # what has stride 2
 HALVED["paper"] = ["first", "block2/depthwise"] + HALVED["small"]
-KERAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keras_mobilenetv2.py")
+KERAS = os.path.join(REPOSITORY, "tests", "helpers", "keras_mobilenetv2.py")
 
 
 def photos(count, size):

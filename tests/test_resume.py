@@ -19,8 +19,8 @@ from src.errors import InputError
 from src.settings import settings
 from src.signals import HeldSignals
 from src.tf1 import tf
-from tests import chaos
 from tests.conftest import FIXTURES, REPOSITORY, load_graph, make_folders, python, run_file, working_in
+from tests.helpers import chaos
 from trainer import Trainer
 from utils.checkpoints.manager import assign, find_checkpoint, read_weights
 from utils.checkpoints.run_index import find_run

@@ -1,6 +1,6 @@
 """Kill a training again and again, resume it each time, and compare what comes of it with one that was never killed.
 
-make chaos, or for example: python tests/chaos.py --kills 30 --model_arch mobilenetv2
+make chaos, or for example: python tests/helpers/chaos.py --kills 30 --model_arch mobilenetv2
 
 A kill is SIGKILL: at a random moment, or while a checkpoint is being written, or, at the end, while the graph is
 exported.
@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, REPOSITORY)
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
