@@ -55,7 +55,8 @@ def test_each_command_stands_in_a_table():
 
 def test_each_promise_has_its_tests():
     assert_none(doc_references.missing_tests(PAGES["docs/reliability.md"], REPOSITORY))
-    assert doc_references.missing_tests(page("`test_each_promise_has_its_tests`, `test_none`"), REPOSITORY) == ["test_none"]
+    promise = page("`test_each_promise_has_its_tests`, `test_none`")
+    assert doc_references.missing_tests(promise, REPOSITORY) == ["test_none"]
 
 
 def test_each_setting_stands_in_the_table_with_its_default():
@@ -97,14 +98,17 @@ def test_links_that_lead_somewhere(tmp_path):
     (tmp_path / "docs").mkdir()
     for name in ("README.md", "docs/page.md"):
         (tmp_path / name).write_text("")
-    target = markdown_pages.parse("docs/page.md", "# `make` & *more*: 1.14 [to](x) 2_21\n# One\n## One\n```sh\n# Two\n```\n")
+    target = markdown_pages.parse(
+        "docs/page.md", "# `make` & *more*: 1.14 [to](x) 2_21\n# One\n## One\n```sh\n# Two\n```\n"
+    )
     assert markdown_pages.anchors(target) == ["make--more-114-to-2_21", "one", "one-1"]
     readme = page(
         "[a](docs/page.md#one-1), [b](docs) [c](#title) `[no](link)`", "# Title", "```sh", "[no](link)", "```"
     )
     all_pages = {"README.md": readme, "docs/page.md": target}
     assert markdown_pages.link_faults(readme, all_pages, str(tmp_path)) == []
-    assert markdown_pages.unreachable(all_pages) == [] and markdown_pages.unreachable({**all_pages, "docs/b.md": target}) == ["docs/b.md"]
+    assert markdown_pages.unreachable(all_pages) == []
+    assert markdown_pages.unreachable({**all_pages, "docs/b.md": target}) == ["docs/b.md"]
 
 
 @pytest.mark.parametrize(
@@ -164,21 +168,24 @@ def test_names_that_are_there():
         "`TF_CONFIG= python run.py --lr 1`, `python run.py`, `make run EPOCHS=3`, `predict --top 2`, `--flip`, `check`"
     ]
     lines += [
-        "`python -m convert FILE.pb --input Image`, `python tests/helpers/chaos.py --kills 3`, `tensorboard --logdir graphs`"
+        "`python -m convert FILE.pb --input Image`, `python tests/helpers/chaos.py --kills 3`,",
+        "`tensorboard --logdir graphs`",
     ]
     assert doc_references.name_faults(page(*lines), REPOSITORY) == []
 
 
 def test_a_missing_command_is_found():
     table = page(
-        "| command | |", "|---|---|", *(f"| `python run.py {name}` | |" for name in names.COMMANDS if name != "runs")
+        "| command | |",
+        "|---|---|",
+        *(f"| `python run.py {name}` | |" for name in doc_references.COMMANDS if name != "runs"),
     )
     assert doc_references.missing_commands([table]) == ["runs"]
 
 
 def settings_page(**changes):
     """A page with a table of all settings, of which some defaults are changed; None: without that row."""
-    rows = {name: repr(vars(names.config)[name]) for name in names.SETTINGS}
+    rows = {name: repr(vars(doc_references.config)[name]) for name in doc_references.SETTINGS}
     rows.update(changes)
     head = ["| setting | default | |", "|---|---|---|"]
     return page(*head, *(f"| `{name}` | {value} | x |" for name, value in rows.items() if value))

@@ -4,8 +4,8 @@
 
 Each page gets a copy of the project of its own, with stand-ins for what its commands need: see prepare(). Its blocks
 run there from top to bottom, each in a shell or Python of its own, so that files stay and variables do not; python,
-tensorboard and make are those of the environment that runs this. markdown_pages.py says how a page is written. A block that
-ends with tensorboard never ends: it is waited for until it answers, and then stopped with Ctrl-C.
+tensorboard and make are those of the environment that runs this. markdown_pages.py says how a page is written. A block
+that ends with tensorboard never ends: it is waited for until it answers, and then stopped with Ctrl-C.
 
 The last column is ok, FAILED with what was printed, or why it was not run. The exit code is 1 if one FAILED.
 """
