@@ -119,7 +119,7 @@ class DataSet:
         self._position = 0
         if self._augment != "none":
             size = self.preprocess.img_size
-            self._shifts, self._mirrored = draw_augmentation(random, self.num_examples, size, self._augment)
+            self._shifts, self._flips = draw_augmentation(random, self.num_examples, size, self._augment)
 
     def _prefetch(self, read, chosen, batch_size):
         """Yield the batches of these indices, read several at a time if they are small."""
@@ -136,7 +136,7 @@ class DataSet:
         images = self._read_files(chosen)
         if self._augment != "none":
             for image, index in zip(images, chosen):
-                image[:] = augmented(image, self._shifts[index], self._mirrored[index])
+                image[:] = augmented(image, self._shifts[index], self._flips[index])
         return self._batch(chosen, images)
 
     def _read_files(self, chosen):
@@ -242,7 +242,7 @@ def describe(data, config):
 def notes_on_test_set(config):
     """Notes on the test set, one line each."""
     if not os.path.isdir(config.test_path):
-        return [f"setting test_path: found no folder {config.test_path}; evaluate will need one, see --test_path"]
+        return [f"setting test_path: found no folder {config.test_path}; evaluate will need one (--test_path)"]
     try:
         return find_images("test_path", config.test_path, config.classes).notes
     except InputError as error:
