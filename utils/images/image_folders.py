@@ -179,7 +179,7 @@ def no_images(setting, folder, subfolders):
     subject, found = f"setting {setting}", f"no images in class folder {folder}"
     for below in subfolders:
         if list_folder(below).images:
-            return InputError(subject, f"{found} but in {below}", "them directly in the class folder")
+            return InputError(subject, f"{found}, but in {below}", "them directly in the class folder")
     hint = "delete the folder, or name the others by --classes"
     return InputError(subject, found, f"files ending in {' '.join(EXTENSIONS)}", hint)
 
