@@ -74,7 +74,7 @@ test: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
 
 guide: python $(INSTALLED) $(CONVERTERS)
-	@$(VENV)/bin/python tests/guide.py $(PAGES)
+	@$(VENV)/bin/python tests/docs/run_docs.py $(PAGES)
 
 # The code must run on Python 3.6; ruff supports 3.7 and later.
 PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) for path in sys.argv[1:]]
@@ -101,12 +101,12 @@ convert: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python -m convert $(if $(MODEL),--model_arch "$(MODEL)")
 
 chaos: python $(INSTALLED)
-	@$(VENV)/bin/python tests/chaos.py
+	@$(VENV)/bin/python tests/helpers/chaos.py
 	@$(VENV)/bin/python -m pytest tests/test_mutations.py --hypothesis-profile=long
 
 bench: python $(INSTALLED)
-	@$(VENV)/bin/python tests/benchmark.py $(if $(QUICK),--quick)
-	@$(if $(QUICK),,$(VENV)/bin/python tests/cluster_benchmark.py)
+	@$(VENV)/bin/python tests/bench/benchmark.py $(if $(QUICK),--quick)
+	@$(if $(QUICK),,$(VENV)/bin/python tests/bench/cluster_benchmark.py)
 
 figures: python $(INSTALLED)
 	@$(VENV)/bin/python docs/figures/make_figures.py

@@ -2,6 +2,7 @@ import contextlib
 import glob
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,14 @@ FIXTURES = os.path.join(REPOSITORY, "tests", "fixtures")
 sys.path.insert(0, REPOSITORY)
 
 import run  # noqa: E402
+from convert.compare import open_reference  # noqa: E402
 from models import mobilenetv2  # noqa: E402
 from src.settings import settings  # noqa: E402
 from src.tf1 import tf  # noqa: E402
-from tests.processes import kill_descendants  # noqa: E402
+from tests.helpers.conversions import files  # noqa: E402
+from tests.helpers.processes import kill_descendants  # noqa: E402
+from tests.helpers.short_runs import COUNTS, few  # noqa: E402
+from trainer import Trainer  # noqa: E402
 from utils.commands.prepare import prepare_digits  # noqa: E402
 from utils.images.preprocess import Preprocess  # noqa: E402
 
@@ -96,6 +101,37 @@ def working_in(folder):
 def two_classes(folders, in_tmp_path):
     """Settings for a quick run on two classes of 20 images each, 16 px."""
     return settings(train_path=folders({"cat": 20, "dog": 20}), img_size=16, batch_size=8)
+
+
+@pytest.fixture
+def trainer(two_classes):
+    return Trainer(**vars(two_classes))
+
+
+@pytest.fixture
+def few_images(folders, in_tmp_path):
+    """Settings for a short run, as arguments of the Trainer."""
+    return few(folders(COUNTS))
+
+
+@pytest.fixture
+def exported(trained, in_tmp_path):
+    """Work in a folder with nothing but what the export has left. Returns its files."""
+    shutil.copytree(str(trained / "weights"), "weights")
+    return files()
+
+
+@pytest.fixture
+def reference(exported):
+    return open_reference()
+
+
+@pytest.fixture
+def images(digits):
+    """20 test digits as the network takes them, by OpenCV and numpy alone."""
+    paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(digits + "/test") for name in names)[::18]
+    pixels = np.array([cv2.resize(cv2.imread(path), (32, 32)) for path in paths])
+    return ((pixels / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).astype(np.float32)
 
 
 @pytest.fixture
@@ -177,6 +213,17 @@ def run_opencv(path, images):
     net = cv2.dnn.readNetFromTensorflow(path)
     net.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return net.forward()
+
+
+def assert_images_differ_alike(found, expected):
+    """Answers [n, classes], less that to the first image: of random weights, most is the same for every image."""
+    found, expected = found - found[0], expected - expected[0]
+    assert np.abs(expected).max() > 0.01
+    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+def every_id(batches):
+    return [f"{cls_name}/{name}" for _, _, ids, cls in batches for cls_name, name in zip(cls, ids)]
 
 
 def accuracy_in_opencv(path, test_path):

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 PACKAGES = ("src", "models", "utils", "convert")
-MAX_FILE, MAX_FUNCTION = 350, 40  # lines
+MAX_FILE, MAX_FUNCTION = 340, 40  # lines
 
 
 def python_files(*folders):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests import benchmark, contenders
+from tests.bench import benchmark, benchmark_cases
 from tests.conftest import FIXTURES
 
 GRAPH = os.path.join(FIXTURES, "tensorflow-1.14", "lenet5.pb")
@@ -50,10 +50,10 @@ def test_a_contender_measures(images, in_tmp_path, monkeypatch, results, name):
         if len(told) == 2:  # after the first one, which only says that it is ready
             raise MeasuredError
 
-    monkeypatch.setattr(contenders, "tell", tell)
-    monkeypatch.setattr(contenders, "SECONDS", 0.01)
+    monkeypatch.setattr(benchmark_cases, "tell", tell)
+    monkeypatch.setattr(benchmark_cases, "SECONDS", 0.01)
     with pytest.raises(MeasuredError):
-        getattr(contenders, name)(**CONTENDERS[name](images))
+        getattr(benchmark_cases, name)(**CONTENDERS[name](images))
     assert told[0] == {} and told[1] and all(value > 0 for value in told[1].values())
     results[name] = told[1]
 

@@ -1,14 +1,10 @@
-"""Processes that train together: the same as one process with larger batches; and what happens when one is lost."""
+"""Processes that train together: the same as one process with larger batches, also if one is lost and restarted."""
 
 import inspect
 import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections import namedtuple
 
 import numpy as np
@@ -18,18 +14,17 @@ from dataset import read_train_sets
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from tests.cluster_workers import environment, note_deadlines, run_main, start_workers, train_together
-from tests.conftest import REPOSITORY, working_in
-from tests.processes import Started, assert_gone, children
+from tests.conftest import working_in
+from tests.helpers.cluster_launch import Launched, of_digits
+from tests.helpers.cluster_workers import note_deadlines, start_workers, train_together
+from tests.helpers.processes import assert_gone
 from trainer import Trainer
 from utils.checkpoints.manager import assign, read_weights
 from utils.checkpoints.run_index import find_run
-from utils.cluster import launch
 from utils.cluster.collectives import Cluster, SingleProcess, join_cluster
 from utils.cluster.launch import free_addresses
 from utils.cluster.tf_config import read_tf_config
 
-RUN_PY = os.path.join(REPOSITORY, "run.py")
 Together = namedtuple("Together", "folder results")  # the latter as train_together returns them
 
 
@@ -192,24 +187,6 @@ def test_moving_statistics_are_the_means_of_those_of_the_workers(folders, shallo
         np.testing.assert_allclose(results[0][0][name], mean, rtol=1e-5, atol=1e-6 * deviation)
 
 
-class Launched(Started):
-    """run.py launch in a process of its own."""
-
-    def __init__(self, *arguments, workers=2):
-        command = [sys.executable, RUN_PY, "launch", "--workers", str(workers), *arguments]
-        # As they may be set; there are no GPUs.
-        super().__init__(command, dict(os.environ, CUDA_VISIBLE_DEVICES="0,1", TF_CONFIG="{}"))
-
-    def workers(self):
-        """The processes that it has started, the chief first."""
-        return children(self.process.pid)
-
-
-def of_digits(digits, epochs):
-    return ["--train_path", f"{digits}/train", "--test_path", f"{digits}/test", "--batch_size", "16",
-            "--num_epoch", str(epochs)]  # fmt: skip
-
-
 def test_a_cluster_that_loses_a_worker_ends_where_one_does_that_does_not(two_workers, digits, in_tmp_path):
     launched = Launched(*of_digits(digits, 4), "--checkpoint_minutes", "0.005")
     launched.wait_for("epoch 2/4")
@@ -284,117 +261,6 @@ def test_a_cluster_of_one_worker_is_a_process_alone(monkeypatch):
     assert (cluster.rank, cluster.world_size, cluster.is_chief, cluster.launcher) == (0, 1, True, None)
     assert cluster.all_reduce_sum([1, 2.5]).tolist() == [1, 2.5] and cluster.broadcast_object({"a": 1}) == {"a": 1}
     assert cluster.all_or_none(lambda: 3) == 3
-
-
-def test_a_worker_that_is_stuck_ends_the_others(digits, in_tmp_path):
-    """Not forked: of a forked process that ends at once, Python 3.6 does not learn the exit code."""
-    command = [sys.executable, RUN_PY, *of_digits(digits, 1000), "--step_timeout", "3", "--cluster_timeout", "10"]
-    hosts = free_addresses(2)
-    chief, worker = [Started(command, environment(hosts, rank), f"output{rank}") for rank in range(2)]
-    chief.wait_for("epoch 2/1000")
-    worker.process.send_signal(signal.SIGSTOP)
-    code, output = chief.end()
-    assert code == 138
-    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert re.fullmatch(
-        r"error: (step \d+|waiting for the others) timed out, another worker .* .exit code 138., .*", error
-    )
-    run = find_run("checkpoints/lenet5")
-    assert run.entry(run.newest())["progress"]["position"] == 0  # after an epoch: the end did not save
-
-
-def test_a_cluster_that_cannot_form_says_who_is_missing(digits, in_tmp_path):
-    hosts = free_addresses(3)
-    done = subprocess.run(
-        [sys.executable, RUN_PY, *of_digits(digits, 1), "--cluster_timeout", "1"], env=environment(hosts, 1),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 138
-    assert f"waited 1 s for chief 0 ({hosts[0]}), worker 1 ({hosts[2]})" in done.stderr
-
-
-def test_a_port_that_is_taken(digits, in_tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("", 0))
-        taken.listen(1)
-        hosts = [f"127.0.0.1:{taken.getsockname()[1]}", *free_addresses(1)]
-        done = subprocess.run(
-            [sys.executable, RUN_PY, *of_digits(digits, 1)], env=environment(hosts, 0), stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, universal_newlines=True, timeout=60,
-        )  # fmt: skip
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: .*TF_CONFIG: found 127.0.0.1:\d+ for chief 0, expected a port .*\n", done.stderr)
-
-
-def test_what_one_worker_lacks_ends_all_at_once(digits, in_tmp_path):
-    """Each on its own machine has its own images."""
-    os.symlink(f"{digits}/train", "train0")
-    workers = start_workers(2, run_main, "--train_path", "trainRANK", "--num_epoch", "1")
-    codes, errors = zip(*[worker.end(60) for worker in workers])
-    assert codes == (2, 2)
-    assert re.fullmatch(r"error: .*TF_CONFIG: found 1 worker.s. that failed to start .*\n", errors[0])
-    assert re.fullmatch(r"error: setting train_path: found no folder train1, .*\n", errors[1])
-    assert os.listdir("checkpoints/lenet5") == ["lock"]
-
-
-def test_workers_with_other_images_end_at_once(folders, in_tmp_path):
-    folders({"cat": 20, "dog": 20}, "train0")
-    folders({"cat": 20, "dog": 20}, "train1")
-    os.rename("train1/cat/000.png", "train1/cat/100.png")
-    workers = start_workers(2, run_main, "--train_path", "trainRANK", "--img_size", "16", "--batch_size", "4")
-    codes, errors = zip(*[worker.end(60) for worker in workers])
-    assert codes == (2, 2)
-    assert re.fullmatch(r"error: setting train_path .* found other images than the chief has, .*\n", errors[1])
-
-
-def test_a_worker_that_is_ended_while_it_starts_ends_all(digits, in_tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "AFTER_SIGNAL", 2)
-    config = settings(train_path=f"{digits}/train")
-    command = [RUN_PY, "--train_path", f"{digits}/train"]
-    workers = launch.start(command, launch.environments(config, 2))
-    time.sleep(0.5)
-    workers[1].process.terminate()
-    name, code = launch.wait(workers, [])
-    assert name == "worker 0" and code in (130, 143)
-    assert_gone([worker.process.pid for worker in workers])
-
-
-def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path, run_here):
-    for arguments, expected in [
-        (["--workers", "0"], "--workers: found 0, expected 1 or more"),
-        (["--workers", "2", "--max_restarts", "-1"], "--max_restarts: found -1, expected 0 or more"),
-        (["--workers", "2", "--lr", "-1"], "setting lr: found -1"),
-    ]:
-        launched = run_here("launch", *arguments, cwd=in_tmp_path)
-        assert launched.returncode == 2 and launched.stderr.startswith(f"error: {expected}"), launched.stderr
-        assert launched.stderr.count("\n") == 1
-    code, output = Launched("--train_path", "none").end()
-    lines = sorted(line for line in output.splitlines() if "error" in line)
-    assert code == 2 and len(lines) == 2
-    for name, line in zip(("chief", "worker 0"), lines):
-        assert line.startswith(f"{name}: error: setting train_path: found no folder none, expected one with")
-    assert "restarting all" not in output
-    workers = start_workers(2, run_main, *of_digits(digits, 1), "--batch_size", "1000")
-    codes, errors = zip(*[worker.end(60) for worker in workers])
-    assert codes == (2, 2)
-    assert "error: setting batch_size: found 1000, expected at most 603, the number of training images" in errors[0]
-
-
-def test_more_workers_than_the_machine_can_start(monkeypatch):
-    started = []
-
-    def start_worker(command, environment, name):
-        if started:
-            raise OSError(24, "Too many open files")
-        started.append(launch.Worker(name, subprocess.Popen(["sleep", "100"]), []))
-        return started[0]
-
-    monkeypatch.setattr(launch, "start_worker", start_worker)
-    with pytest.raises(
-        InputError, match="^--workers: found too many .*Too many open files.*, expected fewer, .* than 1$"
-    ):
-        launch.start([], [{}, {}])
-    assert started[0].process.wait(10) == -signal.SIGKILL
 
 
 def test_without_tf_config_the_graph_has_no_collective_operation(two_classes):

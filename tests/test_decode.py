@@ -1,4 +1,4 @@
-"""What is read of an image file, the same with every version of OpenCV; Pillow says how it should look."""
+"""What is read of an image file, the same with every version of OpenCV; Pillow says how it is meant."""
 
 import io
 import re
@@ -11,30 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.errors import InputError
-from utils.commands.check import check_data
+from tests.helpers.image_files import NOISE, PHOTO, chunk, encoded, jpegs, with_segments, write
 from utils.images.decode import read_image
-
-NOISE = np.random.RandomState(0).randint(0, 256, (48, 64, 3)).astype(np.uint8)
-PHOTO = cv2.resize(NOISE[:6, :8], (96, 72), interpolation=cv2.INTER_CUBIC)  # smooth, as JPEG likes it
-JPEGS = {
-    "baseline": {},
-    "progressive": {"progressive": True},
-    "optimized": {"optimize": True},
-    "fine": {"quality": 98, "subsampling": 0},
-}
-
-
-def write(path, content):
-    with open(str(path), "wb") as file:
-        file.write(content)
-    return str(path)
-
-
-def encoded(pixels, kind, **options):
-    """The bytes of an image file, by Pillow."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
 
 
 def orientation_data(orientation, order="<", prefix=b"Exif\0\0"):
@@ -62,11 +40,6 @@ def grey_tiff(bits, data, size=(4, 3), sample_format=1, order="<", more=None):
     return tiff(data, {tag: value for tag, value in given.items() if value is not None}, order)
 
 
-def chunk(name, data):
-    """Of a PNG."""
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) & 0xFFFFFFFF)
-
-
 def png_with_exif(pixels, exif, place=33):
     """A PNG with EXIF data at that place, else behind its header."""
     content = encoded(pixels, "PNG")
@@ -91,12 +64,6 @@ WAYS = {  # (EXIF data, the orientation in them, the order of bytes) -> a file
     ),
 }
 XMP = b"http://ns.adobe.com/xap/1.0/\0" + bytes(900)
-
-
-def with_segments(jpeg, *contents):
-    """A JPEG with these APP1 segments before all others."""
-    segments = [b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content for content in contents]
-    return jpeg[:2] + b"".join(segments) + jpeg[2:]
 
 
 @pytest.mark.parametrize("kind", sorted(WAYS))
@@ -129,23 +96,6 @@ def test_exif_data_that_are_cut_short_turn_nothing(tmp_path):
         assert np.array_equal(read_image(path), expected), length
     path = write(tmp_path / "photo.jpg", encoded(PHOTO, "JPEG", exif=exif))
     assert np.array_equal(read_image(path), expected[::-1].transpose(1, 0, 2))
-
-
-def jpegs():
-    """{name: the bytes of a healthy JPEG}, of every kind."""
-    found = {name: encoded(PHOTO, "JPEG", **options) for name, options in JPEGS.items()}
-    found["grey"] = encoded(PHOTO[..., 0], "JPEG")
-    found["of one pixel"] = encoded(PHOTO[:1, :1], "JPEG")
-    file = io.BytesIO()
-    Image.fromarray(PHOTO).convert("CMYK").save(file, "JPEG")
-    found["CMYK"] = file.getvalue()
-    found["restarts"] = cv2.imencode(".jpg", PHOTO, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1].tobytes()
-    assert b"\xff\xd3" in found["restarts"]
-    # libjpeg knows JFIF 1 and 2: it writes a warning, and reads on.
-    found["of another version"] = found["baseline"].replace(b"JFIF\0\1", b"JFIF\0\3")
-    assert found["of another version"] != found["baseline"]
-    found["thumbnail"] = with_segments(found["baseline"], found["baseline"])
-    return found
 
 
 @pytest.mark.parametrize("name", sorted(jpegs()))
@@ -266,109 +216,3 @@ def test_every_kind_that_is_read_is_read_as_pillow_reads_it(tmp_path):
     for kind in (".png", ".tif"):
         path = write(tmp_path / "deep", cv2.imencode(kind, deep)[1].tobytes())
         assert np.abs(read_image(path).astype(int) - deep / 257).max() < 1.01, kind
-
-
-def damaged(content, how):
-    """A JPEG that OpenCV reads, with much of it grey or noise."""
-    scan = content.rindex(b"\xff\xda") + 14  # behind a thumbnail
-    length = len(content) - scan
-    if how.startswith("cut at"):
-        return content[: scan + length * int(how.split()[2]) // 100] + b"\xff\xd9"
-    if how == "zeros":
-        return content[: scan + length // 3] + bytes(length // 3) + content[scan + 2 * (length // 3) :]
-    other = encoded(PHOTO[::-1], "JPEG")
-    return content[: scan + length * 3 // 4] + other[-length * 3 // 4 :]  # two are glued together
-
-
-DAMAGES = [f"cut at {part} %" for part in range(10, 100, 10)] + ["zeros", "two"]
-
-
-@pytest.fixture
-def checked(tmp_path, capfd):
-    """checked({name: content of a file}) -> (the lines that check prints of them, how many problems it counts)."""
-
-    def check(files):
-        paths = [write(tmp_path / name, content) for name, content in sorted(files.items())]
-        sets = {"train_path": (paths, np.zeros(len(paths), int))}
-        found = check_data(sets, ["flower"], 32, str(tmp_path / "samples" / "samples.png"))
-        output = capfd.readouterr()
-        assert output.err + output.out == ""  # libjpeg writes to file number 2
-        return found
-
-    (tmp_path / "samples").mkdir()
-    return check
-
-
-def test_check_names_every_damaged_jpeg_and_no_healthy_one(checked, monkeypatch):
-    """As libjpeg itself finds them; threads decode at the same time, so that what it writes may be of any file."""
-    files, expected = {}, []
-    for kind, content in jpegs().items():
-        for number in range(20):  # 200 healthy files
-            files[f"{kind} {number}.jpg"] = content + bytes(number)
-    for kind in ("baseline", "optimized", "fine", "restarts", "thumbnail"):
-        for how in DAMAGES:
-            name = f"{kind} {how}.jpg"
-            files[name] = damaged(jpegs()[kind], how)
-            expected.append(name)
-    monkeypatch.setattr("utils.commands.check.SHOWN", len(files))
-    lines, _ = checked(files)
-    found = re.findall(r"  image \S*/([^/]*.jpg): found a corrupt JPEG \(.*\), expected", "\n".join(lines))
-    assert sorted(found) == sorted(expected)
-
-
-def test_check_does_not_take_a_cut_progressive_jpeg_for_healthy(checked):
-    content = jpegs()["progressive"]
-    half = content[: content.index(b"\xff\xda") + 200] + b"\xff\xd9"
-    lines, problems = checked({"half.jpg": half, "whole.jpg": content})
-    assert problems == 1 and "half.jpg: found a corrupt JPEG (premature end of data segment), exp" in "\n".join(lines)
-
-
-def test_nothing_of_libjpeg_is_seen_while_check_draws_its_picture(checked):
-    """It warns of this image each time that it is read; `checked` looks at what is written."""
-    lines, problems = checked({"new.jpg": jpegs()["of another version"]})
-    assert problems == 0 and lines[-1].startswith("some images of each class: ")
-
-
-def transparent(colour, alpha, dtype=np.uint8):
-    """A PNG with a red square on a ground of that colour and opacity."""
-    pixels = np.zeros((40, 40, 4), dtype)
-    pixels[...] = (*3 * [colour], alpha)
-    pixels[10:30, 10:30] = (0, 0, np.iinfo(dtype).max, np.iinfo(dtype).max)
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def test_check_tells_where_transparency_hides_colours_that_the_network_sees(checked):
-    files = {
-        "black.png": transparent(0, 0), "grey.png": transparent(128, 100), "deep.png": transparent(0, 0, np.uint16),
-        "white.png": transparent(255, 0), "opaque.png": transparent(0, 255), "nearly.png": transparent(0, 250),
-        "plain.png": encoded(NOISE, "PNG"),
-    }  # fmt: skip
-    lines, _ = checked(files)
-    told = [line for line in lines if "transparent where the colour is not white" in line]
-    assert len(told) == 1 and ": 3 images, such as " in told[0]
-    assert re.findall(r"(\w+)\.png", told[0]) == ["black", "deep", "grey"]
-
-
-def test_check_tells_of_images_that_use_few_levels(checked):
-    deep = np.random.RandomState(0).randint(0, 4096, (30, 30)).astype(np.uint16)
-    files = {
-        "12 of 16 bit.png": cv2.imencode(".png", deep)[1].tobytes(),
-        "12 of 16 bit.tif": cv2.imencode(".tif", deep[::-1])[1].tobytes(),
-        "0 and 1.png": encoded((NOISE[..., 0] > 99).astype(np.uint8), "PNG"),
-        "faint.png": encoded(NOISE // 4 + 100, "PNG"),
-        "0 and 255.png": encoded((NOISE[..., 0] > 99).astype(np.uint8) * 255, "PNG"),
-        "16 bit.png": cv2.imencode(".png", deep * 16)[1].tobytes(),
-        "soft.png": encoded(NOISE // 3, "PNG"),
-    }
-    lines, problems = checked(files)
-    told = [line for line in lines if "values within 64 of the 256 levels" in line]
-    assert problems == 0 and len(told) == 1 and ": 4 images, such as " in told[0]
-    names = re.findall(r"/([\w ]+\.\w+)", told[0])
-    assert names == ["0 and 1.png", "12 of 16 bit.png", "12 of 16 bit.tif"]
-
-
-def test_a_bmp_with_an_empty_fourth_channel_is_not_called_transparent(checked):
-    pixels = np.dstack([NOISE, np.zeros(NOISE.shape[:2], np.uint8)])
-    header = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + pixels.size, 0, 54, 40, 64, -48, 1, 32, 0, 0, 0, 0, 0, 0)
-    lines, _ = checked({"screen.bmp": header + pixels.tobytes()})
-    assert not any("transparen" in line for line in lines)

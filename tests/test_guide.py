@@ -9,17 +9,17 @@ import sys
 
 import pytest
 
-from tests import guide, names, pages
 from tests.conftest import REPOSITORY
+from tests.docs import doc_references, markdown_pages, run_docs
 
-PAGES = pages.read_pages(REPOSITORY)
+PAGES = markdown_pages.read_pages(REPOSITORY)
 each_page = pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
 
 
 def ci_commands():
     with open(os.path.join(REPOSITORY, ".ci", "run"), encoding="utf-8") as file:
-        ran = [re.sub("^as_(user|job) ", "", command) for command in pages.commands(file.read())]
-    return ["bash .ci/run"] + [pages.without_python(command) for command in ran]
+        ran = [re.sub("^as_(user|job) ", "", command) for command in markdown_pages.commands(file.read())]
+    return ["bash .ci/run"] + [markdown_pages.without_python(command) for command in ran]
 
 
 def assert_none(faults):
@@ -28,21 +28,21 @@ def assert_none(faults):
 
 @each_page
 def test_links_lead_somewhere(page):
-    assert_none(pages.link_faults(page, PAGES, REPOSITORY))
+    assert_none(markdown_pages.link_faults(page, PAGES, REPOSITORY))
 
 
 @each_page
 def test_blocks_have_a_language_and_are_run_or_say_why_not(page):
-    assert_none(pages.block_faults(page, ci_commands()))
+    assert_none(markdown_pages.block_faults(page, ci_commands()))
 
 
 @each_page
 def test_what_a_page_names_is_there(page):
-    assert_none(names.name_faults(page, REPOSITORY))
+    assert_none(doc_references.name_faults(page, REPOSITORY))
 
 
 def test_each_page_is_reached_from_the_readme():
-    assert_none(pages.unreachable(PAGES))
+    assert_none(markdown_pages.unreachable(PAGES))
 
 
 def test_the_readme_is_short():
@@ -50,23 +50,24 @@ def test_the_readme_is_short():
 
 
 def test_each_command_stands_in_a_table():
-    assert_none(names.missing_commands([PAGES["README.md"], PAGES["docs/commands.md"]]))
+    assert_none(doc_references.missing_commands([PAGES["README.md"], PAGES["docs/commands.md"]]))
 
 
 def test_each_promise_has_its_tests():
-    assert_none(names.missing_tests(PAGES["docs/reliability.md"], REPOSITORY))
-    assert names.missing_tests(page("`test_each_promise_has_its_tests`, `test_none`"), REPOSITORY) == ["test_none"]
+    assert_none(doc_references.missing_tests(PAGES["docs/reliability.md"], REPOSITORY))
+    promise = page("`test_each_promise_has_its_tests`, `test_none`")
+    assert doc_references.missing_tests(promise, REPOSITORY) == ["test_none"]
 
 
 def test_each_setting_stands_in_the_table_with_its_default():
-    assert_none(names.settings_faults(PAGES["docs/settings.md"]))
+    assert_none(doc_references.settings_faults(PAGES["docs/settings.md"]))
 
 
 # That the checks find what is wrong: each with a page that is made here.
 
 
 def page(*lines):
-    return pages.parse("README.md", "\n".join(lines))
+    return markdown_pages.parse("README.md", "\n".join(lines))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,8 @@ def test_a_broken_link_is_found(tmp_path, line, problem):
     for name in ("README.md", "docs/page.md"):
         (tmp_path / name).write_text("")
     readme = page("# Title", line)
-    all_pages = {"README.md": readme, "docs/page.md": pages.parse("docs/page.md", "# One\n")}
-    (fault,) = pages.link_faults(readme, all_pages, str(tmp_path))
+    all_pages = {"README.md": readme, "docs/page.md": markdown_pages.parse("docs/page.md", "# One\n")}
+    (fault,) = markdown_pages.link_faults(readme, all_pages, str(tmp_path))
     assert fault.startswith("README.md:2: ") and problem in fault
 
 
@@ -97,14 +98,17 @@ def test_links_that_lead_somewhere(tmp_path):
     (tmp_path / "docs").mkdir()
     for name in ("README.md", "docs/page.md"):
         (tmp_path / name).write_text("")
-    target = pages.parse("docs/page.md", "# `make` & *more*: 1.14 [to](x) 2_21\n# One\n## One\n```sh\n# Two\n```\n")
-    assert pages.anchors(target) == ["make--more-114-to-2_21", "one", "one-1"]
+    target = markdown_pages.parse(
+        "docs/page.md", "# `make` & *more*: 1.14 [to](x) 2_21\n# One\n## One\n```sh\n# Two\n```\n"
+    )
+    assert markdown_pages.anchors(target) == ["make--more-114-to-2_21", "one", "one-1"]
     readme = page(
         "[a](docs/page.md#one-1), [b](docs) [c](#title) `[no](link)`", "# Title", "```sh", "[no](link)", "```"
     )
     all_pages = {"README.md": readme, "docs/page.md": target}
-    assert pages.link_faults(readme, all_pages, str(tmp_path)) == []
-    assert pages.unreachable(all_pages) == [] and pages.unreachable({**all_pages, "docs/b.md": target}) == ["docs/b.md"]
+    assert markdown_pages.link_faults(readme, all_pages, str(tmp_path)) == []
+    assert markdown_pages.unreachable(all_pages) == []
+    assert markdown_pages.unreachable({**all_pages, "docs/b.md": target}) == ["docs/b.md"]
 
 
 @pytest.mark.parametrize(
@@ -123,13 +127,13 @@ def test_links_that_lead_somewhere(tmp_path):
     ],
 )
 def test_a_wrong_block_is_found(text, problem):
-    (fault,) = pages.block_faults(page(text), ["make run"])
+    (fault,) = markdown_pages.block_faults(page(text), ["make run"])
     assert problem in fault
 
 
 def test_blocks_as_they_should_be():
     text = "* item\n\n  <!-- not run: make -->\n  ```sh\n  make run PYTHON=python3.7 # so\n  ```\n\n```text\nls\n```\n"
-    assert pages.block_faults(page(text), ["make run"]) == []
+    assert markdown_pages.block_faults(page(text), ["make run"]) == []
     (first, second) = page(text).blocks
     assert (first.line, first.text, first.mark) == (4, "make run PYTHON=python3.7 # so\n", "make")
     assert (second.line, second.text, second.mark) == (8, "ls\n", None)
@@ -147,7 +151,7 @@ def test_blocks_as_they_should_be():
         ("`python -m convert.pb2tflite --top`", "no such option: --top"),
         ("`python -m convert.pb2mlmodel`", "no such module: convert.pb2mlmodel"),
         ("`python tests/none.py`", "no such file"),
-        ("`python tests/chaos.py --lives 9`", "no such option: --lives"),
+        ("`python tests/helpers/chaos.py --lives 9`", "no such option: --lives"),
         ("```yaml\nargs: [--epoch, 3]\n```", "no such option: --epoch"),
         ("```text\n+ python run.py trian\n```", "no such command: trian"),
         ("`make prepare`", "no such target of make: prepare"),
@@ -155,7 +159,7 @@ def test_blocks_as_they_should_be():
     ],
 )
 def test_a_name_that_is_not_there_is_found(line, problem):
-    (fault,) = names.name_faults(page(line), REPOSITORY)
+    (fault,) = doc_references.name_faults(page(line), REPOSITORY)
     assert problem in fault
 
 
@@ -164,21 +168,24 @@ def test_names_that_are_there():
         "`TF_CONFIG= python run.py --lr 1`, `python run.py`, `make run EPOCHS=3`, `predict --top 2`, `--flip`, `check`"
     ]
     lines += [
-        "`python -m convert FILE.pb --input Image`, `python tests/chaos.py --kills 3`, `tensorboard --logdir graphs`"
+        "`python -m convert FILE.pb --input Image`, `python tests/helpers/chaos.py --kills 3`,",
+        "`tensorboard --logdir graphs`",
     ]
-    assert names.name_faults(page(*lines), REPOSITORY) == []
+    assert doc_references.name_faults(page(*lines), REPOSITORY) == []
 
 
 def test_a_missing_command_is_found():
     table = page(
-        "| command | |", "|---|---|", *(f"| `python run.py {name}` | |" for name in names.COMMANDS if name != "runs")
+        "| command | |",
+        "|---|---|",
+        *(f"| `python run.py {name}` | |" for name in doc_references.COMMANDS if name != "runs"),
     )
-    assert names.missing_commands([table]) == ["runs"]
+    assert doc_references.missing_commands([table]) == ["runs"]
 
 
 def settings_page(**changes):
     """A page with a table of all settings, of which some defaults are changed; None: without that row."""
-    rows = {name: repr(vars(names.config)[name]) for name in names.SETTINGS}
+    rows = {name: repr(vars(doc_references.config)[name]) for name in doc_references.SETTINGS}
     rows.update(changes)
     head = ["| setting | default | |", "|---|---|---|"]
     return page(*head, *(f"| `{name}` | {value} | x |" for name, value in rows.items() if value))
@@ -200,14 +207,14 @@ IN_WORDS = {"img_size": "32 for lenet5, 224 for mobilenetv2", "classes": "the fo
     ],
 )
 def test_a_wrong_row_of_the_settings_is_found(changes, problem):
-    (fault,) = names.settings_faults(settings_page(**changes))
+    (fault,) = doc_references.settings_faults(settings_page(**changes))
     assert problem in fault
 
 
 def test_a_table_of_settings_as_it_should_be():
-    assert names.settings_faults(settings_page()) == []
+    assert doc_references.settings_faults(settings_page()) == []
     together = {"lr": None, "seed": None, "augment": '`"none"` |\n| `lr`, `seed` | .01, 0'}
-    assert names.settings_faults(settings_page(**IN_WORDS, **together)) == []
+    assert doc_references.settings_faults(settings_page(**IN_WORDS, **together)) == []
 
 
 @pytest.fixture
@@ -215,10 +222,10 @@ def run_page(tmp_path, capsys):
     """run_page(text) -> (how many blocks failed, what was printed); as in a project that is empty."""
     project = tmp_path / "project"
     (project / ".venv").mkdir(parents=True)
-    os.symlink(sys.prefix, str(project / guide.venv()))
+    os.symlink(sys.prefix, str(project / run_docs.venv()))
 
     def run(text):
-        return guide.run_page(page(text), str(project)), capsys.readouterr().out
+        return run_docs.run_page(page(text), str(project)), capsys.readouterr().out
 
     return run
 

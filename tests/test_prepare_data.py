@@ -190,3 +190,15 @@ def test_a_folder_of_something_else_is_not_touched(in_tmp_path):
     with pytest.raises(InputError, match="data/digitspng"):
         run(None, {}, "digits")
     assert os.listdir("data/digitspng") == ["mine"]
+
+
+def test_an_archive_without_the_expected_files(tmp_path):
+    import hashlib
+    import tarfile
+
+    with tarfile.open(str(tmp_path / "archive"), "w:gz"):
+        pass
+    md5 = hashlib.md5((tmp_path / "archive").read_bytes()).hexdigest()
+    with pytest.raises(InputError, match="found no images for train, expected CIFAR-10's binary archive"):
+        prepare_cifar10(str(tmp_path / "cifar"), archive=str(tmp_path / "archive"), md5=md5)
+    assert os.listdir(str(tmp_path)) == ["archive"]

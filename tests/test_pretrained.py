@@ -10,12 +10,11 @@ import sklearn.datasets
 
 import run
 from src.tf1 import IS_1_14
-from tests.conftest import python
-from tests.test_mobilenetv2 import assert_images_differ_alike
+from tests.conftest import REPOSITORY, assert_images_differ_alike, python
 from trainer import Trainer
 from utils.checkpoints.pretrained import inherit_settings
 
-KERAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keras_pretrained.py")
+KERAS = os.path.join(REPOSITORY, "tests", "helpers", "keras_pretrained.py")
 SIZE = 96
 KINDS = {
     "published": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_96.h5",

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.cluster_workers import FORKED
-from tests.processes import assert_gone, children, descendants, is_running, kill_descendants
+from tests.helpers.cluster_workers import FORKED
+from tests.helpers.processes import assert_gone, children, descendants, is_running, kill_descendants
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc"), reason="tells of processes on Linux alone")
 

@@ -1,31 +1,18 @@
-import csv
-import glob
+"""The Trainer: its attributes, its steps worked out in numpy, and what ends its training."""
+
 import json
 import os
 import re
-import shutil
 import signal
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
-from convert.export import export_checkpoint
 from src.errors import InputError
-from src.settings import SETTINGS
 from src.tf1 import tf
-from tests.conftest import load_graph, make_folders, run_file, working_in
+from tests.conftest import make_folders, run_file
 from trainer import Trainer
-from utils.checkpoints.run_index import find_run, new_run_folder
-
-QUICK = {"img_size": 16, "batch_size": 8}
-
-
-@pytest.fixture
-def trainer(two_classes):
-    return Trainer(**vars(two_classes))
+from utils.checkpoints.run_index import find_run
 
 
 def test_the_public_attributes_are_there(trainer):
@@ -93,18 +80,6 @@ def test_optimize_and_export_leave_graph_checkpoint_and_record(trainer):
     assert record["lenet5-4"]["val_acc"] == trainer.val_acc
 
 
-@pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "No space left"), OSError(28, "full")])
-def test_a_full_disk_leaves_the_earlier_checkpoint_to_export(trainer, monkeypatch, error):
-    def full_disk(*arguments, **options):
-        raise error
-
-    trainer.optimize(num_epoch=1)
-    monkeypatch.setattr(trainer.learning.saver, "save", full_disk)
-    with pytest.raises(InputError, match="checkpoint_dir: found checkpoints/.*, which can no longer be written to"):
-        trainer.optimize(num_epoch=1)
-    assert find_run("checkpoints/lenet5").newest().endswith("/lenet5-4")
-
-
 def test_a_loss_that_is_no_number_ends_training_and_is_not_saved(two_classes):
     trainer = Trainer(**dict(vars(two_classes), lr=1e20))
     with pytest.raises(FloatingPointError, match="lr: found 1e.20, try a smaller one"):
@@ -116,47 +91,6 @@ def test_numpy_numbers_are_numbers(two_classes):
     trainer = Trainer(**dict(vars(two_classes), seed=np.int64(3), lr=np.float64(0.02), batch_size=np.int32(8)))
     trainer.optimize(num_epoch=1)
     assert find_run("checkpoints/lenet5").settings_of("lenet5-4").lr == 0.02
-
-
-@pytest.fixture(scope="module")
-def done_once(tmp_path_factory):
-    """A folder in which one epoch was done."""
-    folder = tmp_path_factory.mktemp("done_once")
-    with working_in(folder):
-        Trainer(train_path=make_folders("train", {"cat": 20, "dog": 20}), **QUICK).optimize(1)
-    return folder
-
-
-@pytest.fixture
-def one_epoch(done_once, tmp_path, monkeypatch):
-    """Work in a copy of it."""
-    shutil.copytree(str(done_once), str(tmp_path / "work"))
-    monkeypatch.chdir(str(tmp_path / "work"))
-
-
-@pytest.mark.parametrize("name", ["lenet5-4.index", "lenet5-4.data-00000-of-00001", "run.json"])
-@pytest.mark.parametrize("content", [b"", b"\xff\x00damaged", None])
-def test_damaged_checkpoints(one_epoch, name, content):
-    path = run_file(name)
-    os.remove(path)
-    if content is not None:
-        with open(path, "wb") as file:
-            file.write(content)
-    for action in (export_checkpoint, lambda: Trainer(resume=True)):
-        with pytest.raises(InputError, match="checkpoint"):
-            action()
-    Trainer(train_path="train", **QUICK).optimize(1)
-    assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\x00damaged", None])
-def test_tensorflow_s_list_of_checkpoints_is_not_needed(one_epoch, content):
-    os.remove("checkpoints/lenet5/checkpoint")
-    if content is not None:
-        with open("checkpoints/lenet5/checkpoint", "wb") as file:
-            file.write(content)
-    assert export_checkpoint()[0] == "weights/lenet5/lenet5.pb"
-    assert Trainer(resume=True).step == 4
 
 
 def test_a_number_of_epochs_from_numpy(trainer):
@@ -182,88 +116,6 @@ def test_validation_sees_every_image_once(trainer):
     assert trainer.evaluate(trainer.data.valid) == pytest.approx((np.mean(losses), np.mean(hits)), rel=1e-5)
 
 
-def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(trainer):
-    trainer.optimize(num_epoch=30)  # 120 steps
-    events = EventAccumulator(trainer.run_folder)
-    events.Reload()
-    assert sorted(events.Tags()["scalars"]) == [
-        "best_val_acc",
-        "images_per_second",
-        "learning_rate",
-        "train_acc",
-        "train_loss",
-        "val_acc",
-        "val_loss",
-    ]
-    assert events.Tags()["graph"] is True
-    assert events.Scalars("best_val_acc")[-1].value == pytest.approx(max(e["val_acc"] for e in trainer.history))
-    assert [event.step for event in events.Scalars("train_loss")] == [100, 120]  # each 100 steps, and the rest
-    assert [event.step for event in events.Scalars("val_acc")] == list(range(4, 121, 4))
-    assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([0.01, 0.01])
-    assert events.Scalars("val_acc")[-1].value == pytest.approx(trainer.val_acc)
-    assert events.Scalars("val_loss")[-1].value == pytest.approx(trainer.val_loss, rel=1e-5)
-    assert min(event.value for event in events.Scalars("images_per_second")) > 1
-    assert events.Tags()["histograms"] == [f"weights/{name}" for name in ("conv1", "conv2", "fc1", "fc2", "fc3")]
-    weights = np.concatenate([part.ravel() for part in trainer.session.run(["fc3/kernel:0", "fc3/bias:0"])])
-    last = events.Histograms("weights/fc3")[-1]
-    assert last.step == 120
-    assert last.histogram_value.num == weights.size
-    assert (last.histogram_value.min, last.histogram_value.max) == pytest.approx((weights.min(), weights.max()))
-    (settings_event,) = events.Tensors("settings")
-    text = tf.make_ndarray(settings_event.tensor_proto).item().decode()
-    assert "| batch_size | 8 |" in text and "| lr | 0.01 |" in text
-
-
-def test_tensorboard_s_plugins_read_their_data(trainer):
-    """Custom Scalars: two charts with two curves each; HParams: the settings of the run."""
-    trainer.optimize(1)
-    events = EventAccumulator(trainer.run_folder)
-    events.Reload()
-    (event,) = events.Tensors("custom_scalars__config__")
-    layout = layout_pb2.Layout.FromString(tf.make_ndarray(event.tensor_proto).item())
-    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
-    assert charts == {"loss": ["train_loss", "val_loss"], "accuracy": ["train_acc", "val_acc"]}
-    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    hparams = parse_session_start_info_plugin_data(content).hparams
-    assert hparams["batch_size"].number_value == 8 and hparams["model_arch"].string_value == "lenet5"
-    assert set(hparams) == set(SETTINGS)
-
-
-def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(trainer, monkeypatch):
-    save, lines = trainer.save, []
-
-    def counting_save(monitor):
-        save(monitor)
-        with open(os.path.join(trainer.run_folder, "history.csv")) as file:
-            lines.append(len(file.readlines()))
-
-    monkeypatch.setattr(trainer, "save", counting_save)
-    first, history = trainer.optimize(2), trainer.optimize(1)
-    assert history == trainer.history and len(first) == 2 and lines == [2, 3, 4]
-    with open(os.path.join(trainer.run_folder, "history.csv")) as file:
-        rows = list(csv.DictReader(file))
-    for entry, row in zip(history, rows):
-        assert list(row) == ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "learning_rate", "seconds"]
-        names = ["epoch", "loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds"]
-        assert [float(value) for value in row.values()] == pytest.approx([entry[name] for name in names], rel=1e-5)
-    assert history[0]["learning_rate"] == pytest.approx(0.01) and history[0]["seconds"] > 0
-
-
-@pytest.mark.parametrize("path, name", [
-    ("flowers/train", "flowers"), ("/data/my photos/train/", "my_photos"), ("photos", "photos"), ("/", "data"),
-])  # fmt: skip
-def test_a_run_s_folder_has_the_name_of_its_data(in_tmp_path, path, name):
-    assert re.fullmatch(r"logs/\d{8}-\d{6}-" + name, new_run_folder("logs", path, "checkpoints"))
-
-
-def test_a_train_path_that_is_not_utf8(two_classes):
-    path = two_classes.train_path + "\udcff"
-    os.rename(two_classes.train_path, path)
-    trainer = Trainer(**dict(vars(two_classes), train_path=path))
-    trainer.optimize(1)
-    assert export_checkpoint()[0] == trainer.export()
-
-
 def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     for name in ("a.gif", "b.gif", "notes.txt", "noend", ".hidden"):
         open(os.path.join(two_classes.train_path, "cat", name), "w").close()
@@ -285,104 +137,6 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     make_folders("testing", {"cat": 1, "dog": 1})
     Trainer(**dict(vars(two_classes), test_path="testing"))
     assert "test_path" not in capsys.readouterr().out
-
-
-def steps_kept(trainer):
-    return sorted(int(path[:-6].split("-")[-1]) for path in glob.glob(f"{trainer.checkpoints.folder}/*.index"))
-
-
-def script(monkeypatch, trainer, results):
-    """Let validation find these (loss, accuracy), one after another."""
-    results = iter(results)
-    monkeypatch.setattr(trainer, "evaluate", lambda data: next(results))
-
-
-def test_the_last_ten_checkpoints_of_a_run_are_kept(two_classes, monkeypatch):
-    trainer = Trainer(**vars(two_classes))
-    script(monkeypatch, trainer, [(1.0, epoch / 20) for epoch in range(12)])  # the last is the best
-    trainer.optimize(num_epoch=12)
-    kept = list(range(12, 49, 4))
-    assert steps_kept(trainer) == kept
-    second = Trainer(**dict(vars(two_classes), batch_size=5))
-    script(monkeypatch, second, [(1.0, 0.1), (1.0, 0.2)])
-    second.optimize(num_epoch=2)  # 6 steps an epoch
-    assert steps_kept(second) == [6, 12] and steps_kept(trainer) == kept
-    assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")
-
-
-def test_the_best_checkpoint_is_kept_beside_the_last_ten_and_exported(two_classes, monkeypatch):
-    trainer = Trainer(**vars(two_classes))
-    at_step, save = {}, trainer.save
-
-    def noting_save(monitor):
-        save(monitor)
-        at_step[trainer.step] = trainer.session.run("fc3/kernel:0")
-
-    monkeypatch.setattr(trainer, "save", noting_save)
-    accuracies = [0.5, 0.7, 0.6, 0.7] + 10 * [0.4]
-    script(monkeypatch, trainer, zip([1.0, 0.9, 1.0, 0.8] + 10 * [1.0], accuracies))
-    trainer.optimize(num_epoch=14)
-    assert steps_kept(trainer) == [16] + list(range(20, 57, 4))  # 16: .7 as at step 8, but with less loss
-    assert export_checkpoint()[0] == trainer.export() == "weights/lenet5/lenet5.pb"
-    assert export_checkpoint()[1]["checkpoint"].endswith("/lenet5-16")
-    for export, step, val_acc in (
-        (trainer.export, 16, 0.7),
-        (export_checkpoint, 16, 0.7),
-        (lambda: trainer.export(last=True), 56, 0.4),
-        (lambda: export_checkpoint(last=True), 56, 0.4),
-    ):
-        export()
-        exported = constants("weights/lenet5/lenet5.pb")["fc3/kernel/read"]
-        assert np.array_equal(exported, at_step[step]) and not np.array_equal(exported, at_step[72 - step])
-        with open("weights/lenet5/lenet5.json") as file:
-            assert json.load(file)["val_acc"] == val_acc
-
-
-def test_of_equally_good_epochs_the_first_is_the_best(two_classes, monkeypatch):
-    trainer = Trainer(**vars(two_classes))
-    script(monkeypatch, trainer, 3 * [(1.0, 0.5)])
-    trainer.optimize(num_epoch=3)
-    assert export_checkpoint()[1]["checkpoint"].endswith("/lenet5-4")
-
-
-def test_export_takes_the_best_of_the_newest_run_only(two_classes, monkeypatch):
-    for accuracies in ((0.9, 0.8), (0.3, 0.4)):
-        trainer = Trainer(**dict(vars(two_classes), batch_size=8 if accuracies[0] == 0.9 else 5))
-        script(monkeypatch, trainer, [(1.0, accuracy) for accuracy in accuracies])
-        trainer.optimize(num_epoch=2)
-    export_checkpoint()
-    with open("weights/lenet5/lenet5.json") as file:
-        assert json.load(file)["val_acc"] == 0.4
-
-
-def constants(path):
-    """{name: array} of the constants in a frozen graph."""
-    constants = [node for node in load_graph(path).node if node.op == "Const"]
-    return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in constants}
-
-
-def test_a_trainer_exports_its_own_weights_where_another_has_saved_some_of_equal_step(two_classes, monkeypatch):
-    first, second = [Trainer(**dict(vars(two_classes), seed=seed)) for seed in (1, 2)]
-    for trainer in (first, second):
-        script(monkeypatch, trainer, [(1.0, 0.5)])
-        trainer.optimize(1)
-    first.export()
-    expected = first.session.run("fc3/kernel:0")
-    assert np.array_equal(constants("weights/lenet5/lenet5.pb")["fc3/kernel/read"], expected)
-
-
-def test_names_in_the_record_lead_nowhere_else(trainer, two_classes):
-    trainer.optimize(1)
-    with open(run_file("run.json")) as file:
-        record = json.load(file)
-    shutil.copy(run_file("lenet5-4.index"), "lenet5-1.index")
-    for name in ("../../../lenet5-1", "a\0b", "\ud800", "/tmp/x", ""):
-        record[name] = record["lenet5-4"]
-    with open(run_file("run.json"), "w") as file:
-        json.dump(record, file)
-    assert [os.path.basename(prefix) for prefix in find_run("checkpoints/lenet5").prefixes()] == ["lenet5-4"]
-    Trainer(resume=True, num_epoch=13).optimize()
-    assert os.path.exists("lenet5-1.index") and not glob.glob("checkpoints/lenet5/*/lenet5-4.index")
 
 
 def test_two_trainers_do_not_disturb_one_another(two_classes):
@@ -446,26 +200,6 @@ def test_a_step_that_was_done_when_ctrl_c_came_belongs_to_no_epoch(trainer, monk
     assert trainer.step == 5 and trainer.data.train.epochs_completed == trainer.epoch == 1
 
 
-def test_curves_of_several_calls_are_all_kept(trainer):
-    for _ in range(3):  # within a second
-        trainer.optimize(num_epoch=1)
-    events = EventAccumulator(trainer.run_folder)
-    events.Reload()
-    assert [event.step for event in events.Scalars("val_acc")] == [4, 8, 12]
-
-
-def test_curves_are_on_disk_before_the_checkpoint(trainer, monkeypatch):
-    def look(*arguments, **options):
-        events = EventAccumulator(trainer.run_folder)
-        events.Reload()
-        assert [event.step for event in events.Scalars("val_acc")] == [4]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer.learning.saver, "save", look)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.optimize(num_epoch=1)
-
-
 @pytest.mark.parametrize(
     "losses, patience, epochs",
     [
@@ -481,16 +215,6 @@ def test_early_stopping(two_classes, monkeypatch, losses, patience, epochs):
     monkeypatch.setattr(trainer, "evaluate", lambda data: (losses[trainer.epoch], 0.5))
     trainer.optimize(num_epoch=5)
     assert trainer.epoch == epochs
-
-
-def test_nothing_is_saved_when_nothing_was_learned(trainer, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer.data.train, "_read_augmented", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.optimize(num_epoch=1)
-    assert tf.train.latest_checkpoint("checkpoints/lenet5") is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the pages of the guide hold, and what is wrong with them: for test_guide.py, and for guide.py, which runs them.
+"""What the pages of the guide hold, and what is wrong with them: for test_guide.py, and run_docs.py, which runs them.
 
 How a page is written:
 

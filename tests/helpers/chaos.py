@@ -1,6 +1,6 @@
 """Kill a training again and again, resume it each time, and compare what comes of it with one that was never killed.
 
-make chaos, or for example: python tests/chaos.py --kills 30 --model_arch mobilenetv2
+make chaos, or for example: python tests/helpers/chaos.py --kills 30 --model_arch mobilenetv2
 
 A kill is SIGKILL: at a random moment, or while a checkpoint is being written, or, at the end, while the graph is
 exported.
@@ -21,13 +21,13 @@ import time
 
 import numpy as np
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, REPOSITORY)
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
-from utils.runs import find_run  # noqa: E402
 
 from utils.checkpoints.manager import Checkpoints, read_weights  # noqa: E402
+from utils.checkpoints.run_index import find_run  # noqa: E402
 from utils.commands.prepare import prepare_digits  # noqa: E402
 
 EXPORTS = 2  # kills during the export

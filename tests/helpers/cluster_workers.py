@@ -24,7 +24,7 @@ from utils.cluster import launch
 from utils.cluster.launch import free_addresses
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.cluster_workers"])
+FORKED.set_forkserver_preload(["tests.helpers.cluster_workers"])
 
 
 def environment(hosts, rank):

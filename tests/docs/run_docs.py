@@ -1,11 +1,11 @@
 """Do what the guide says: run the commands and programs of README.md, CONTRIBUTING.md and docs/, as they stand there.
 
-    python tests/guide.py [PAGE ...]     or make guide
+    python tests/docs/run_docs.py [PAGE ...]     or make guide
 
 Each page gets a copy of the project of its own, with stand-ins for what its commands need: see prepare(). Its blocks
 run there from top to bottom, each in a shell or Python of its own, so that files stay and variables do not; python,
-tensorboard and make are those of the environment that runs this. pages.py says how a page is written. A block that
-ends with tensorboard never ends: it is waited for until it answers, and then stopped with Ctrl-C.
+tensorboard and make are those of the environment that runs this. markdown_pages.py says how a page is written. A block
+that ends with tensorboard never ends: it is waited for until it answers, and then stopped with Ctrl-C.
 
 The last column is ok, FAILED with what was printed, or why it was not run. The exit code is 1 if one FAILED.
 """
@@ -22,10 +22,10 @@ import time
 import urllib.request
 from contextlib import suppress
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 
-from tests.pages import RUN, Block, commands, read_pages  # noqa: E402
+from tests.docs.markdown_pages import RUN, Block, commands, read_pages  # noqa: E402
 from utils.commands.prepare import CIFAR10_CLASSES  # noqa: E402
 
 LIMIT = 600  # seconds for a block

@@ -1,6 +1,6 @@
 """What training together costs: the time of a step, and of the message in it, with 1, 2 and 4 processes.
 
-make bench, or alone: python tests/cluster_benchmark.py
+make bench, or alone: python tests/bench/cluster_benchmark.py
 
 All workers share this machine and its processors, so that the time of a step with several of them tells nothing of
 clusters of several machines; what a message takes does, and a table at the end says what would follow from it.
@@ -14,7 +14,7 @@ import tempfile
 
 import numpy as np
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, REPOSITORY)
 
 from utils.cluster.launch import free_addresses  # noqa: E402

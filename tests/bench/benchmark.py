@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
+REPOSITORY = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, REPOSITORY)
 
 from src.tf1 import IS_1_14, kernels, tf  # noqa: E402
 from utils.images.loader import inference_batch  # noqa: E402
@@ -32,7 +33,7 @@ LINE = "%-45s %9s   %-34s %9s   %-18s  %s"
 
 
 class Contender:
-    """A function of tests/contenders.py in a process of its own, ready to measure when it is made.
+    """A function of tests/bench/benchmark_cases.py in a process of its own, ready to measure when it is made.
 
     Args:
         name: of the function.
@@ -41,7 +42,7 @@ class Contender:
     """
 
     def __init__(self, name, environment=None, **given):
-        command = [sys.executable, os.path.join(HERE, "contenders.py"), name, json.dumps(given)]
+        command = [sys.executable, os.path.join(HERE, "benchmark_cases.py"), name, json.dumps(given)]
         self._process = subprocess.Popen(
             command,
             env=dict(os.environ, **(environment or {})),
@@ -229,7 +230,7 @@ def memory(few, photos):
 def start_up(folder, rounds):
     """Seconds from start to end of commands, beside those of importing TensorFlow."""
     image = os.path.join(folder, "0", "00000.png")
-    run = os.path.join(os.path.dirname(HERE), "run.py")
+    run = os.path.join(REPOSITORY, "run.py")
     commands = [["-c", "import tensorflow"]] + [
         [run, *words.split(), *paths]
         for words, *paths in (

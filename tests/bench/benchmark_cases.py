@@ -1,6 +1,6 @@
-"""What tests/benchmark.py compares: each contender runs in a process of its own, a round whenever it is told to.
+"""What tests/bench/benchmark.py compares: each contender runs in a process of its own, a round whenever it is told to.
 
-    python tests/contenders.py NAME '{"argument": value}'
+    python tests/bench/benchmark_cases.py NAME '{"argument": value}'
 
 reads a line from standard input, measures, and writes a line of JSON, {what: speed}, again and again. So contenders
 take turns, each with kernels, threads and memory of its own.
@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 BATCH = 32
 CLASSES = 10

@@ -10,7 +10,7 @@ from convert.command import parser
 from run import COMMANDS
 from src import config
 from src.settings import SETTINGS, settings, with_role
-from tests.pages import commands, spans, table_rows, without_code
+from tests.docs.markdown_pages import commands, spans, table_rows, without_code
 
 # Options that the pages name and that are not this program's: of tensorboard, or mistyped as an example.
 OTHER_OPTIONS = {"--logdir", "--epochs"}
