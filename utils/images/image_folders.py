@@ -195,7 +195,8 @@ def check_complete(setting, path, problems, count):
     problem = next(iter(problems.values()))
     if setting == "train_path" or len(problems) == count:
         raise problem
-    return [f"not evaluated in {path}, as they have no images: {listed(problems)} ({problem})"]
+    why = "; ".join(filter(None, (problem.found, problem.hint)))
+    return [f"setting {setting}: found no images of {listed(problems)} in {path}, so not evaluated ({why})"]
 
 
 def unknown_classes(setting, path, folders, there):
@@ -208,8 +209,8 @@ def unknown_classes(setting, path, folders, there):
     counts = {name: count for name, count in counts.items() if count}
     if not counts:
         return []
-    names = listed(f"{name} ({count})" for name, count in counts.items())
-    return [f"skipped in {path}: {sum(counts.values())} images of classes that are not learned: {names}"]
+    found = f"found {sum(counts.values())} images in {path} of classes that are not learned, so not evaluated"
+    return [f"setting {setting}: {found}: {listed(f'{name} ({count})' for name, count in counts.items())}"]
 
 
 def listed(names):
