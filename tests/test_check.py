@@ -97,7 +97,7 @@ def test_a_folder_with_all_that_is_odd_goes_the_whole_way(odd, capfd):
     output = capfd.readouterr()
     assert "balanced accuracy" in output.out and output.err == f"note: skipped in {odd[3]}: 1 corrupt image\n"
     assert run.main(["explain", *["train/dog/000.png"] * 101]) == 2
-    assert "explain: found 101 images, expected at most 100 for one picture" in capfd.readouterr().err
+    assert "explain: found 101 images, expected at most 100 for one figure" in capfd.readouterr().err
     assert run.main(["explain", "train/cat"]) == 2
     assert "train/cat/cut.jpg" in capfd.readouterr().err
     assert run.main(["explain", "train/cat/long.png", "train/dog/000.png"]) == 0
