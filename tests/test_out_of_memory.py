@@ -14,6 +14,7 @@ from src.tf1 import tf
 from trainer import Trainer
 from utils.checkpoints import resume
 from utils.images import decode
+from utils.images.preprocess import Preprocess
 from utils.training.graph import TrainGraph
 
 OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,28,28,6]")
@@ -48,7 +49,7 @@ def test_running_out_of_memory_in_a_step_keeps_the_last_checkpoint(two_classes, 
 
 
 def failing_normalize(monkeypatch):
-    monkeypatch.setattr("dataset.Preprocess.normalize", raising(MemoryError("Unable to allocate 1.1 GiB")))
+    monkeypatch.setattr(Preprocess, "normalize", raising(MemoryError("Unable to allocate 1.1 GiB")))
 
 
 def failing_threads(monkeypatch):
