@@ -72,7 +72,13 @@ def test_files_and_functions_are_short(path):
     with open(os.path.join(REPOSITORY, path), encoding="utf-8") as file:
         assert len(file.readlines()) <= MAX_FILE
     functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef)]
-    assert [node.name for node in functions if last_line(node) - node.lineno >= MAX_FUNCTION] == []
+    assert [node.name for node in functions if last_line(node) - first_line(node) >= MAX_FUNCTION] == []
+
+
+def first_line(function):
+    """Below its decorators, whose first line Python 3.6 gives; near enough."""
+    decorators = [getattr(node, "lineno", 0) for decorator in function.decorator_list for node in ast.walk(decorator)]
+    return max([function.lineno, *decorators])
 
 
 def last_line(function):
