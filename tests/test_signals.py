@@ -41,7 +41,7 @@ def signal_after_step(monkeypatch, step, *signals):
 
     def run_and_signal(session, fetches, *arguments, **options):
         result = run_session(session, fetches, *arguments, **options)
-        if isinstance(fetches, list) and len(fetches) == 4:
+        if isinstance(fetches, list) and len(fetches) == 5:
             steps.append(fetches)
             if len(steps) == step:
                 for number in signals:
