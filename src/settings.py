@@ -27,8 +27,7 @@ def setting(roles, rule, help):
 
 
 if not rules.are_networks(config.MODEL_ARCHS):
-    expected = "the names of networks, each with min_img_size, img_size and weight_decay"
-    raise InputError("MODEL_ARCHS", rules.shortened(config.MODEL_ARCHS), expected)
+    raise InputError("MODEL_ARCHS", expected="names of networks, each with min_img_size, img_size and weight_decay")
 # fmt: off
 SETTINGS = {
     "model_arch": setting("learning", rules.one_of(*config.MODEL_ARCHS), "network architecture"),

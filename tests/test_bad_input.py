@@ -85,17 +85,9 @@ CONFIG = [
     ("weight_decay = MODEL", "weight_decay = 1 / 0 * MODEL", r"error: src/config.py, line \d+: division by zero"),
     ("lr = 0.01", "raise SystemExit(0)", r"error: src/config.py, line \d+: 0"),
     ("lr = 0.01", "lr = 10**5000", r"error: setting lr: found a huge number, expected a number above 0"),
-    (
-        '"lenet5": {',
-        "5: {",
-        r"error: src/config.py: MODEL_ARCHS: expected the names of networks, each with min_img_size",
-    ),
-    (
-        '"min_img_size": 16',
-        '"min_img_size": "16"',
-        r"error: src/config.py: MODEL_ARCHS: expected the names of networks",
-    ),
-    ('"img_size": 32, ', "", r"error: src/config.py: MODEL_ARCHS: expected the names of networks"),
+    ('"lenet5": {', "5: {", r"error: src/config.py: MODEL_ARCHS: expected names of networks, each with min_img_size"),
+    ('"min_img_size": 16', '"min_img_size": "16"', r"error: src/config.py: MODEL_ARCHS: expected names of networks"),
+    ('"img_size": 32, ', "", r"error: src/config.py: MODEL_ARCHS: expected names of networks"),
     ("def model_defaults", "def _model_defaults", r"error: src/config.py: found no model_defaults"),
     ("lr = 0.01", "lr = 0.01\nlearning_rate = 1", r"error: src/config.py: unknown setting learning_rate"),
 ]

@@ -98,7 +98,7 @@ def test_limits(tolerance, changed, failure):
         (
             "pb2savedmodel",
             [GRAPH, "--input", "image"],
-            "graph weights/lenet5/lenet5.pb: found no operation 'image' in it; "
+            "graph weights/lenet5/lenet5.pb: found no operation 'image' in it, expected its input; "
             "its placeholders are: Image; its last operation: output",
         ),
         ("pb2savedmodel", [GRAPH, "--output", "nowhere"], f"graph {GRAPH}: found no operation 'nowhere' in it"),

@@ -220,7 +220,7 @@ def check_names(graph_def, metadata, source):
             placeholders = " ".join(node.name for node in graph_def.node if node.op == "Placeholder")
             last = graph_def.node[-1].name if graph_def.node else ""
             hint = f"its placeholders are: {placeholders}; its last operation: {last}"
-            raise InputError(f"graph {source}", f"no operation {name!r}", f"its {role}, as in its metadata", hint)
+            raise InputError(f"graph {source}", f"no operation {name!r} in it", f"its {role}", hint)
 
 
 def check_tensor(tensor, described, source):
