@@ -59,7 +59,5 @@ def load_pretrained(session, variables, config):
     names = [variable.op.name for variable in others]
     rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
     say(f"weights of {source}: loaded {len(matching)} of {len(variables)} variables{rest}")
-    say(
-        "preprocessing and architecture: "
-        + ", ".join(f"{name} {getattr(config, name)}" for name in PRETRAINED_SETTINGS)
-    )
+    values = [f"{name} {getattr(config, name)}" for name in PRETRAINED_SETTINGS]
+    say(f"preprocessing and architecture: {', '.join(values)}")
