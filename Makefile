@@ -1,26 +1,26 @@
-# make run       train and export a network, from nothing
+# make run       train and export a network, starting from nothing
 # make evaluate  evaluate the exported network on the test images
 # make predict   classify IMAGES=data/digitspng/test/7, a file or a folder
 # make convert   convert the exported network to TensorFlow Lite, SavedModel and ONNX, and compare each with the graph
 # make test      run all tests
-# make guide     run the commands and programs of the guide, as they stand there; PAGES=docs/convert.md: of some pages
-# make chaos     kill trainings sixty times, and compare what comes of them with trainings left alone; then spoil projects
+# make guide     run the commands and programs in the documentation; PAGES=docs/convert.md: on some pages
+# make chaos     kill training sixty times, and compare the resumed runs with uninterrupted ones; then corrupt projects
 #                at random 300 times; in twenty minutes
-# make bench     measure how fast it is; with QUICK=1 the most important figures, in a minute
-# make figures   make the pictures of the guide anew, from trainings on data/cifar10png; in five minutes
-# make lint      check the code's style; make format corrects what can be corrected
-# make venv      make the environment alone; make clean removes all environments
+# make bench     run the benchmarks; with QUICK=1 the most important ones, in a minute
+# make figures   regenerate the figures in docs/, from training runs on data/cifar10png; in five minutes
+# make lint      check the code's style; make format fixes it where possible
+# make venv      create the environment only; make clean deletes all environments
 #
-# PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow; else the one used last
-# DATASET=digits | cifar10 | PATH                   what to learn (PATH: a folder with train and test in it)
-# MODEL=lenet5   EPOCHS=30                          what to train, and how long
+# PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow; default: the last one used
+# DATASET=digits | cifar10 | PATH                   the data set (PATH: a folder with train and test in it)
+# MODEL=lenet5   EPOCHS=30                          the network, and how long to train it
 
 .DEFAULT_GOAL := start
 .PHONY: start help venv run evaluate predict convert test guide chaos lint format bench figures python constraints clean
 SHELL := /bin/sh
 
 start:
-	@echo "make run    trains a network on handwritten digits, from nothing"
+	@echo "make run    trains a network on handwritten digits, starting from nothing"
 	@echo "make test   runs all tests"
 	@echo "make help   lists the other commands"
 
@@ -28,10 +28,10 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 ifneq ($(filter-out start help clean,$(MAKECMDGOALS)),)
-# Without PYTHON, the environment that was used last.
+# Without PYTHON, the last environment used.
 LAST := $(wildcard .venv/$(shell cat .venv/last 2>/dev/null)/bin/python)
 PYTHON ?= $(LAST)
-# ruff is installed beside today's TensorFlow only.
+# ruff is only installed with the current TensorFlow.
 FOUND := $(shell sh .ci/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)),\
 	python3.11 python3.12 python3.13,"$(PYTHON)"))
 ifeq ($(firstword $(FOUND)),error:)
@@ -76,7 +76,7 @@ test: python $(INSTALLED) $(CONVERTERS)
 guide: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python tests/docs/run_docs.py $(PAGES)
 
-# Python 3.6 is the oldest that the code must run on; ruff knows no older one than 3.7.
+# The code must run on Python 3.6; ruff supports 3.7 and later.
 PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) for path in sys.argv[1:]]
 
 lint: $(INSTALLED)
@@ -84,7 +84,7 @@ lint: $(INSTALLED)
 	@$(VENV)/bin/ruff format --check .
 	@set -- $$(sh .ci/find_python.sh python3.6); \
 	if [ "$$1" = 3.6 ]; then shift 2; find . -name '*.py' -not -path './.venv/*' -exec "$$*" -c '$(PARSE)' {} +; \
-	else echo "not parsed by Python 3.6: there is none"; fi
+	else echo "not parsed by Python 3.6, which was not found"; fi
 
 format: $(INSTALLED)
 	@$(VENV)/bin/ruff format .
@@ -109,13 +109,13 @@ bench: python $(INSTALLED)
 	@$(if $(QUICK),,$(VENV)/bin/python tests/bench/cluster_benchmark.py)
 
 figures: python $(INSTALLED)
-	@$(VENV)/bin/python docs/figures/figures.py
+	@$(VENV)/bin/python docs/figures/make_figures.py
 
 python:
 	@mkdir -p .venv; echo $(VERSION) > .venv/last
 	@echo "Python $(VERSION) with TensorFlow $(TENSORFLOW): $(BASE_PYTHON)"
 
-# pip, with a line for each package, so that something moves. $(1): what to install.
+# pip, with a line for each package, to show progress. $(1): what to install.
 define install
 	@{ $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-color \
 		$(1) --constraint constraints/$(VERSION).txt; echo $$? > $(VENV)/pip-status; } \
@@ -123,7 +123,7 @@ define install
 	exit $$(cat $(VENV)/pip-status)
 endef
 
-# `installed` is written last, so that an interrupted installation is taken up again.
+# `installed` is written last, so that an interrupted installation is repeated.
 $(INSTALLED): requirements.txt constraints/$(VERSION).txt
 	@echo "Installing TensorFlow $(TENSORFLOW) and what it needs into $(VENV), once; this takes one to four minutes:"
 	@$(BASE_PYTHON) -m venv $(VENV)
@@ -138,7 +138,7 @@ $(CONVERTERS): $(INSTALLED) convert/requirements.txt
 	$(call install,--requirement convert/requirements.txt)
 	@touch $@
 
-# Pin anew everything that both requirements.txt pull in, for one Python.
+# Pin all packages that both requirements.txt pull in, for one Python.
 constraints:
 	rm -rf .venv/constraints
 	$(BASE_PYTHON) -m venv .venv/constraints

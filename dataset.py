@@ -1,4 +1,4 @@
-"""Folders of images in, normalized batches out.
+"""From folders of images to normalized batches.
 
 A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.jpg  train/dog/1.png
 """
@@ -23,15 +23,15 @@ Batch = namedtuple("Batch", "images labels ids cls")
 
 
 class DataSet:
-    """Labelled images in files, read batch by batch.
+    """Labelled image files, read in batches.
 
     Args:
         paths: n image files.
         labels: n indices into classes.
-        classes: their names.
+        classes: names of the classes.
         preprocess: a Preprocess.
         cache: a Cache.
-        seed, augment: as the settings of those names; they apply to epochs, not to `batches`.
+        seed, augment: the settings of these names; they affect next_batch and epoch, not batches.
     """
 
     def __init__(self, paths, labels, classes, preprocess, cache, seed=0, augment="none"):
@@ -49,13 +49,13 @@ class DataSet:
         self._shuffle()
 
     def next_batch(self, batch_size: int) -> Batch:
-        """The next `batch_size` images of the epoch, in an order that is new in each epoch.
+        """The next `batch_size` images of the epoch; each epoch is shuffled again.
 
-        An epoch is over when fewer than `batch_size` images are left of it, so that it holds no
-        image twice and no short batch. Which images are left out is different each time.
+        An epoch ends when fewer than `batch_size` images remain: no image is repeated and no batch is short. Different
+        images are dropped in each epoch.
 
         Raises:
-            InputError: a broken image file, or batch_size above num_examples.
+            InputError: a corrupt image file, or batch_size above num_examples.
         """
         self._check_batch_size(batch_size)
         if self._position + batch_size > self.num_examples:  # only if batch_size has grown
@@ -68,16 +68,17 @@ class DataSet:
         return batch
 
     def epoch(self, batch_size: int, done: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """The batches of one epoch, as next_batch gives them, read ahead while the last one is in use.
+        """The batches of one epoch, as those of next_batch, prefetched.
 
-        An interrupted epoch does not count as completed: the next call begins it again.
+        An interrupted epoch does not count as completed: the next call starts it again.
 
         Args:
-            done: batches of it to pass over, as they are done already.
-            rank, world_size: cut each batch of `world_size * batch_size` images into so many, and give that one.
+            done: number of batches to skip, because they were processed before.
+            rank, world_size: split each batch of `world_size * batch_size` images among the workers; yield the part of
+                worker `rank`.
         """
         if self._position:
-            self._complete_epoch()  # begun by next_batch
+            self._complete_epoch()  # started by next_batch
         self._check_batch_size(world_size * batch_size)
         steps = self.num_examples // (world_size * batch_size)
         parts = self._order[: steps * world_size * batch_size].reshape(steps, world_size, batch_size)
@@ -85,68 +86,65 @@ class DataSet:
         self._complete_epoch()
 
     def set_epoch(self, epochs_completed: int) -> None:
-        """Go to the beginning of an epoch: that after so many."""
+        """Go to the start of the epoch that follows `epochs_completed` others."""
         if (self.epochs_completed, self._position) != (epochs_completed, 0):
             self.epochs_completed = epochs_completed
             self._shuffle()
 
     def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Every image once, in order, as it is, read ahead; the last batch may be short.
+        """Every image once, in order, without augmentation, prefetched; the last batch may be short.
 
         Args:
-            rank, world_size: cut the images into so many parts, and give those of that one.
+            rank, world_size: split the images among the workers; yield those of worker `rank`.
         """
         part = np.array_split(np.arange(self.num_examples), world_size)[rank]
         return self._prefetch(self.read, part, batch_size)
 
     def read(self, chosen: np.ndarray) -> Batch:
-        """The batch of the images with those indices, as they are. Raises InputError if one cannot be read."""
+        """The batch of these indices, without augmentation. Raises InputError if an image cannot be read."""
         return self._batch(chosen, self._read_files(chosen))
 
     def _check_batch_size(self, batch_size):
         if not 0 < batch_size <= self.num_examples:
-            raise InputError(
-                f"setting batch_size: found {batch_size}, expected 1 to {self.num_examples}, the number of images"
-            )
+            raise InputError("setting batch_size", batch_size, f"1 to {self.num_examples}, the number of images")
 
     def _complete_epoch(self):
         self.epochs_completed += 1
         self._shuffle()
 
     def _shuffle(self):
-        """Draw all that is random in an epoch, so that it is a function of seed, epoch and image."""
+        """Draw everything random in an epoch, as a function of seed, epoch and image alone."""
         random = np.random.RandomState([self._seed, self.epochs_completed])
         self._order = random.permutation(self.num_examples)
         self._position = 0
         if self._augment != "none":
             size = self.preprocess.img_size
-            self._shifts, self._mirrored = draw_augmentation(random, self.num_examples, size, self._augment)
+            self._shifts, self._flips = draw_augmentation(random, self.num_examples, size, self._augment)
 
     def _prefetch(self, read, chosen, batch_size):
-        """Batches of the images with those indices."""
+        """Yield the batches of these indices, read several at a time if they are small."""
         batch_bytes = batch_size * image_bytes(self.preprocess.img_size)
-        times = max(1, CHUNK_BYTES // batch_bytes)
-        chunk = batch_size * times
+        count = max(1, CHUNK_BYTES // batch_bytes)
+        chunk = batch_size * count
         chunks = (chosen[start : start + chunk] for start in range(0, len(chosen), chunk))
-        for batches in prefetch(read, chunks, times * batch_bytes):
+        for batches in prefetch(read, chunks, count * batch_bytes):
             for start in range(0, len(batches.images), batch_size):
                 yield Batch(*(values[start : start + batch_size] for values in batches))
 
     def _read_augmented(self, chosen):
-        """The batch of those images as this epoch shows them."""
+        """The batch of these indices with the augmentation of this epoch."""
         images = self._read_files(chosen)
         if self._augment != "none":
             for image, index in zip(images, chosen):
-                image[:] = augmented(image, self._shifts[index], self._mirrored[index])
+                image[:] = augmented(image, self._shifts[index], self._flips[index])
         return self._batch(chosen, images)
 
     def _read_files(self, chosen):
-        """As ImageFiles.read; an error says what helps."""
         try:
             return self._files.read(chosen)
         except InputError as error:
-            advice = "--bad_images skip leaves out such images, python run.py check lists them"
-            raise InputError(f"{error}; {advice}") from error
+            hint = "--bad_images skip leaves out such images, python run.py check lists them"
+            raise InputError(error.subject, error.found, error.expected, hint) from error
 
     def _batch(self, chosen, images):
         labels = self.labels[chosen]
@@ -158,33 +156,30 @@ class DataSet:
         )
 
 
-# The two parts of the training images, two DataSets: one to learn from, one to validate on; notes, a line each, on what
-# else was found; and a checksum of the names and classes of all the images.
+# The training and the validation set, two DataSets; notes on what else was found, one line each; and the fingerprint of
+# all images.
 DataSets = namedtuple("DataSets", "train valid notes fingerprint")
 
 
 def read_train_sets(config):
-    """Find the images under config.train_path, and those to validate on.
+    """Find the training images under config.train_path, and the validation images.
 
-    These are under config.valid_path, or if that is None a part `config.validation_size` of the others. The split is a
-    function of the file names and config.seed alone; each class is split in proportion.
+    These are under config.valid_path, or if that is None a fraction, config.validation_size, of the training images.
+    The split is stratified, and a function of the file names and config.seed alone.
 
     Raises:
-        InputError: no such folder, fewer than two classes, a class without training images, an empty side.
+        InputError: no such folder, fewer than two classes, a class without training images, an empty training or
+            validation set.
     """
     paths, labels, notes = find_usable_images("train_path", config)
     if config.valid_path is None:
         train, valid = split(labels, config.validation_size, config.seed)
         if len(train) == 0 or len(valid) == 0:
-            left = f"leaves {len(train)} training and {len(valid)} validation images of {len(paths)}"
-            raise InputError(
-                f"setting validation_size: found {config.validation_size}, which {left}, expected some of each"
-            )
+            split_up = f"which leaves {len(train)} training and {len(valid)} validation images of {len(paths)}"
+            raise InputError("setting validation_size", f"{config.validation_size}, {split_up}", "some of each")
     else:
-        train, (valid_paths, valid_labels, valid_notes) = (
-            np.arange(len(paths)),
-            find_usable_images("valid_path", config),
-        )
+        valid_paths, valid_labels, valid_notes = find_usable_images("valid_path", config)
+        train = np.arange(len(paths))
         paths, labels, notes = paths + valid_paths, np.concatenate([labels, valid_labels]), notes + valid_notes
         valid = np.arange(len(train), len(paths))
     common = config.classes, Preprocess.of(config), Cache(config.cache_mb), config.seed
@@ -197,7 +192,7 @@ def read_train_sets(config):
 
 
 def find_usable_images(setting, config):
-    """(paths, labels, notes) of the images under a path; without corrupt ones if config.bad_images is "skip"."""
+    """(paths, labels, notes) of the images of a path setting; without corrupt ones if config.bad_images is "skip"."""
     path = getattr(config, setting)
     found = find_images(setting, path, config.classes)
     if config.bad_images == "skip":
@@ -206,33 +201,35 @@ def find_usable_images(setting, config):
 
 
 def without_corrupt(setting, path, classes, found):
-    """ClassImages without the corrupt ones. Raises InputError if a class that needs some has no others."""
+    """`found` without its corrupt images. Raises InputError if a class that must have images has no others."""
     is_corrupt = np.array([problem is not None for problem in map_images(find_problem, found.paths, setting)])
     paths, labels = [path for path, skip in zip(found.paths, is_corrupt) if not skip], found.labels[~is_corrupt]
     lost = [classes[label] for label in sorted(set(found.labels) - set(labels))]
-    problems = {name: f"found no image of {name} that can be read in {path}, expected some" for name in lost}
+    problems = {
+        name: InputError(f"setting {setting}", f"no readable image of {name} in {path}", "some") for name in lost
+    }
     notes = check_complete(setting, path, problems, len(set(found.labels)))
     skipped = found.skipped + Counter({"corrupt image": int(is_corrupt.sum())})
     return ClassImages(paths, labels, skipped, found.notes + notes)
 
 
 def balanced_weights(labels, classes):
-    """What an image of each class counts for if all classes are to count the same: n / (classes * n of the class)."""
+    """The loss weight of each class's images, n / (classes * n of the class), as scikit-learn's: float32 [classes]."""
     counts = np.bincount(labels, minlength=len(classes))
     if not counts.all():
-        found = f"found no training image of {classes[counts.argmin()]} left after the split"
-        raise InputError(f"setting class_weights: {found}, expected some of each class")
+        found = f"no training image of {classes[counts.argmin()]} left after the split"
+        raise InputError("setting class_weights", found, "some of each class")
     return (len(labels) / (len(classes) * counts)).astype(np.float32)
 
 
 def fingerprint(paths, labels):
-    """A checksum that tells whether these are the images that another run had: of their names and classes."""
+    """A checksum of file names and classes, to recognize the images of another run."""
     names = [f"{label}/{os.path.basename(path)}" for path, label in zip(paths, labels)]
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def describe(data, config):
-    """What read_train_sets found, in some lines, with a note if what evaluation needs is missing."""
+    """What read_train_sets found, in a few lines, with notes on a test set that evaluation could not use."""
     classes = config.classes
     counts = np.bincount(np.concatenate([data.train.labels, data.valid.labels]), minlength=len(classes))
     few, many = counts.argmin(), counts.argmax()
@@ -243,9 +240,9 @@ def describe(data, config):
 
 
 def notes_on_test_set(config):
-    """What evaluation will meet: notes, a line each."""
+    """Notes on the test set, one line each."""
     if not os.path.isdir(config.test_path):
-        return [f"setting test_path: found no folder {config.test_path}; evaluate will need one, by --test_path"]
+        return [f"setting test_path: found no folder {config.test_path}; evaluate will need one (--test_path)"]
     try:
         return find_images("test_path", config.test_path, config.classes).notes
     except InputError as error:
@@ -253,11 +250,11 @@ def notes_on_test_set(config):
 
 
 def read_test_set(config, preprocess):
-    """Every image under config.test_path, for the classes that were learned; notes tell what is left out.
+    """The DataSet of all images of config.classes under config.test_path; prints notes on what is skipped.
 
     Args:
         config: the settings test_path, classes and bad_images.
-        preprocess: the Preprocess of the graph that is evaluated.
+        preprocess: the Preprocess of the graph to evaluate.
 
     Raises:
         InputError: no such folder, two names of one folder, no image of any class.
@@ -266,7 +263,7 @@ def read_test_set(config, preprocess):
 
 
 def read_sample(setting, config, preprocess, count):
-    """`count` images drawn from those under a path, always the same, in random order; all if there are fewer.
+    """A DataSet of `count` random images, the same in each call, in random order; all images if there are fewer.
 
     Args:
         setting: "train_path" or "test_path".
@@ -281,7 +278,7 @@ def read_sample(setting, config, preprocess, count):
 
 
 def find_and_note(setting, config):
-    """(paths, labels) of find_usable_images, whose notes are printed."""
+    """(paths, labels) of find_usable_images; prints its notes."""
     paths, labels, notes = find_usable_images(setting, config)
     for line in notes:
         print_note(line)
@@ -289,10 +286,10 @@ def find_and_note(setting, config):
 
 
 def split(labels, validation_size, seed):
-    """Indices (train, valid), both sorted: round(N * validation_size) for validation, each class in proportion.
+    """Sorted indices (train, valid) of a stratified split, with round(n * validation_size) images in valid.
 
-    Each class gives its share rounded down; what is then missing comes, one image each, from the classes that lost
-    most by rounding.
+    Each class contributes its share rounded down, and the classes with the largest remainders one image more, until the
+    number is reached.
     """
     random = np.random.RandomState(seed)
     share = np.bincount(labels) * validation_size

@@ -10,13 +10,13 @@
   python run.py explain IMAGE ...    draw Grad-CAM heat maps of an image's top classes
   python run.py check                report corrupt, duplicate and unusual images, and uneven classes
   python run.py export               export the best checkpoint of the latest run, without training
-  python run.py summary              the layers of model_arch, their parameters and multiply-adds
+  python run.py summary              list the layers of model_arch, their parameters and multiply-adds
   python run.py prepare digits       make a data set: data/digitspng, 1,797 handwritten digits, no download
   python run.py prepare cifar10      make a data set: data/cifar10png, 60,000 photos, downloads 170 MB
 
-Each of them explains its options: python run.py evaluate --help
+Options of a command: python run.py evaluate --help
 
-Each setting of src/config.py can be given for one run, for example
+Each setting of src/config.py can be overridden for one run, for example
   python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30
 """
 
@@ -37,22 +37,22 @@ with guarded_imports(__name__):
     from utils.files import make_writable
     from utils.locks import locked
 
-# A command is declared here, and done by run(config, given, **options) of utils/commands/<its name>.py: `given` are the
-# settings of the command line, `config` all settings that it needs, as `check` returns them. Those `of_the_run` are by
-# default as the run of the graph had them; settings that a command does not take belong to the graph.
+# A command is declared here and implemented by run(config, overrides, **options) in utils/commands/<its name>.py:
+# `overrides` are the settings on the command line, and `config` all settings that the command needs, as returned by
+# `check`. Those `of_the_run` are by default those of the graph's run; settings not listed belong to the graph.
 Command = namedtuple("Command", "help options settings of_the_run usage check")
 
 
 def command(help, options=(), settings=(), of_the_run=(), usage="[--OPTION VALUE ...]", check=None):
-    check = check or (lambda options, given: settings_for(settings, given))
+    check = check or (lambda options, overrides: settings_for(settings, overrides))
     return Command(help, options, settings, of_the_run, usage, check)
 
 
-def check_train(options, given):
+def check_train(options, overrides):
     if "run" in options and "resume" not in options:
         raise InputError("--run", f"{options['run']} without --resume", "both")
-    # A run that is resumed has settings of its own.
-    config = settings_for(["model_arch", *with_role("output_dir")] if "resume" in options else SETTINGS, given)
+    # A resumed run has its own settings.
+    config = settings_for(["model_arch", *with_role("output_dir")] if "resume" in options else SETTINGS, overrides)
     if not os.environ.get("TF_CONFIG"):
         make_writable("checkpoint_dir", config.checkpoint_dir)
         with locked("checkpoint_dir", config.checkpoint_dir):
@@ -60,35 +60,35 @@ def check_train(options, given):
     return config
 
 
-def check_launch(options, given):
-    return settings(**given)
+def check_launch(options, overrides):
+    return settings(**overrides)
 
 
-def check_evaluate(options, given):
+def check_evaluate(options, overrides):
     if "checkpoint" in options and "weights" in options:
         raise InputError("--checkpoint", f"{options['checkpoint']} beside --weights", "one of them")
-    return settings_for((*EVALUATE_SETTINGS, "checkpoint_dir"), given)
+    return settings_for((*EVALUATE_SETTINGS, "checkpoint_dir"), overrides)
 
 
-def check_runs(options, given):
-    archs = [given["model_arch"]] if "model_arch" in given else MODEL_ARCHS
-    return [settings_for(EXPORT_SETTINGS, dict(given, model_arch=name)) for name in archs]
+def check_runs(options, overrides):
+    archs = [overrides["model_arch"]] if "model_arch" in overrides else MODEL_ARCHS
+    return [settings_for(EXPORT_SETTINGS, dict(overrides, model_arch=name)) for name in archs]
 
 
-def check_summary(options, given):
-    total_class = given.pop("total_class", None)
+def check_summary(options, overrides):
+    total_class = overrides.pop("total_class", None)
     if total_class is not None and not 2 <= total_class <= MOST_CLASSES:
         limits = "2 or more" if total_class < 2 else f"2 to {MOST_CLASSES}"
         raise InputError("--total_class", shortened(total_class), limits)
     names = (*SUMMARY_SETTINGS, "total_class", "numchannels", "batch_norm_momentum", "seed")
-    total_class = total_class or settings_for(names, given).total_class or 10
+    total_class = total_class or settings_for(names, overrides).total_class or 10
     classes = [str(number) for number in range(total_class)]
-    return settings_for(names, dict(given, classes=classes, total_class=total_class))
+    return settings_for(names, dict(overrides, classes=classes, total_class=total_class))
 
 
-def check_prepare(options, given):
+def check_prepare(options, overrides):
     if options["dataset"] == "digits" and "archive" in options:
-        raise InputError("--archive", options["archive"], "none for digits, which need no archive")
+        raise InputError("--archive", options["archive"], "none for digits, which are not downloaded")
 
 
 WEIGHTS = option(
@@ -112,14 +112,14 @@ COMMANDS = {
     "train": command("Train for num_epoch epochs, then export the best of them.", RESUME, SETTINGS,
         usage="[--resume] [--SETTING VALUE ...]", check=check_train),
     "launch": command(
-        "Train in several processes of this machine, as train does in one: one for each GPU, or sharing the CPU.",
+        "Train in several processes on this machine: one per GPU, or sharing the CPU.",
         [
-            at_least(1, "--workers", help="processes that train together", metavar="COUNT", required=True),
+            at_least(1, "--workers", help="number of processes", metavar="COUNT", required=True),
             at_least(0, "--max_restarts", help="restarts of all workers after one dies (default 3)", metavar="COUNT"),
             *RESUME,
         ],
         SETTINGS, usage="--workers COUNT [--max_restarts COUNT] [--resume] [--SETTING VALUE ...]", check=check_launch),
-    "evaluate": command("Evaluate the exported graph on the test images of the run that made it.",
+    "evaluate": command("Evaluate the exported graph on the test images of its run.",
         [
             WEIGHTS,
             option("--checkpoint", help="a checkpoint instead, such as checkpoints/lenet5/RUN/lenet5-1110",
@@ -129,11 +129,11 @@ COMMANDS = {
             TRUST_GRAPH,
         ],
         EVALUATE_SETTINGS, of_the_run=("test_path", "bad_images", "tensorboard_dir"), check=check_evaluate),
-    "predict": command("Classify images with a frozen graph. Needs its .pb and the JSON beside it, and nothing else.",
+    "predict": command("Classify images with a frozen graph, which needs only its .pb and the JSON beside it.",
         [
             IMAGES,
             at_least(1, "--top", help="classes to show per image (default 5)", metavar="COUNT"),
-            option("--json", help="a line of JSON for each image", action="store_true"),
+            option("--json", help="print a line of JSON per image", action="store_true"),
             WEIGHTS,
             TRUST_GRAPH,
         ],
@@ -146,11 +146,11 @@ COMMANDS = {
             TRUST_GRAPH,
         ],
         GRAPH_SETTINGS, usage="IMAGE_OR_FOLDER ... [--OPTION VALUE ...]"),
-    "check": command("Read every image of the training, validation and test sets, and list what is unusual about them.",
+    "check": command("Read all training, validation and test images, and report corrupt, duplicate and unusual ones.",
         [option("--output", help="where to write the figure (default samples.png)", metavar="FILE.png")],
         CHECK_SETTINGS),
     "export": command(
-        "Export the best checkpoint of a run, without training, to where evaluate, predict and convert take it from.",
+        "Export the best checkpoint of a run, without training, for evaluate, predict and convert.",
         [
             option("--last", help="the latest checkpoint instead of the best", action="store_true"),
             option("--run", help="an earlier run, by the name that python run.py runs lists", metavar="NAME"),
@@ -165,7 +165,7 @@ COMMANDS = {
     "prepare": command("Make a data set: digits (no download) or cifar10 (downloads 170 MB).",
         [
             option("dataset", help="digits or cifar10", choices=["digits", "cifar10"], metavar="DATASET"),
-            option("--archive", help="cifar10: a copy of the archive, instead of downloading it", metavar="FILE"),
+            option("--archive", help="cifar10: a local copy of the archive, instead of downloading it", metavar="FILE"),
         ],
         usage="DATASET [--archive FILE]", check=check_prepare),
 }
@@ -192,9 +192,9 @@ def run(words):
         parser.add_argument(*names, **about)
     parser.add_settings(chosen.settings, chosen.of_the_run)
     options = parser.parse(words[1:] if name else words)
-    given = {name: options.pop(name) for name in SETTINGS if name in options}
-    config = chosen.check(options, given)  # before the command's module imports TensorFlow, which takes seconds
-    return importlib.import_module(f"utils.commands.{name or 'train'}").run(config, given, **options)
+    overrides = {name: options.pop(name) for name in SETTINGS if name in options}
+    config = chosen.check(options, overrides)  # before the command's module imports TensorFlow, which takes seconds
+    return importlib.import_module(f"utils.commands.{name or 'train'}").run(config, overrides, **options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The blocks that the networks are made of. Each makes its variables in the variable scope it is called in."""
+"""Building blocks of the networks. Each creates its variables in the current variable scope."""
 
 from src.tf1 import tf
 
@@ -6,12 +6,12 @@ BATCH_NORM_EPSILON = 1e-3
 
 
 def kernel(shape, sigma):
-    """The weights of a convolution or a matrix product: truncated normal, mean 0."""
+    """The weights of a convolution or a fully connected layer, initialized from a truncated normal with mean 0."""
     return tf.get_variable("kernel", shape, initializer=tf.truncated_normal_initializer(stddev=sigma))
 
 
 def bias(depth):
-    """One number per channel, 0 to begin with."""
+    """One value per channel, initialized to 0."""
     return tf.get_variable("bias", [depth], initializer=tf.zeros_initializer())
 
 
@@ -30,13 +30,13 @@ def convolution(x, depth, size, sigma):
 def normalized_convolution(x, depth, size, stride, is4Train, momentum, sigma, depthwise=False):
     """[batch, h, w, n] -> [batch, ceil(h / stride), ceil(w / stride), depth]: convolution and batch norm.
 
-    Batch norm: Ioffe & Szegedy (2015), algorithms 1 and 2. In training it uses the mean and variance of the batch;
-    the ops that let the moving ones follow are in the collection UPDATE_OPS. Otherwise it uses the moving ones.
+    Batch norm: Ioffe & Szegedy (2015), algorithms 1 and 2. In training it uses the mean and variance of the batch; the
+    ops that update the moving averages are in the collection UPDATE_OPS. In inference it uses the moving averages.
 
     Args:
-        depth: of the output; a depthwise convolution has that of its input, whatever is given.
-        momentum: share of a moving mean or variance that stays at each step.
-        depthwise: one kernel for each channel, instead of one for each pair of channels.
+        depth: of the output; ignored if depthwise, where it is that of the input.
+        momentum: moving = momentum * moving + (1 - momentum) * batch.
+        depthwise: one kernel per channel, instead of one per pair of channels.
     """
     convolve = tf.nn.depthwise_conv2d if depthwise else tf.nn.conv2d
     n = x.shape.as_list()[-1]
@@ -53,7 +53,7 @@ def normalized_convolution(x, depth, size, stride, is4Train, momentum, sigma, de
         for moving, batch in ((mean, batch_mean), (variance, batch_variance)):
             tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, (moving - batch) * (1 - momentum)))
         return x
-    # With fixed mean and variance, batch norm is linear, so that it can be part of the convolution:
+    # With fixed mean and variance, batch norm is linear and can be folded into the convolution:
     # gamma * (conv(x, w) - mean) / sqrt(variance + epsilon) + beta
     scale = gamma * tf.rsqrt(variance + BATCH_NORM_EPSILON)
     w = w * (tf.reshape(scale, [depth, 1]) if depthwise else scale)

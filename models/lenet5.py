@@ -1,12 +1,12 @@
-"""LeNet-5: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section II, in today's form:
-ReLU for the squashing function, max pooling for the subsampling, linear logits."""
+"""LeNet-5: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section II, in its modern
+form: ReLU as the activation, max pooling as the subsampling, linear logits."""
 
 from models.layers import convolution, fully_connected
 from src import config
 from src.tf1 import tf
 
-HEAD = "fc3"  # the scope of the layer that gives the logits
-SIGMA = 0.1  # of the first weights
+HEAD = "fc3"  # scope of the layer that computes the logits
+SIGMA = 0.1  # standard deviation of the initial weights
 CONVOLUTIONS = (  # name, depth: 5x5 convolution, ReLU, 2x2 max pooling
     ("conv1", 6),  # 32x32x3 -> 28x28x6 -> 14x14x6
     ("conv2", 16),  # 14x14x6 -> 10x10x16 -> 5x5x16
@@ -22,8 +22,8 @@ class LeNet:
 
     Args:
         shape: of a batch of images, [None, height, width, channels]; 16 pixels a side or more.
-        total_class: number of logits; that of src/config.py if not given.
-        image: the input, if there is one already.
+        total_class: number of logits; None: that of src/config.py.
+        image: an existing input; None: a placeholder.
     """
 
     def __init__(self, shape, total_class=None, image=None):
@@ -44,7 +44,7 @@ class LeNet:
         self.output = tf.identity(x, name="output")
 
     def getInput(self):
-        """The images: float32, of the shape given."""
+        """The images: float32, of the given shape."""
         return self.inputImage
 
     def getOutput(self):
@@ -53,5 +53,5 @@ class LeNet:
 
 
 def build(config, shape, is4Train, image):
-    """The network of these settings, the same in training and in inference."""
+    """The network of these settings, identical in training and inference."""
     return LeNet(shape, config.total_class, image)

@@ -4,11 +4,11 @@ from models.layers import fully_connected, normalized_convolution
 from src import config
 from src.tf1 import tf
 
-HEAD = "logits"  # the scope of the layer that gives the logits
-SIGMA = 0.09  # of the first weights
-# Table 2 of the paper; the shapes are those for 224x224x3 and width 1, and for 32x32x3 with small strides
+HEAD = "logits"  # scope of the layer that computes the logits
+SIGMA = 0.09  # standard deviation of the initial weights
+# Table 2 of the paper; output shapes for width 1: of 224x224x3, and of 32x32x3 with small strides
 FIRST_DEPTH = 32  # 112x112x32, 32x32x32
-BOTTLENECKS = (  # t: expansion, c: depth, n: times
+BOTTLENECKS = (  # t: expansion, c: depth, n: repetitions
     (1, 16, 1),  # 112x112x16, 32x32x16
     (6, 24, 2),  # 56x56x24, 32x32x24
     (6, 32, 3),  # 28x28x32, 16x16x32
@@ -18,14 +18,14 @@ BOTTLENECKS = (  # t: expansion, c: depth, n: times
     (6, 320, 1),  # 7x7x320, 4x4x320
 )
 LAST_DEPTH = 1280  # 7x7x1280, 4x4x1280
-STRIDES = {  # of the first convolution, and of the first block of each line of BOTTLENECKS
-    "paper": (2, (1, 2, 2, 2, 1, 2, 1)),  # 32 in all
-    "small": (1, (1, 1, 2, 2, 1, 2, 1)),  # 8 in all
+STRIDES = {  # of the first convolution, and of the first block of each row of BOTTLENECKS
+    "paper": (2, (1, 2, 2, 2, 1, 2, 1)),  # total stride 32
+    "small": (1, (1, 1, 2, 2, 1, 2, 1)),  # total stride 8
 }
 
 
 def rounded(depth):
-    """The multiple of 8 next to `depth`, but not less than 90 % of it, and 8 at least."""
+    """`depth` rounded to a multiple of 8, which is at least 8 and at least 90 % of it."""
     result = max(8, int(depth + 4) // 8 * 8)
     return result if result >= 0.9 * depth else result + 8
 
@@ -35,13 +35,13 @@ class MobileNetv2:
 
     Args:
         shape: of a batch of images, [None, height, width, 3]; 32 pixels a side or more.
-        is4Train: batch norm by the statistics of the batch and with ops to update the moving ones (in the collection
-            UPDATE_OPS); if False, by the moving ones.
-        width: multiplies the depth of every layer; paper, section 4.
-        total_class: number of logits; that of src/config.py if not given.
-        momentum: of the moving statistics.
-        strides: "paper", or "small", which leaves more of images of some 32 pixels; a name in STRIDES.
-        image: the input, if there is one already.
+        is4Train: batch norm with the statistics of the batch, and ops that update the moving averages (in the
+            collection UPDATE_OPS); if False, with the moving averages.
+        width: multiplier of the depth of every layer; alpha in section 4 of the paper.
+        total_class: number of logits; None: that of src/config.py.
+        momentum: of the moving averages.
+        strides: a key of STRIDES; "small" suits images of about 32 pixels.
+        image: an existing input; None: a placeholder.
     """
 
     def __init__(self, shape, is4Train, width=1.0, total_class=None, momentum=0.9, strides="paper", image=None):
@@ -77,7 +77,7 @@ class MobileNetv2:
             return normalized_convolution(x, depth, size, stride, self.is4Train, self.momentum, SIGMA, depthwise)
 
     def getInput(self):
-        """The images: float32, of the shape given."""
+        """The images: float32, of the given shape."""
         return self.inputImage
 
     def getOutput(self):

@@ -1,11 +1,11 @@
-"""The settings of a run. Edit them here, or give one for a single run by its name: python run.py --batch_size 64
+"""The settings of a run. Edit them here, or override them for a single run: python run.py --batch_size 64
 
-The comment of each is its line in `python run.py --help`. Any other name in this file is taken for a typing error;
+The comment of each is its line in `python run.py --help`. Any other name in this file is rejected as a typing error;
 begin names of your own with an underscore.
 """
 
-# The networks, each built by the module of its name in models/: the smallest img_size that it takes, and the values of
-# the settings below that are None and depend on it.
+# The networks, each built by the module of its name in models/: its smallest img_size, and its values for the settings
+# below that are None and depend on it.
 MODEL_ARCHS = {
     "lenet5": {"min_img_size": 16, "img_size": 32, "weight_decay": 0.0},
     "mobilenetv2": {"min_img_size": 32, "img_size": 224, "weight_decay": 4e-5},

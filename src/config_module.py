@@ -1,4 +1,4 @@
-"""What `config.img_size` is for those who read src/config.py as a module: 32 where the file says None."""
+"""Derived settings as attributes of src/config.py: config.img_size is 32 where the file says None."""
 
 import types
 
@@ -7,7 +7,7 @@ from src.settings import SETTINGS, chosen, derived
 
 
 class ConfigModule(types.ModuleType):
-    """src/config.py, in which a setting that is None and has the role "derived" has the value that it gets."""
+    """src/config.py; a setting that is None and has the role "derived" reads as its derived value."""
 
     def __getattribute__(self, name):
         value = super().__getattribute__(name)

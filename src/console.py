@@ -1,8 +1,8 @@
-"""What is printed, and where it goes.
+"""Console output.
 
-C libraries write to file descriptor 2, and so does sys.stderr at first. In a command, standard_streams() gives
-sys.stderr a descriptor of its own. Only then does suppress_stderr hide what is written to descriptor 2: our own errors
-would be hidden as well.
+C libraries write to file descriptor 2, and so does sys.stderr by default. In a command, standard_streams() gives
+sys.stderr a descriptor of its own. Only then does suppress_stderr hide output to descriptor 2: our own errors would be
+hidden as well.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ import sys
 import tempfile
 import threading
 
-UTF8_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8", "en_US.UTF-8")  # one of them is on every system
+UTF8_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8", "en_US.UTF-8")  # every system has one of them
 
 
 def say(text):
-    """Print a line of a training, which goes on when nobody reads its output any more."""
+    """Print a line; training continues when the reader of its output is gone."""
     try:
         print(text, flush=True)
     except OSError:
@@ -27,37 +27,37 @@ def say(text):
 
 
 def drop_output():
-    """Let what is printed from now on go nowhere."""
-    with contextlib.suppress(OSError, ValueError):  # a notebook's output is no file
+    """Send all further standard output to /dev/null."""
+    with contextlib.suppress(OSError, ValueError):  # a notebook's output is not a file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def print_error(error):
-    """Print an error, or a text that tells of one, as one line."""
+    """Print an error, or the text of one, as one line on standard error."""
     say_error(f"error: {escape_control_characters(str(error))}")
 
 
 def print_note(text):
-    """Print, as one line, what is no error but worth knowing."""
+    """Print a note as one line on standard error."""
     say_error(f"note: {escape_control_characters(text)}")
 
 
 def say_error(text):
-    """Print a line on standard error; where that cannot be written, the exit code is there all the same."""
+    """Print a line on standard error; if that fails, the exit code must still be right."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def escape_control_characters(text):
-    """The text with a newline, for one, as \\n: names of files can hold what breaks lines or upsets the terminal."""
+    """The text with control characters, which file names may contain, as escapes such as \\n."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 @contextlib.contextmanager
 def redirected_stderr(target):
-    """Within it, what is written to file descriptor 2 goes to another one, `target`."""
+    """Within the block, output to file descriptor 2 goes to the descriptor `target`."""
     before = os.dup(2)
     os.dup2(target, 2)
     try:
@@ -69,15 +69,15 @@ def redirected_stderr(target):
 
 @contextlib.contextmanager
 def quiet():
-    """Hide all that is written to file descriptor 2, such as by TensorFlow 2.x while it is imported, before it looks at
-    its log level. Outside of a command, our own errors are hidden as well."""
+    """Hide output to file descriptor 2, such as what TensorFlow 2.x writes during its import, before it reads its log
+    level. Outside of a command, our own errors are hidden as well."""
     with open(os.devnull, "wb") as nowhere, redirected_stderr(nowhere.fileno()):
         yield
 
 
 class SuppressStderr:
-    """Hides what C libraries write of corrupt images, as long as a thread is within it; nothing where our own errors go
-    the same way."""
+    """Hides C libraries' messages about corrupt images while any thread is in the block, except where our own errors
+    share the descriptor."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -101,7 +101,7 @@ suppress_stderr = SuppressStderr()  # one for all threads
 
 
 def is_stderr_apart():
-    """Whether sys.stderr writes elsewhere than to file descriptor 2, as within standard_streams()."""
+    """Whether sys.stderr has a file descriptor other than 2, as within standard_streams()."""
     try:
         return sys.stderr.fileno() != 2
     except (AttributeError, OSError, ValueError):  # a notebook's
@@ -110,37 +110,37 @@ def is_stderr_apart():
 
 @contextlib.contextmanager
 def capture_stderr():
-    """Within it, what any thread writes to file descriptor 2 is Captured."""
+    """Within the block, all output of any thread to file descriptor 2 goes to a Captured."""
     with tempfile.TemporaryFile() as file, redirected_stderr(file.fileno()):
         yield Captured(file.fileno())
 
 
 class Captured:
-    """What was written so far."""
+    """The output so far."""
 
     def __init__(self, number):
         self._number = number
 
     def length(self):
-        """Its bytes."""
+        """In bytes."""
         return os.fstat(self._number).st_size
 
     def text_since(self, length):
-        """What was written since length() was that."""
+        """The output since length() had that value."""
         return os.pread(self._number, 2**16, length).decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
 def standard_streams():
-    """Output and errors that take every character; errors through a descriptor of their own.
+    """Within the block, sys.stdout and sys.stderr accept every character, and sys.stderr has a descriptor of its own.
 
-    A stream that is closed becomes an open file, or its number would be given to the next file that is opened.
+    Closed standard streams are opened on /dev/null, or the next file to be opened would get their number.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = [tolerant(stream, number) for number, stream in enumerate(before, 1)]
     try:
@@ -153,21 +153,21 @@ def standard_streams():
 
 
 def tolerant(stream, number):
-    """The stream; if it is that of the process itself, a copy that writes what it cannot encode as \\x and digits."""
+    """A copy of a stream of the process that escapes what it cannot encode; any other stream as it is."""
     if stream is not None and type(stream) is not io.TextIOWrapper:
-        return stream  # of a notebook or a test
+        return stream  # a notebook's or a test's
     encoding, by_line = (stream.encoding, stream.line_buffering) if stream else ("utf-8", True)
     copy = os.fdopen(os.dup(number), "wb")
     return io.TextIOWrapper(copy, encoding, "backslashreplace", line_buffering=by_line or number == 2)
 
 
 def restart_in_utf8():
-    """Start the program again, in a locale with UTF-8, if Python takes the names of files for something else.
+    """Restart the program in a UTF-8 locale if Python decodes file names as something else.
 
-    That is what 3.6 does in the C locale, and all of them in one with Latin-1: a class would get another name.
+    Python 3.6 does so in the C locale, all versions in a Latin-1 locale: class names would come out wrong.
     """
     if sys.getfilesystemencoding() in ("utf-8", "mbcs") or "tensorflow" in sys.modules:
-        return  # in somebody else's process, TensorFlow may be there already
+        return  # called from another program
     main = sys.modules["__main__"].__spec__
     words = ["-m", main.name] if main else sys.argv[:1]
     for name in UTF8_LOCALES:
@@ -175,10 +175,10 @@ def restart_in_utf8():
             locale.setlocale(locale.LC_CTYPE, name)
             if locale.nl_langinfo(locale.CODESET) == "UTF-8":
                 os.environ["LC_ALL"] = name
-                flags = subprocess._args_from_interpreter_flags()  # as multiprocessing takes them
+                flags = subprocess._args_from_interpreter_flags()  # as multiprocessing does
                 os.execv(sys.executable, [sys.executable, *flags, *words, *sys.argv[1:]])
 
 
 def exit_quietly_on_sigpipe():
-    """Let the process end quietly when nobody reads its output any more, as behind `| head`."""
+    """Let the process end without an error when its reader is gone, as in `| head`."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -1,11 +1,11 @@
-"""Variables of the environment that libraries read: nonsense in them ends a process, and nobody says of which."""
+"""Environment variables that libraries read: an invalid value crashes the process without naming the variable."""
 
 import os
 import re
 
 from src.errors import InputError
 
-# What TensorFlow and OpenCV take for whole numbers: the smallest and the largest.
+# Integers that TensorFlow and OpenCV parse: the smallest and the largest value.
 WHOLE_NUMBERS = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": (1, 2**40),
     "OPENCV_IO_MAX_IMAGE_WIDTH": (1, 2**40),
@@ -20,7 +20,7 @@ WHOLE_NUMBERS = {
 
 
 def check_environment():
-    """Raise InputError if one of them is no such number; an empty one counts as not set."""
+    """Raise InputError if one of them is not such an integer; an empty one counts as unset."""
     for name, (least, most) in WHOLE_NUMBERS.items():
         text = os.environ.get(name)
         if text == "":

@@ -7,32 +7,32 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a command ends; docs/commands.md explains each. Above 127, Kubernetes' TFJob starts the process again."""
+    """Exit codes, explained in docs/commands.md. Kubernetes' TFJob restarts a process on those above 127."""
 
     OK = 0
     PROBLEMS_FOUND = 1
     BAD_INPUT = 2
-    INTERRUPTED = 130  # 128 and the number of SIGINT, Ctrl-C, as shells have it
+    INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
     PEER_LOST = 138
     TERMINATED = 143  # SIGTERM
 
 
 class InputError(Exception):
-    """A setting, a file or a folder that cannot be used. run.py prints it as one line and ends with ExitCode.BAD_INPUT.
+    """An invalid setting, file or folder. run.py prints it as one line and exits with ExitCode.BAD_INPUT.
 
-    The line is "SUBJECT: found FOUND, expected EXPECTED; HINT", without those that are not given:
+    The line is "SUBJECT: found FOUND, expected EXPECTED; HINT", without the parts that are None or empty:
 
         InputError("setting lr", found=0, expected="a number above 0")
         InputError("unknown argument --epochs", hint="did you mean --num_epoch?")
 
     Args:
-        subject: what cannot be used; or the whole line.
-        found, expected: in words, or a value.
-        hint: what to do.
+        subject: what is invalid; or the whole message, such as "file a: cannot be read (Permission denied)".
+        found, expected: words, or a value.
+        hint: what to do about it.
     """
 
     def __init__(self, subject, found=None, expected=None, hint=""):
-        super().__init__(subject, found, expected, hint)  # which an error that is pickled is made of again
+        super().__init__(subject, found, expected, hint)  # what unpickling passes to __init__
         self.subject, self.found, self.expected, self.hint = subject, found, expected, hint
 
     def __str__(self):
@@ -43,34 +43,34 @@ class InputError(Exception):
 
 
 class OutOfMemoryError(InputError):
-    """What is to be done takes more memory than there is: the file that was read may be in order."""
+    """Too little memory for an operation; its input may be valid."""
 
 
 def did_you_mean(name, names, prefix=""):
-    """A hint: the one of `names` that is most like `name`; "" if none is like it at all."""
+    """A hint that suggests the one of `names` closest to `name`; "" if none is close."""
     nearest = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {prefix}{nearest[0]}?" if nearest else ""
 
 
 def first_line(error):
-    """The first line of an error's message that says what is wrong."""
+    """The first line of an error's message that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Today's TensorFlow tells at length where in the graph it was; the last of that is a line with the node's name.
+    # TensorFlow 2.x prints the node's traceback first; its last line names the node.
     nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
     lines = lines[nodes[-1] + 1 :] if nodes else lines
-    if len(lines) > 1 and lines[0].startswith("From /job:"):  # says which worker of a cluster it was
+    if len(lines) > 1 and lines[0].startswith("From /job:"):  # names the worker of a cluster
         lines = lines[1:]
     return lines[0] if lines else type(error).__name__
 
 
 def reason(error):
-    """What was wrong, in some words: not every OSError has those of the operating system."""
+    """Why an operation failed: the operating system's words, which not every OSError has, or first_line."""
     return getattr(error, "strerror", None) or first_line(error)
 
 
 def is_out_of_memory(error):
-    """Whether an error, of whatever library, says that there is no memory left, or no room for another thread."""
-    kinds = [kind.__name__ for kind in type(error).__mro__]  # none of the libraries is imported here
+    """Whether an error of any library means that memory, or room for another thread, ran out."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]  # by name, so that no library is imported here
     text = str(error).lower()
     return (
         "MemoryError" in kinds
@@ -84,18 +84,19 @@ def is_out_of_memory(error):
 
 
 @contextlib.contextmanager
-def naming_memory(what, advice="expected less, or more memory"):
-    """Within it, running out of memory is OutOfMemoryError, in a line that names what it was for."""
+def naming_memory(what):
+    """Convert any library's out-of-memory error within the block to an OutOfMemoryError about `what`."""
     try:
         yield
     except Exception as error:
         if isinstance(error, InputError) or not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(f"{what}: memory ran out ({first_line(error)}), {advice}") from error
+        found = f"too little memory ({first_line(error)})"
+        raise OutOfMemoryError(what, found, "a smaller one, or more memory") from error
 
 
 def in_config(error):
-    """An error that src/config.py raised, as a line that says where in it."""
+    """The message of an error that src/config.py raised, with its line number."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith("config.py")]
     number = getattr(error, "lineno", None) or (frames[-1].lineno if frames else None)
     where = f", line {number}" if number else ""

@@ -1,4 +1,4 @@
-"""What a folder holds, by one rule for all commands: links are followed; hidden files and folders do not count."""
+"""Contents of folders, by one rule for all commands: links are followed, hidden entries ignored."""
 
 import os
 
@@ -6,7 +6,7 @@ from src.errors import InputError
 
 
 def entries(folder):
-    """Its os.DirEntry objects, sorted by name. Raises InputError if it cannot be read."""
+    """A folder's os.DirEntry objects, sorted by name. Raises InputError if it cannot be read."""
     try:
         with os.scandir(folder) as found:
             return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -15,8 +15,8 @@ def entries(folder):
 
 
 def class_folders(path):
-    """Names of the folders in `path`, in plain string order; [] if it is no folder."""
+    """Names of the subfolders of `path`, in plain string order; [] if it is not a folder."""
     if not isinstance(path, str) or not os.path.isdir(path):
         return []
-    # Not entry.is_dir(), which fails on a looping link.
+    # entry.is_dir() raises an error on a looping link.
     return [entry.name for entry in entries(path) if os.path.isdir(entry.path)]

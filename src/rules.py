@@ -1,4 +1,4 @@
-"""The kinds of settings: how a value is parsed from text, which values are valid, and how these are described."""
+"""Rules for the values of settings: how they are parsed from text, which are valid, and how that is described."""
 
 import ast
 import json
@@ -6,14 +6,14 @@ import os
 import unicodedata
 from collections import namedtuple
 
-# `parse` turns text of the command line into a value, `is_valid` judges it, `expected` says in words what is valid.
+# `parse` converts command-line text to a value, `is_valid` checks a value, `expected` describes the valid ones.
 Rule = namedtuple("Rule", "parse is_valid expected")
 
-LARGEST = 2**31 - 1  # whole number
-HUGE = 1e30  # too large for any number
+LARGEST = 2**31 - 1  # integer
+HUGE = 1e30  # limit for floats
 MOST_CLASSES = 10**5  # ImageNet's largest set has 21,841
 LONGEST = 200  # characters of a value in a message
-BREAKS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line breaks
+BREAKS = ("Cc", "Zl", "Zp")  # Unicode categories of control characters and line breaks
 
 
 def _literal(text):
@@ -24,7 +24,7 @@ def _literal(text):
 
 
 def _class_names(text):
-    """Names between commas, or a JSON list of names, which may hold commas themselves."""
+    """Comma-separated names, or a JSON list of names, which may contain commas themselves."""
     if not text.startswith("["):
         return None if text == "None" else text.split(",")
     try:
@@ -42,7 +42,7 @@ def _is_integer(value, at_least, at_most=LARGEST):
 
 
 def _is_path(value):
-    """Whether a file could have that name: not one with half a character, which JSON can hold, for one."""
+    """Whether a file can have that name; lone surrogates, which JSON can hold, are one reason why not."""
     if not isinstance(value, str) or value.strip() == "":
         return False
     try:
@@ -52,13 +52,13 @@ def _is_path(value):
 
 
 def _is_utf8_path(value):
-    """The same in UTF-8, which names of files and folders need not be in."""
+    """Whether it is a path in UTF-8, which file names need not be."""
     return _is_path(value) and value == value.encode("utf-8", "ignore").decode("utf-8")
 
 
 def _is_class_name(value):
-    """The name of a folder, no path. A line break would be another class in labels.txt; an escape sequence would upset
-    the terminal."""
+    """Whether it is a folder's name. A line break would start another class in labels.txt; an escape sequence would
+    garble the terminal."""
     is_text = _is_utf8_path(value) and not any(unicodedata.category(letter) in BREAKS for letter in value)
     return is_text and "/" not in value and value not in (os.curdir, os.pardir)
 
@@ -73,7 +73,7 @@ def _are_class_names(value):
 
 
 def are_networks(value):
-    """Whether it is a table such as MODEL_ARCHS in src/config.py."""
+    """Whether it has the form of MODEL_ARCHS in src/config.py."""
     return isinstance(value, dict) and all(
         isinstance(name, str)
         and isinstance(row, dict)
@@ -136,8 +136,8 @@ CHECKPOINT = FOLDER._replace(
 
 
 def shortened(value):
-    """A value as it is written, in a line; only the beginning of a long one."""
-    if isinstance(value, int) and abs(value) >= HUGE:  # it can have more digits than Python prints
+    """The repr of a value, on one line, truncated if it is long."""
+    if isinstance(value, int) and abs(value) >= HUGE:  # may have more digits than Python converts
         return "a huge number"
     try:
         text = " ".join(repr(value).split())
@@ -147,7 +147,7 @@ def shortened(value):
 
 
 def expected_of(rule, value):
-    """What a rule expects, in words; where something is too large also the limit, of which nobody else is told."""
+    """What a rule expects, in words; with the upper limit, left out elsewhere, if `value` exceeds it."""
     if isinstance(value, (int, float)) and value > LARGEST:
         if rule.expected.startswith("a whole number"):
             return rule.expected.replace(" or more", f" to {LARGEST}")

@@ -1,4 +1,4 @@
-"""The table of settings, and the way from src/config.py to the checked settings of one run."""
+"""The table of settings, and how src/config.py and overrides become the validated settings of one run."""
 
 import argparse
 import types
@@ -8,17 +8,17 @@ from src import config, rules
 from src.errors import InputError, did_you_mean, in_config
 from src.folders import class_folders
 
-# `help` is its line in --help; `parse`, `is_valid` and `expected` are as in a Rule; `roles` are some of these. Each
-# setting has one of the first three, which say whether it may differ when a run is resumed.
+# `help` is its line in --help; `parse`, `is_valid` and `expected` are those of a Rule; `roles` are keys of ROLES. Each
+# setting has exactly one of the first three, which say whether it may differ when a run is resumed.
 Setting = namedtuple("Setting", "help parse is_valid expected roles")
 ROLES = {
-    "learning": "changes what is learned: a run keeps it for good, and the workers of a cluster have the chief's",
-    "duration": "for how long to train: may differ when a run is resumed",
-    "machine": "where and with what to train: may differ when a run is resumed, and is each machine's own in a cluster",
-    "preprocessing": "what a network expects of its images: goes with pretrained weights and with an exported graph",
-    "architecture": "a variant of the network: goes with pretrained weights",
-    "derived": "None: it follows from other settings",
-    "output_dir": "a folder that is written to",
+    "learning": "changes what is learned: fixed for a run, and the same for all workers of a cluster (the chief's)",
+    "duration": "how long to train: may differ when a run is resumed",
+    "machine": "where and on what to train: may differ when a run is resumed, and between the machines of a cluster",
+    "preprocessing": "how images are fed to the network: stored with pretrained weights and with an exported graph",
+    "architecture": "a variant of the network: stored with pretrained weights",
+    "derived": "None: derived from other settings",
+    "output_dir": "an output folder",
 }
 
 
@@ -27,7 +27,7 @@ def setting(roles, rule, help):
 
 
 if not rules.are_networks(config.MODEL_ARCHS):
-    raise InputError("MODEL_ARCHS: expected the names of networks, each with min_img_size, img_size and weight_decay")
+    raise InputError("MODEL_ARCHS", expected="names of networks, each with min_img_size, img_size and weight_decay")
 # fmt: off
 SETTINGS = {
     "model_arch": setting("learning", rules.one_of(*config.MODEL_ARCHS), "network architecture"),
@@ -103,15 +103,15 @@ SETTINGS = {
 
 
 def with_role(*roles):
-    """The names of the settings that have one of these roles, in the order of the table."""
+    """Names of the settings with any of these roles, in the order of the table."""
     assert ROLES.keys() >= set(roles), roles
     return [name for name, setting in SETTINGS.items() if setting.roles.intersection(roles)]
 
 
 def validate(name, value):
-    """The value; numbers and arrays of numpy as plain ones. Raises InputError unless the setting `name` can have it."""
+    """Return `value`, NumPy numbers and arrays as plain ones; InputError unless it is valid for the setting `name`."""
     if name not in SETTINGS:
-        raise InputError(f"setting {name}: unknown setting", hint=did_you_mean(name, SETTINGS))
+        raise InputError(f"unknown setting {name}", hint=did_you_mean(name, SETTINGS))
     value = value.tolist() if hasattr(value, "tolist") else value
     rule = SETTINGS[name]
     if not rule.is_valid(value):
@@ -120,30 +120,30 @@ def validate(name, value):
 
 
 def check_recorded(what, name, value):
-    """The value that a file has for a setting. Raises InputError, naming `what` file that is, if it is none."""
+    """Return a setting's value from a file; InputError, which names the file as `what`, if it is invalid."""
     rule = SETTINGS[name]
     if not rule.is_valid(value):
         raise InputError(what, f"{rules.shortened(value)} for {name}", rules.expected_of(rule, value))
     return value
 
 
-def settings(**given):
-    """The settings of one run, checked, as a namespace of their own.
+def settings(**overrides):
+    """The validated settings of one run, as a namespace.
 
-    given > a value in src/config.py (or assigned to it) > derived from other settings.
+    Precedence: overrides, then src/config.py (or assignments to it), then values derived from other settings.
 
     Raises:
-        InputError: a setting that does not exist, or of the wrong type or range.
+        InputError: an unknown setting, or a value of the wrong type or range.
     """
-    return settings_for(SETTINGS, given)
+    return settings_for(SETTINGS, overrides)
 
 
-def settings_for(names, given):
-    """As settings, but only those with these names, model_arch among them, and those given.
+def settings_for(names, overrides):
+    """As settings(), but only for `names`, which include model_arch, and for the overrides.
 
-    Whatever src/config.py says of the others, it does not stop a command that does not use them.
+    An invalid value in src/config.py must not stop a command that does not use it.
     """
-    values = chosen({**{name: value for name, value in _configured().items() if name in names}, **given})
+    values = chosen({**{name: value for name, value in _configured().items() if name in names}, **overrides})
     for name in with_role("derived"):
         if name in names and name not in values:
             values[name] = derived(name, values)
@@ -157,10 +157,10 @@ def settings_for(names, given):
 
 
 def _configured():
-    """What src/config.py says. Raises InputError if it has a name too many or lacks one."""
+    """The settings in src/config.py. Raises InputError on an unknown name or a missing one."""
     found = {}
     if not hasattr(config, "model_defaults"):
-        raise InputError("src/config.py", "no model_defaults", "what it had at first")
+        raise InputError("src/config.py", "no model_defaults", "the function of the original file")
     for name, value in vars(config).items():
         helper = name.startswith("_") or name == "MODEL_ARCHS" or callable(value) or isinstance(value, types.ModuleType)
         if name in SETTINGS:
@@ -175,13 +175,13 @@ def _configured():
 
 
 def chosen(values):
-    """Those that are not to be derived from others, checked."""
+    """The explicit values, validated; without those that are None and will be derived."""
     names = with_role("derived")
     return {name: validate(name, value) for name, value in values.items() if value is not None or name not in names}
 
 
 def derived(name, values):
-    """The value of a setting with the role "derived" that is None, as it follows from `values`, the chosen ones."""
+    """The value of a setting with the role "derived" that is None, computed from `values`, the chosen ones."""
     if name == "classes":
         classes = class_folders(values.get("train_path"))
         return validate(name, classes) if classes else []
@@ -193,7 +193,7 @@ def derived(name, values):
         return f"{parents[name]}/{model_arch}"
     defaults = _model_defaults(model_arch)
     if name not in defaults:
-        raise InputError("src/config.py", f"no {name} for {model_arch} in model_defaults", "lines for it")
+        raise InputError("src/config.py", f"no {name} for {model_arch} in model_defaults", "a value for it")
     return validate(name, defaults[name])
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, put off until a moment when they do no harm."""
+"""Deferring Ctrl-C and SIGTERM to a safe point."""
 
 import signal
 import sys
@@ -10,15 +10,15 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class HeldSignals:
-    """Within it, the first Ctrl-C or SIGTERM waits for check() or for the end; a second one acts at once.
+    """Defers the first Ctrl-C or SIGTERM to check() or the end of the block; a second one acts at once.
 
-    Where SIGTERM would end the process, it becomes SystemExit(ExitCode.TERMINATED). In another thread than the main one
-    nothing is held: Python tells the main thread alone of signals.
+    Where SIGTERM would kill the process, it becomes SystemExit(ExitCode.TERMINATED). Outside the main thread nothing is
+    deferred: Python delivers signals to the main thread alone.
     """
 
     def __init__(self):
         self._previous = {}
-        self._waiting = None
+        self._pending = None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -36,18 +36,18 @@ class HeldSignals:
             self.check()
 
     def is_waiting(self):
-        """Whether there is a signal for check()."""
-        return self._waiting is not None
+        """Whether a signal is pending for check()."""
+        return self._pending is not None
 
     def check(self):
-        """Let a signal that waits act now: raise KeyboardInterrupt or SystemExit, or call the caller's own handler."""
-        number, self._waiting = self._waiting, None
+        """Act on a pending signal: raise KeyboardInterrupt or SystemExit, or call the handler it replaced."""
+        number, self._pending = self._pending, None
         if number is not None:
             self._act(number, None)
 
     def _hold(self, number, frame):
-        if self._waiting is None:
-            self._waiting = number
+        if self._pending is None:
+            self._pending = number
         else:
             self._act(number, frame)
 

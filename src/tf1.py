@@ -1,10 +1,10 @@
-"""TensorFlow 1 graph mode on both runtimes: everybody writes `from src.tf1 import tf`.
+"""TensorFlow 1 graph mode on both runtimes: all other modules use `from src.tf1 import tf`.
 
-The one place that knows there are two: TensorFlow 1.14 and TensorFlow 2.x both carry the TensorFlow 1 API as
-tensorflow.compat.v1. TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all that TensorFlow has to say.
+The only module that distinguishes them: TensorFlow 1.14 and 2.x both provide the TensorFlow 1 API as
+tensorflow.compat.v1. TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all of TensorFlow's log messages.
 
-TensorFlow 2.x has two sets of kernels for the CPU, and by default takes the fast one, oneDNN, on some processors only.
-Here it is on everywhere, unless TF_ENABLE_ONEDNN_OPTS says otherwise.
+TensorFlow 2.x has two sets of CPU kernels, and by default uses the faster one, oneDNN, on some processors only. Here it
+is always used, unless TF_ENABLE_ONEDNN_OPTS disables it.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from src.signals import HeldSignals
 
 @contextlib.contextmanager
 def without_keras():
-    """TensorFlow 2.x imports Keras at once, for half of its time, unless it is told of an older Keras.
+    """Keep TensorFlow 2.x from importing Keras, half of its import time: TF_USE_LEGACY_KERAS makes the import lazy.
 
-    Nothing here needs it; tf.keras is there all the same for those who use it afterwards.
+    tf.keras still works for those who use it afterwards.
     """
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -31,9 +31,9 @@ def without_keras():
             os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read when TensorFlow is imported; 1.14 knows no such thing
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read when TensorFlow is imported; 1.14 ignores it
 quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
-# TensorFlow 1.14 swallows what signals raise in an import.
+# TensorFlow 1.14 swallows exceptions that signal handlers raise during its import.
 with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
     if quietly:
         stack.enter_context(quiet())
@@ -41,48 +41,46 @@ with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
         import tensorflow.compat.v1 as tf
     except ImportError:
         raise
-    except Exception as error:  # of nonsense in the environment, which is then in the message
+    except Exception as error:  # an invalid environment variable, which the message then names
         raise InputError(f"TensorFlow: cannot be imported ({first_line(error)})") from error
     from tensorflow.python.ops import collective_ops  # noqa: F401 (for utils/cluster/)
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
-IS_1_14 = tf.__version__.startswith("1.")  # asked in this file alone; below is what only one of them can do
+IS_1_14 = tf.__version__.startswith("1.")  # for this file only; what follows names the differences
 WRITES_FLOAT16 = not IS_1_14  # to TensorFlow Lite
-RUNS_INT8_FAST = not IS_1_14  # 1.14 takes a second for an image
+RUNS_INT8_FAST = not IS_1_14  # 1.14 takes a second per image
 
 
-def kernels():
-    """The name of the kernels that run on the CPU."""
+def cpu_kernel_library():
     onednn = not IS_1_14 and os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true")
     return "oneDNN" if onednn else "Eigen"
 
 
 def lite_interpreter(path):
-    """TensorFlow Lite's interpreter of a file, on all processors where it can."""
+    """TensorFlow Lite's interpreter of a file; in 2.x it uses all processors."""
     return tf.lite.Interpreter(path, **({} if IS_1_14 else {"num_threads": os.cpu_count()}))
 
 
 def describe_device(session):
-    """The version of TensorFlow and what the session computes on, in a line."""
+    """One line: the version of TensorFlow and the devices of the session."""
     gpus = [device.name.split(":", 2)[-1] for device in session.list_devices() if device.device_type == "GPU"]
-    device = f"on {' and '.join(gpus)}" if gpus else f"on the CPU, with {kernels()} kernels"
+    device = f"on {' and '.join(gpus)}" if gpus else f"on the CPU, with {cpu_kernel_library()} kernels"
     return f"TensorFlow {tf.__version__} {device}"
 
 
 def open_session(device):
     """A session in the default graph, on the GPU if `device` is "gpu" and TensorFlow finds one, else on the CPU.
 
-    It takes only as much of the GPU's memory as it needs; CUDA_VISIBLE_DEVICES decides which GPUs there are.
+    It allocates GPU memory as needed; CUDA_VISIBLE_DEVICES selects the GPUs.
     """
     return tf.Session(config=session_options(device))
 
 
 def session_options(device):
-    """Those of a session of ours."""
     options = tf.ConfigProto(allow_soft_placement=True)
     options.gpu_options.allow_growth = True
-    # For processes that train together: NVIDIA's library for messages between GPUs. Without GPUs, 1.14 crashes with it.
+    # NCCL, for clusters of GPUs. Without GPUs, 1.14 crashes with it.
     options.experimental.collective_nccl = not IS_1_14
     if device == "cpu":
         options.device_count["GPU"] = 0

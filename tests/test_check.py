@@ -45,7 +45,7 @@ def spoil(work):
 def test_check_finds_nothing_where_nothing_is_wrong(odd, capsys):
     assert run.main(["check", *odd]) == 0
     output = capsys.readouterr().out
-    assert "train_path: 50 images of 2 classes" in output and "no image is there twice" in output
+    assert "train_path: 50 images of 2 classes" in output and "no duplicate images" in output
     assert "10 (dog) to 40 (cat) images in a class; uneven: --class_weights balanced may help" in output
     assert cv2.imread("samples.png").shape[1] > 800
 
@@ -56,7 +56,7 @@ def test_check_names_what_it_was_given_and_does_not_find(odd, capsys):
     assert run.main(["check", *odd]) == 1
     output = capsys.readouterr().out
     assert "train/cat/loop.png: cannot be read (Too many levels of symbolic links)" in output
-    assert "valid/dog, expected one with images of that class" in output
+    assert "so not evaluated (no folder " in output and "valid/dog)" in output
     assert run.main(["check", *odd, "--valid_path", "nowhere"]) == 1
     assert "setting valid_path: found no folder nowhere" in capsys.readouterr().out
 
@@ -74,7 +74,7 @@ def test_check_lists_all_that_is_odd(odd, capfd):
     assert run.main(["check", *odd]) == 1
     output = capfd.readouterr()
     for text in (
-        "the same image in different classes: ", "train/dog/copy.png", "the same image in different sets: ",
+        "duplicate images in different classes: ", "train/dog/copy.png", "duplicate images in different sets: ",
         "test/cat/copy.png", "valid/dog/broken.png: found a text file, expected", "train/cat/cut.jpg: found",
         "16x16 (52)", "16 bit, colour (1)", "train/cat/long.png: is more than 3 times as long as wide",
         "train/cat/dot.png: is less than a quarter of img_size",
@@ -97,7 +97,7 @@ def test_a_folder_with_all_that_is_odd_goes_the_whole_way(odd, capfd):
     output = capfd.readouterr()
     assert "balanced accuracy" in output.out and output.err == f"note: skipped in {odd[3]}: 1 corrupt image\n"
     assert run.main(["explain", *["train/dog/000.png"] * 101]) == 2
-    assert "explain: found 101 images, expected at most 100 for one picture" in capfd.readouterr().err
+    assert "explain: found 101 images, expected at most 100 for one figure" in capfd.readouterr().err
     assert run.main(["explain", "train/cat"]) == 2
     assert "train/cat/cut.jpg" in capfd.readouterr().err
     assert run.main(["explain", "train/cat/long.png", "train/dog/000.png"]) == 0
@@ -146,7 +146,7 @@ def test_check_names_every_damaged_jpeg_and_no_healthy_one(checked, monkeypatch)
             name = f"{kind} {how}.jpg"
             files[name] = damaged(jpegs()[kind], how)
             expected.append(name)
-    monkeypatch.setattr("utils.commands.check.SHOWN", len(files))
+    monkeypatch.setattr("utils.commands.check.MAX_LINES", len(files))
     lines, _ = checked(files)
     found = re.findall(r"  image \S*/([^/]*.jpg): found a corrupt JPEG \(.*\), expected", "\n".join(lines))
     assert sorted(found) == sorted(expected)

@@ -222,7 +222,7 @@ def test_a_launch_that_is_ended_leaves_no_process(digits, in_tmp_path, sent, cod
     if code > 0:
         assert output.count("stopped; saved checkpoints") == 1 and "rror" not in output
         assert find_run("checkpoints/lenet5").latest() in output
-        command = re.search(r"to go on: .* run.py launch --workers 2 (--resume --run \S+)\n", output)
+        command = re.search(r"to resume: .* run.py launch --workers 2 (--resume --run \S+)\n", output)
         launched = Launched(*command.group(1).split())
         launched.wait_for("of 1000 epochs done")
         launched.wait_for("validation loss")

@@ -80,8 +80,8 @@ def test_limits(tolerance, changed, failure):
     [
         ("pb2tflite", ["missing.pb"], "graph missing.pb: cannot be read (No such file or directory)"),
         ("pb2tflite", ["weights"], "graph weights: cannot be read (Is a directory)"),
-        ("pb2tflite", ["truncated.pb"], "graph truncated.pb: found a file that is damaged, cut short or no graph"),
-        ("pb2tflite", ["picture.pb"], "graph picture.pb: found a file that is damaged, cut short or no graph"),
+        ("pb2tflite", ["truncated.pb"], "graph truncated.pb: found a file that is corrupt, truncated or not a graph"),
+        ("pb2tflite", ["picture.pb"], "graph picture.pb: found a file that is corrupt, truncated or not a graph"),
         ("pb2tflite", ["empty.pb"], "graph empty.pb: found no operation 'Image' in it"),
         ("pb2savedmodel", ["alone.pb"], "metadata alone.json: found none"),
         ("pb2savedmodel", ["alone.pb", "--input", "Image"], "metadata alone.json: found none"),
@@ -98,7 +98,7 @@ def test_limits(tolerance, changed, failure):
         (
             "pb2savedmodel",
             [GRAPH, "--input", "image"],
-            "graph weights/lenet5/lenet5.pb: found no operation 'image' in it; "
+            "graph weights/lenet5/lenet5.pb: found no operation 'image' in it, expected its input; "
             "its placeholders are: Image; its last operation: output",
         ),
         ("pb2savedmodel", [GRAPH, "--output", "nowhere"], f"graph {GRAPH}: found no operation 'nowhere' in it"),

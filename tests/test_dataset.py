@@ -139,7 +139,7 @@ def test_the_cache_keeps_no_more_than_it_is_told(folders, tmp_path, size, kept):
 
 def test_two_sets_share_the_room_of_a_cache():
     cache = Cache(10000 / 2**20)
-    assert [cache.take(count, 3000) for count in (2, 5, 5)] == [2, 1, 0]
+    assert [cache.reserve(count, 3000) for count in (2, 5, 5)] == [2, 1, 0]
 
 
 def test_a_larger_batch_than_is_left_starts_the_next_epoch(folders):

@@ -113,7 +113,7 @@ def test_what_follows_a_jpeg_does_not_matter(tmp_path, name):
 def test_a_jpeg_without_its_end_is_cut_short_wherever_that_is(tmp_path, name):
     content = jpegs()[name]
     for length in range(4, len(content) - 1, len(content) // 50):
-        with pytest.raises(InputError, match="photo.jpg: found a JPEG that is cut short, expected a PNG, JPEG, BMP"):
+        with pytest.raises(InputError, match="photo.jpg: found a truncated JPEG, expected a PNG, JPEG, BMP"):
             read_image(write(tmp_path / "photo.jpg", content[:length]))
 
 
@@ -151,7 +151,7 @@ NOT_READ = [
     ),
     (b"not an image\n", "a text file"),
     (bytes(5000), "a file of zeros"),
-    (b"\x01\x02\x03", "a file of unknown format, which begins with 01 02 03"),
+    (b"\x01\x02\x03", "a file of unknown format, starting with 01 02 03"),
     (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo (convert it to JPEG)"),
     (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC photo (convert it to JPEG)"),
     (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "an AVIF image"),
@@ -161,17 +161,17 @@ NOT_READ = [
     (b"%PDF-1.7\n", "a PDF"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
     (b"II+\0\x08\0\0\0", "a BigTIFF"),
-    (b"\0\5\x16\7\0\2\0\0Mac OS X", "what macOS keeps beside a file (AppleDouble)"),
+    (b"\0\5\x16\7\0\2\0\0Mac OS X", "an AppleDouble file (metadata of macOS)"),
     (encoded(NOISE, "GIF"), "a GIF"),
     (encoded(NOISE, "PPM"), "a PNM image"),
     (encoded(NOISE, "ICO"), "an icon (ICO)"),
     (animation("WEBP"), "an animated WebP"),
-    (PNG[:-20], "a PNG that is cut short"),
-    (WEBP[:-20], "a WebP that is cut short"),
-    (BMP[:-20], "a BMP that is cut short"),
-    (animation("PNG")[:-20], "a PNG that is cut short"),
-    (grey_tiff(8, NOISE[..., 0].tobytes())[:40], "a TIFF that is cut short"),
-    (PNG[:900] + bytes(64) + PNG[964:], "a PNG that is corrupt, or of a kind that OpenCV does not read"),
+    (PNG[:-20], "a truncated PNG"),
+    (WEBP[:-20], "a truncated WebP"),
+    (BMP[:-20], "a truncated BMP"),
+    (animation("PNG")[:-20], "a truncated PNG"),
+    (grey_tiff(8, NOISE[..., 0].tobytes())[:40], "a truncated TIFF"),
+    (PNG[:900] + bytes(64) + PNG[964:], "a PNG that is corrupt, or of a variant that OpenCV cannot decode"),
     (
         grey_tiff(32, FLOATS, sample_format=3),
         "a TIFF of 32-bit floating-point numbers, expected .* TIFF image of 8 or 16",
@@ -180,8 +180,8 @@ NOT_READ = [
     (grey_tiff(64, FLOATS + FLOATS, sample_format=3), "a TIFF of 64-bit floating-point numbers"),
     (grey_tiff(12, bytes(18)), "a TIFF of 12-bit numbers"),
     (grey_tiff(32, bytes(48)), "a TIFF of 32-bit numbers"),
-    (grey_tiff(8, bytes(12), more={258: None}), "a TIFF that does not say how many bits a sample has"),
-    (grey_tiff(8, bytes(12), more={259: 50000}), "a TIFF that is compressed as Zstandard"),
+    (grey_tiff(8, bytes(12), more={258: None}), "a TIFF without the number of bits per sample"),
+    (grey_tiff(8, bytes(12), more={259: 50000}), "a TIFF with Zstandard compression"),
     (png_of(40000, 40000), "a PNG of 40000x40000 pixels, expected at most 268 million$"),
     (jpeg_of(65000, 65000), "a JPEG of 65000x65000 pixels, expected at most 268 million$"),
     (BMP[:18] + struct.pack("<ii", 20000, -20000) + BMP[26:], "a BMP of 20000x20000 pixels, expected at most 268"),

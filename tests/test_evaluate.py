@@ -20,7 +20,7 @@ from src import config
 from src.errors import InputError
 from src.tf1 import tf
 from tests.conftest import accuracy_in_opencv, run_file, run_opencv, run_py
-from utils.images import loader
+from utils.images import preprocess
 from utils.images.image_folders import list_images
 
 
@@ -73,8 +73,9 @@ def test_loss_is_that_of_opencv_s_logits_with_and_without_mirror_images(trained,
 
 
 def test_each_file_is_decoded_once_also_for_its_mirror_image(trained, run_here, monkeypatch):
-    read, paths = loader.read_image, []
-    monkeypatch.setattr(loader, "read_image", lambda path: paths.append(path) or read(path))
+    read, paths = preprocess.read_image, []
+    monkeypatch.setattr(preprocess, "read_image", lambda path: paths.append(path) or read(path))
+    monkeypatch.setattr("utils.commands.evaluate.explain_mistakes", lambda *_: None)  # which reads some again
     _, rows = report(run_here, trained, "--flip")
     assert sorted(paths) == sorted(row["image"] for row in rows)
 
@@ -118,7 +119,7 @@ def test_settings_that_a_command_does_not_use_do_not_stop_it(nonsense, digits, c
 
 
 def test_converters_take_no_notice_of_settings_that_they_do_not_use(nonsense):
-    assert open_reference("weights/lenet5/lenet5.pb").config.img_size == 32
+    assert open_reference("weights/lenet5/lenet5.pb").predictor.img_size == 32
     with pytest.raises(InputError, match="^setting train_path: found 5"):
         open_reference("weights/lenet5/lenet5.pb", train_path=5)
 

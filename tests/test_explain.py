@@ -13,7 +13,7 @@ from src.tf1 import tf
 from trainer import Trainer
 from utils.images.plots import draw_grid, escape_label
 from utils.inference.evaluation import evaluate
-from utils.inference.explain import Explainer, heat
+from utils.inference.explain import Explainer, grad_cam
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor, load
 
@@ -30,8 +30,8 @@ def test_a_heat_map_worked_out_by_hand():
     """The weights are the means of the gradients, 1 and -2; relu(1 * f0 - 2 * f1) = relu([[4 - 2, 1], [0 - 2, 3]])."""
     features = np.array([[[4, 1], [1, 0]], [[0, 1], [3, 0]]], np.float32)
     gradients = np.array([[[0, -2], [2, -2]], [[1, -4], [1, 0]]], np.float32)
-    np.testing.assert_allclose(heat(features, gradients, 2), [[2 / 3, 1 / 3], [0, 1]], rtol=1e-6)
-    assert heat(-features, np.ones_like(gradients), 2).max() == 0  # nothing speaks for it
+    np.testing.assert_allclose(grad_cam(features, gradients, 2), [[2 / 3, 1 / 3], [0, 1]], rtol=1e-6)
+    assert grad_cam(-features, np.ones_like(gradients), 2).max() == 0  # nothing speaks for it
 
 
 def linear_network():
@@ -87,7 +87,7 @@ def test_a_network_without_convolutions_cannot_be_explained():
         image = tf.placeholder(tf.float32, [None, 4, 4, 3], name="Image")
         tf.matmul(tf.reshape(image, [-1, 48]), tf.ones([48, 2]), name="output")
         predictor = Predictor(graph.as_graph_def(), metadata(4, ["a", "b"]), "flat.pb")
-    with pytest.raises(InputError, match="graph flat.pb: found no convolution in it, expected one to explain"):
+    with pytest.raises(InputError, match="graph flat.pb: found no convolution, expected one for Grad-CAM"):
         Explainer(predictor)
 
 
@@ -97,7 +97,7 @@ def test_a_network_whose_answer_has_no_gradient_cannot_be_explained():
         features = tf.nn.conv2d(image, tf.ones([1, 1, 3, 2]), [1, 1, 1, 1], "SAME")
         tf.reduce_mean(tf.floor(features), [1, 2], name="output")
         predictor = Predictor(graph.as_graph_def(), metadata(4, ["a", "b"]), "flat.pb")
-    with pytest.raises(InputError, match="graph flat.pb: found that its answer has no gradient"):
+    with pytest.raises(InputError, match="graph flat.pb: found no gradient of the output with respect to"):
         Explainer(predictor)
 
 
@@ -147,7 +147,7 @@ PETS = evaluate(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6
 def test_a_page_of_a_run_whose_history_is_damaged(tmp_path, content):
     (tmp_path / "history.csv").write_bytes(content)
     text = render_html("title", PETS, {"a": "b\x1b[31m"}, str(tmp_path))
-    assert "Every epoch" not in text and "b\\x1b[31m" in text
+    assert "Metrics of all epochs" not in text and "b\\x1b[31m" in text
 
 
 def test_a_page_without_pictures(tmp_path):

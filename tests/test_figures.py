@@ -1,4 +1,4 @@
-"""The pictures of the guide, and the table that docs/figures/figures.py makes."""
+"""The pictures of the guide, and the table that docs/figures/make_figures.py makes."""
 
 import os
 import re
@@ -11,7 +11,7 @@ FIGURES = os.path.join(REPOSITORY, "docs", "figures")
 
 
 def test_each_picture_that_the_script_makes_is_there_and_small():
-    with open(os.path.join(FIGURES, "figures.py"), encoding="utf-8") as file:
+    with open(os.path.join(FIGURES, "make_figures.py"), encoding="utf-8") as file:
         lines = re.findall(r"^    ([a-z][a-z_, ]+?)  ", file.read(), flags=re.MULTILINE)
     named = {f"{name}.png" for name in ", ".join(lines).split(", ")}
     there = {name for name in os.listdir(FIGURES) if name.endswith(".png")}
@@ -26,7 +26,7 @@ def test_the_table_of_blocks_has_the_numbers_worked_out_by_hand():
     block, plain = expand + depthwise + project, 56 * 56 * 24 * 9 * 16
     other = expand + 96 * depthwise + project
     line = f"| 2 | 2 | 112x112x16 | 56x56x24 | {block:,} | {plain:,} (0.4) | {other:,} (9.8) |"
-    code = "import figures; print(figures.blocks_table())"
+    code = "import make_figures; print(make_figures.blocks_table())"
     environment = dict(os.environ, PYTHONPATH=FIGURES)
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, check=True)
     lines = done.stdout.decode().splitlines()

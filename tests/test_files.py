@@ -16,7 +16,7 @@ from src.errors import InputError
 from utils.checkpoints.keras_weights import read_keras_weights
 from utils.commands.prepare import prepare_cifar10, write_image
 from utils.files import is_in, is_plain, make_writable, read_json, write_atomically
-from utils.inference.html_report import history
+from utils.inference.html_report import history_table
 from utils.training.tensorboard import new_event_file
 
 # Links where files are written or deleted
@@ -76,7 +76,7 @@ def test_an_archive_that_is_no_file_is_refused_at_once(in_tmp_path, make):
 
 def test_a_history_that_is_a_pipe_is_left_out(in_tmp_path):
     os.mkfifo("history.csv")
-    assert history("history.csv") == []
+    assert history_table("history.csv") == []
 
 
 def keras_file(path):
@@ -150,8 +150,8 @@ def test_what_is_not_json_is_one_line(in_tmp_path, content):
     with open("file", "wb") as file:
         file.write(content)
     with pytest.raises(InputError) as refused:
-        read_json("record", "file", ", expected a record")
-    assert str(refused.value) == "record file: found a file that is not JSON, expected a record"
+        read_json("record", "file", "training writes it")
+    assert str(refused.value) == "record file: found a file that is not JSON; training writes it"
 
 
 def test_json_that_is_a_pipe_is_one_line(in_tmp_path):

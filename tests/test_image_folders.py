@@ -53,10 +53,9 @@ def test_evaluate_judges_the_classes_that_are_there_and_says_so(graph, test_set,
     done = run_here("evaluate", "--test_path", test_set, cwd=graph)
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
-        f"note: setting test_path: found no images of 3 in {test_set}, so not judged (found no folder {test_set}/3, "
-        "expected one with images of that class)",
-        f"note: setting test_path: found {count} images in {test_set} of classes that are not learned, so not judged: "
-        f"owl ({count})",
+        f"note: setting test_path: found no images of 3 in {test_set}, so not evaluated (no folder {test_set}/3)",
+        f"note: setting test_path: found {count} images in {test_set} of classes that are not learned, so not "
+        f"evaluated: owl ({count})",
         f"note: skipped in {test_set}: 1 .txt",
     ]
     assert not [warning for warning in recwarn if "sklearn" in warning.filename or "y_" in str(warning.message)]
@@ -83,11 +82,11 @@ def test_validation_may_lack_a_class_and_training_says_all_that_is_not_judged(fo
     data = read_train_sets(config)
     assert data.train.num_examples == 27 and data.valid.labels.tolist() == [0, 0, 0, 1, 1]
     lines = describe(data, config).splitlines()[1:]
-    assert [line.split(" (found")[0] for line in lines] == [
-        f"note: setting valid_path: found no images of owl in {valid}, so not judged",
-        f"note: setting valid_path: found 9 images in {valid} of classes that are not learned, so not judged: bat (4), "
-        "cow (5)",
-        f"note: setting test_path: found 7 images in {test} of classes that are not learned, so not judged: bat (7)",
+    assert [line.split(" (no")[0] for line in lines] == [
+        f"note: setting valid_path: found no images of owl in {valid}, so not evaluated",
+        f"note: setting valid_path: found 9 images in {valid} of classes that are not learned, so not evaluated: bat "
+        "(4), cow (5)",
+        f"note: setting test_path: found 7 images in {test} of classes that are not learned, so not evaluated: bat (7)",
     ]
 
 
@@ -170,13 +169,13 @@ def test_predict_says_what_it_skips(graph, digits, tmp_path, run_here):
 @pytest.mark.parametrize("setting", ["train_path", "valid_path", "test_path"])
 def test_images_one_level_too_deep_are_told(folders, setting):
     path = folders({"cat/images": 2, "dog/images": 2})
-    expected = "^setting {}: found no images in class folder {}/cat, but in {}/cat/images; expected them directly in"
+    expected = "^setting {}: found no images in class folder {}/cat, but in {}/cat/images, expected them directly in"
     with pytest.raises(InputError, match=expected.format(setting, path, path)):
         find_images(setting, path, ["cat", "dog"])
     make_folders(path, {"owl": 2})
     if setting != "train_path":
         (note,) = find_images(setting, path, ["cat", "owl"]).notes
-        assert "found no images of cat in" in note and f"but in {path}/cat/images;" in note
+        assert "found no images of cat in" in note and f"but in {path}/cat/images)" in note
 
 
 def test_the_folder_above_is_told_by_the_name_of_the_set(folders, in_tmp_path):
@@ -262,8 +261,8 @@ def test_a_test_set_of_which_a_class_is_corrupt_is_judged_without_it(folders, ca
     write(f"{path}/owl/000.png", "no image")
     config = settings(train_path=path, test_path=path, bad_images="skip")
     assert read_test_set(config, preprocess(32)).labels.tolist() == [0, 0, 1, 1]
-    assert f"found no images of owl in {path}, so not judged (found no image of owl" in capsys.readouterr().err
-    with pytest.raises(InputError, match="^setting train_path: found no image of owl that can be read in"):
+    assert f"found no images of owl in {path}, so not evaluated (no readable image of owl" in capsys.readouterr().err
+    with pytest.raises(InputError, match="^setting train_path: found no readable image of owl in"):
         read_train_sets(config)
 
 

@@ -82,7 +82,7 @@ def test_where_there_are_no_locks_training_says_so_once_and_goes_on(tmp_path, mo
     for _ in range(2):
         lock_in(tmp_path)
     reason = os.strerror(number)
-    expected = f"note: {tmp_path} is on a drive without locks ({reason}): see that no other training uses it\n"
+    expected = f"note: {tmp_path} is on a drive without locks ({reason}): make sure that no other training uses it\n"
     assert capsys.readouterr().err == expected
 
 

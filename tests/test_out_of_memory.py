@@ -14,6 +14,7 @@ from src.tf1 import tf
 from trainer import Trainer
 from utils.checkpoints import resume
 from utils.images import decode
+from utils.images.preprocess import Preprocess
 from utils.training.graph import TrainGraph
 
 OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,28,28,6]")
@@ -48,7 +49,7 @@ def test_running_out_of_memory_in_a_step_keeps_the_last_checkpoint(two_classes, 
 
 
 def failing_normalize(monkeypatch):
-    monkeypatch.setattr(dataset, "normalize", raising(MemoryError("Unable to allocate 1.1 GiB")))
+    monkeypatch.setattr(Preprocess, "normalize", raising(MemoryError("Unable to allocate 1.1 GiB")))
 
 
 def failing_threads(monkeypatch):
@@ -90,7 +91,7 @@ def test_a_checkpoint_for_which_there_is_no_memory_is_not_taken_for_a_damaged_on
     trainer = Trainer(**vars(two_classes))
     trainer.optimize(2)
     monkeypatch.setattr(tf.train, "NewCheckpointReader", raising(MemoryError()))
-    with pytest.raises(InputError, match=f"checkpoint {trainer.last_checkpoint}: memory ran out"):
+    with pytest.raises(InputError, match=f"checkpoint {trainer.last_checkpoint}: found too little memory"):
         resume.latest_valid_checkpoint(trainer.checkpoints)
 
 
@@ -101,7 +102,7 @@ def test_running_out_of_memory_in_a_graph_names_it(trained, digits, run_here, mo
     done = run_here(command, *arguments, cwd=trained)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: graph weights/lenet5/lenet5.pb on 1 images of 32 px: memory ran out (OOM when ")
+    assert line.startswith("error: graph weights/lenet5/lenet5.pb on 1 images of 32 px: found too little memory (OOM ")
 
 
 def test_running_out_of_memory_elsewhere_ends_in_one_line(folders, run_here, monkeypatch, tmp_path):
@@ -109,10 +110,8 @@ def test_running_out_of_memory_elsewhere_ends_in_one_line(folders, run_here, mon
     done = run_here("check", "--train_path", folders({"cat": 3, "dog": 3}), cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert (
-        line
-        == "error: memory ran out: can't start new thread; expected smaller images, a smaller graph, or more memory"
-    )
+    found = "too little (can't start new thread)"
+    assert line == f"error: memory: found {found}, expected more of it, smaller images, or a smaller graph"
 
 
 @pytest.mark.parametrize(
@@ -121,9 +120,9 @@ def test_running_out_of_memory_elsewhere_ends_in_one_line(folders, run_here, mon
 def test_an_image_for_which_there_is_no_memory_is_named_but_not_skipped(two_classes, monkeypatch, error):
     monkeypatch.setattr(cv2, "imdecode", raising(error))
     path = os.path.join(two_classes.train_path, "cat", "000.png")
-    with pytest.raises(InputError, match=f"image {path}: memory ran out"):
+    with pytest.raises(InputError, match=f"image {path}: found too little memory"):
         decode.read_image(path)
-    with pytest.raises(InputError, match="memory ran out"):
+    with pytest.raises(InputError, match="too little memory"):
         dataset.read_train_sets(argparse.Namespace(**dict(vars(two_classes), bad_images="skip")))
 
 

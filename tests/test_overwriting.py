@@ -96,7 +96,7 @@ def test_a_picture_replaces_no_image_and_nothing_but_a_picture(two_runs, capsys)
         assert file.read() == before
     with open("graph.pb", "w") as file:
         file.write("a graph")
-    with pytest.raises(InputError, match="^--output: found graph.pb, a file that is no PNG, expected another name"):
+    with pytest.raises(InputError, match="^--output: found graph.pb, a file that is not a PNG, expected another name"):
         check_output("graph.pb", [])
     check_output(image, ["other.png"])  # a picture of before
     check_output("new.png", [image])

@@ -223,7 +223,7 @@ def test_a_jpeg_that_is_cut_short_is_broken_even_if_its_thumbnail_is_whole(tmp_p
             file.write(content[:length])
         with contextlib.ExitStack() as stack:
             if not is_whole:
-                stack.enter_context(pytest.raises(InputError, match="found a JPEG that is cut short, expected"))
+                stack.enter_context(pytest.raises(InputError, match="found a truncated JPEG, expected"))
             assert read_image(path).shape == (90, 90, 3)
 
 

@@ -121,7 +121,7 @@ def test_a_batch_gives_the_same_probabilities_as_single_images(shipped, digits):
         (lambda pb, text: (None, text), "graph lenet5.pb: cannot be read"),
         (lambda pb, text: (pb[:1000], text), "graph lenet5.pb: "),
         (lambda pb, text: (b"", text), "graph lenet5.pb: found no operation 'Image'"),
-        (lambda pb, text: (b"no graph at all", text), "graph lenet5.pb: found a file that is damaged"),
+        (lambda pb, text: (b"no graph at all", text), "graph lenet5.pb: found a file that is corrupt"),
         (lambda pb, text: (pb, None), "metadata lenet5.json: cannot be read"),
         (lambda pb, text: (pb, "[1]"), "metadata lenet5.json: found None for classes"),
         (lambda pb, text: (pb, "{"), "metadata lenet5.json: found a file that is not JSON"),

@@ -100,7 +100,7 @@ def test_wrong_settings_are_named_in_one_line(name, value):
     with pytest.raises(InputError) as caught:
         settings(**{name: value})
     error = caught.value
-    assert error.subject.startswith(f"setting {name}") and (error.expected or error.hint)
+    assert f"setting {name}" in error.subject and (error.expected or error.hint)
     assert "\n" not in str(error)
 
 
@@ -287,7 +287,7 @@ def test_class_names_on_the_command_line(text, names):
 def test_an_unknown_setting_is_told_the_nearest(name, nearest):
     with pytest.raises(InputError) as caught:
         settings(**{name: 3})
-    assert (caught.value.subject, caught.value.hint) == (f"setting {name}: unknown setting", f"did you mean {nearest}?")
+    assert (caught.value.subject, caught.value.hint) == (f"unknown setting {name}", f"did you mean {nearest}?")
 
 
 @pytest.mark.parametrize("text", ["0x" + 5000 * "f", 150 * "(" + "1" + 150 * ")", "{[]}", 3000 * "-"])

@@ -56,7 +56,7 @@ def test_any_class_names_and_only_image_files(folders, tmp_path):
 
 
 def test_where_there_is_no_data_the_message_names_what_there_is(folders, in_tmp_path):
-    with pytest.raises(InputError, match="a folder of images per class, such as python run.py prepare makes"):
+    with pytest.raises(InputError, match="a folder of images per class; python run.py prepare makes one"):
         read_train_sets(settings())
     folders({"cat": 1, "dog": 1}, name="data/digitspng/train")
     folders({"cat": 1, "dog": 1}, name="data/digitspng/test")

@@ -10,11 +10,11 @@ from tests.conftest import python
 from trainer import Trainer
 
 CONVOLVE = """
-from src.tf1 import kernels, tf
+from src.tf1 import cpu_kernel_library, tf
 with tf.Session() as session:
     image = tf.placeholder(tf.float32, [1, 8, 8, 3])
     session.run(tf.nn.conv2d(image, tf.ones([3, 3, 3, 4]), [1, 1, 1, 1], "SAME"), {image: [[[[0.0] * 3] * 8] * 8]})
-print("kernels:", kernels())
+print("kernels:", cpu_kernel_library())
 """
 
 

@@ -89,7 +89,7 @@ def test_a_third_network_is_trained_and_exported(program, folders):
     ({"model": MODEL.replace("HEAD", "TOP")},
      "setting model_arch: found a module that lacks one, expected build and HEAD in models/tiny.py"),
     ({"row": '"tiny": {"min_img_size": 4, "img_size": 20},'},
-     "src/config.py: MODEL_ARCHS: expected the names of networks, each with min_img_size, img_size and weight_decay"),
+     "src/config.py: MODEL_ARCHS: expected names of networks, each with min_img_size, img_size and weight_decay"),
 ])  # fmt: skip
 def test_a_network_that_is_half_there_is_told_in_one_line(program, folders, wrong, expected):
     done = train(program(**wrong), folders({"cat": 20, "dog": 20}))

@@ -1,4 +1,4 @@
-"""What the command lines share: settings as options, one line for what is wrong, an exit code."""
+"""Shared by the command lines: settings as options, errors as one line, exit codes."""
 
 import argparse
 import contextlib
@@ -16,22 +16,22 @@ from src.errors import ExitCode, InputError, did_you_mean, first_line, is_out_of
 from src.settings import SETTINGS
 
 
-def option(*names, **given):
-    """An option, or an argument, as argparse takes it."""
-    return names, given
+def option(*names, **options):
+    """The arguments of argparse's add_argument."""
+    return names, options
 
 
-def at_least(limit, *names, **given):
-    """An option that takes a whole number, `limit` or more."""
+def at_least(limit, *names, **options):
+    """An option whose value is an integer, `limit` or more."""
 
     def parse(text):
-        number = int(text)  # argparse says it if this raises ValueError
+        number = int(text)  # argparse reports a ValueError
         if number < limit:
             raise InputError(names[0], number, f"{limit} or more")
         return number
 
-    parse.__name__ = "int"  # as argparse calls it
-    return option(*names, type=parse, **given)
+    parse.__name__ = "int"  # for argparse's messages
+    return option(*names, type=parse, **options)
 
 
 TRUST_GRAPH = option(
@@ -40,7 +40,7 @@ TRUST_GRAPH = option(
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line."""
+    """An ArgumentParser that raises InputError."""
 
     def __init__(self, **options):
         super().__init__(
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message, hint=self.hint)
 
     def parse(self, words):
-        """{option: value} of those that are given. Raises InputError if one is unknown or wrong."""
+        """{option: value} of the options given. Raises InputError if one is unknown or invalid."""
         given, unknown = self.parse_known_args(self._joined(words))
         if unknown:
             name = unknown[0].split("=")[0]
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         return vars(given)
 
     def _joined(self, words):
-        """The words, with `--classes -1,1` as `--classes=-1,1`: argparse takes -1,1 for an option."""
+        """The words, with `--classes -1,1` as `--classes=-1,1`: argparse would take -1,1 as an option."""
         result = []
         for word in words:
             option = self._option_string_actions.get(result[-1]) if result else None
@@ -80,46 +80,46 @@ class Parser(argparse.ArgumentParser):
         return result
 
     def add_settings(self, names, of_the_run=()):
-        """Options for settings of src/config.py; help says that those `of_the_run` come from the run of the graph."""
+        """Add options for settings; --help says that the default of those `of_the_run` is that of the graph's run."""
         if not names:
             return
         group = self.add_argument_group("settings (override src/config.py; [current value])")
         for name in names:
             setting = SETTINGS[name]
-            now = "that of the run" if name in of_the_run else shown(name)
+            now = "that of the run" if name in of_the_run else current_value(name)
             about = f"{setting.help}; {setting.expected} [{now}]".replace("%", "%%")
             group.add_argument(f"--{name}", type=setting.parse, metavar="VALUE", help=about)
 
 
-def to_argv(given):
-    """The words of a command line that give these options: {name: value}."""
-    values = {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
+def to_argv(options):
+    """Command-line words for options, {name: value}."""
+    values = {name: json.dumps(value) if isinstance(value, list) else value for name, value in options.items()}
     return [f"--{name}={value}" for name, value in values.items()]
 
 
-def shown(name):
-    """What a setting is now, in short."""
+def current_value(name):
+    """The value of a setting, abbreviated, for --help."""
     try:
         value = getattr(config, name, None)
-    except InputError:  # which is said when it is used
+    except InputError:  # which is reported when the setting is used
         value = vars(config).get(name)
     value = value.tolist() if hasattr(value, "tolist") else value
     if name in ("classes", "total_class") and not value:
         return "as in train_path"
     try:
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    except ValueError:  # a number of more digits than Python prints
+    except ValueError:  # a number with more digits than Python converts
         return "..."
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def exit_code(command):
-    """Run a command; returns its own exit code (None: OK), BAD_INPUT, after one line that says what, or INTERRUPTED.
+    """Run a command; returns its exit code (None: OK), or prints one line and returns BAD_INPUT, or INTERRUPTED.
 
-    SIGTERM ends in SystemExit with TERMINATED.
+    SIGTERM raises SystemExit(TERMINATED).
     """
     for name in [name for name in os.environ if name.startswith("TQDM_")]:
-        del os.environ[name]  # tqdm reads them when it is imported, and nonsense in them would end the program
+        del os.environ[name]  # an invalid value crashes tqdm when it is imported
     with standard_streams():
         previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
         try:
@@ -140,26 +140,25 @@ def run_command(command):
         print_error(f"{error.filename or culprit(error)}: {reason(error)}")
         return ExitCode.BAD_INPUT
     except UnicodeEncodeError as error:
-        found = f"a character that the encoding {error.encoding} has not ({ascii(error.object)})"
-        print_error(InputError("locale", found, expected="one with UTF-8, such as LC_ALL=C.UTF-8"))
+        found = f"{error.encoding}, which cannot encode {ascii(error.object)}"
+        print_error(InputError("locale", found, "one with UTF-8, such as LC_ALL=C.UTF-8"))
         return ExitCode.BAD_INPUT
     except ModuleNotFoundError as error:
-        print_error(
-            f"{error} in {sys.executable}; activate an environment with requirements.txt installed, such as "
-            ". .venv/3.11/bin/activate"
-        )
+        hint = "activate an environment with requirements.txt installed, such as . .venv/3.11/bin/activate"
+        print_error(InputError(f"{error} in {sys.executable}", hint=hint))
         return ExitCode.BAD_INPUT
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print_error(f"memory ran out: {first_line(error)}; expected smaller images, a smaller graph, or more memory")
+        found = f"too little ({first_line(error)})"
+        print_error(InputError("memory", found, "more of it, smaller images, or a smaller graph"))
         return ExitCode.BAD_INPUT
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
 
 
 def culprit(error):
-    """What could not be read or written, as far as it is known, where the system does not name a file."""
+    """The best guess at what could not be read or written, for an OSError without a file name."""
     for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
         try:
             stream.flush()
@@ -172,16 +171,16 @@ def culprit(error):
 
 
 def program(name):
-    """How to call a program of this environment in a shell: its name alone if that is found on PATH."""
+    """The shell command for a program of this environment: its name alone if PATH finds it."""
     path = os.path.join(os.path.dirname(sys.executable), name)
     if shutil.which(name) == path or not os.path.exists(path):
         return name
-    with contextlib.suppress(OSError):  # the folder we are in may be gone
+    with contextlib.suppress(OSError):  # the current folder may be deleted
         path = os.path.relpath(path)
     return shlex.quote(path)
 
 
 def end_process(code):
-    """End the process; Ctrl-C does not print a traceback any more while it is ending."""
+    """Exit; Ctrl-C during the exit prints no traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Reading files that may be anything; writing files and folders so that they are complete or not there."""
+"""Reading untrusted files; atomic writes of files and folders."""
 
 import contextlib
 import json
@@ -14,49 +14,45 @@ import uuid
 
 from src.errors import InputError, reason
 
-# The name of what is being written: a code for the host, the process there, and a random number.
+# The name of a file or folder while it is written: host code, process, random number.
 PARTIAL = re.compile(r"\.partial-([0-9a-f]{12})-(\d{1,10})-([0-9a-f]{32})")
-WEEK = 7 * 24 * 3600  # seconds, after which what another host was writing is taken to be left over
-DEEPEST = 20  # levels of lists and dicts in a JSON file of this program, at most
+WEEK = 7 * 24 * 3600  # seconds, after which another host's partial file counts as abandoned
+MAX_NESTING = 20  # levels of lists and dicts in a JSON file of this program
 
-being_written = set()  # names, by this process; in a container, one before it may have had the same number
+being_written = set()  # names used by this process; in a container, an earlier process may have had the same number
 
 
-def open_file(what, path, advice=""):
-    """A file, open for reading bytes. Raises InputError if it cannot be read, or is a device or a pipe, which may never
-    end."""
+def open_file(what, path, hint=""):
+    """Open a file to read bytes. Raises InputError if that fails, or for a device or a pipe, which may never end."""
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"{what} {path}: cannot be read ({reason(error)}){advice}") from error
+        raise InputError(f"{what} {path}: cannot be read ({reason(error)})", hint=hint) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise InputError(f"{what} {path}: found a device or a pipe, expected a file{advice}")
+        raise InputError(f"{what} {path}", "a device or a pipe", "a file", hint)
     return file
 
 
-def read_file(what, path, advice=""):
+def read_file(what, path, hint=""):
     """The bytes of a file. Raises InputError as open_file does."""
-    with open_file(what, path, advice) as file:
+    with open_file(what, path, hint) as file:
         try:
             return file.read()
         except OSError as error:
-            raise InputError(f"{what} {path}: cannot be read ({reason(error)}){advice}") from error
+            raise InputError(f"{what} {path}: cannot be read ({reason(error)})", hint=hint) from error
 
 
-def read_json(what, path, advice=""):
-    """What is in a JSON file in UTF-8. Raises InputError if it cannot be read, or is nested too deeply to be."""
+def read_json(what, path, hint=""):
+    """The content of a JSON file in UTF-8. Raises InputError if it cannot be read or parsed."""
     try:
-        return json.loads(read_file(what, path, advice).decode("utf-8"))
+        return json.loads(read_file(what, path, hint).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} {path}: found a file that is not JSON{advice}") from error
+        raise InputError(f"{what} {path}", "a file that is not JSON", hint=hint) from error
 
 
-def is_plain(value, levels=DEEPEST):
-    """Whether a value from a JSON file has finite numbers, text that can name a file, and at most so many levels.
-
-    JSON can also hold NaN, Inf, and halves of letters (lone surrogates), which no file and no terminal takes.
-    """
+def is_plain(value, levels=MAX_NESTING):
+    """Whether a JSON value is free of NaN, Inf and lone surrogates, and at most so deeply nested."""
     if isinstance(value, str):
         return can_be_name(value)
     if isinstance(value, dict):
@@ -67,7 +63,7 @@ def is_plain(value, levels=DEEPEST):
 
 
 def can_be_name(text):
-    """Whether text can be the name of a file. Python has U+DC80 to U+DCFF for bytes that are not UTF-8."""
+    """Whether text can be a file name. Python represents bytes that are not UTF-8 as U+DC80 to U+DCFF."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -76,21 +72,21 @@ def can_be_name(text):
 
 
 def check_replaceable(path):
-    """Raise InputError if there is something of that name that is no file."""
+    """Raise InputError if the path exists but is not a file."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"file {path}: found a folder, a device or a pipe, expected a file or none")
+        raise InputError(f"file {path}", "a folder, a device or a pipe", "a file or none")
 
 
 def write_atomically(contents, before_replace=None):
-    """Write files, {path: text or bytes}; none of them takes its place before all are complete.
+    """Write files, {path: text or bytes}; none is replaced before all are complete.
 
-    A symbolic link of that name is replaced; what it leads to stays as it is.
+    Symbolic links are replaced, not followed.
 
     Args:
-        before_replace: called when all are complete, before the first takes its place.
+        before_replace: called when all are complete, before the first is replaced.
 
     Raises:
-        InputError: they cannot be written; what was there before is then still there.
+        InputError: they cannot be written; existing files are then unchanged.
     """
     for path in contents:
         check_replaceable(path)
@@ -100,7 +96,7 @@ def write_atomically(contents, before_replace=None):
             with open(partial[path], "xb") as file:
                 file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
                 file.flush()
-                os.fsync(file.fileno())  # or a power failure could leave an empty file of that name
+                os.fsync(file.fileno())  # or a power failure could leave an empty file
         if before_replace:
             before_replace()
         for path in contents:
@@ -116,10 +112,10 @@ def write_atomically(contents, before_replace=None):
 
 @contextlib.contextmanager
 def partial_folder(folder):
-    """A folder in a folder, for what is not complete yet; it goes in the end, with all that is then in it.
+    """A temporary folder in `folder`, deleted at the end of the block unless it was renamed.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: it cannot be created.
     """
     path = partial_name(folder)
     try:
@@ -135,10 +131,10 @@ def partial_folder(folder):
 
 @contextlib.contextmanager
 def atomic_folder(path):
-    """Fill a folder that takes the name `path` only when it is complete; `path` must be free or empty.
+    """A temporary folder to fill, renamed to `path` at the end of the block; `path` must not exist, or be empty.
 
     Raises:
-        InputError: nothing can be written there, or another process made `path` in the meantime.
+        InputError: it cannot be created, or another process created `path` in the meantime.
     """
     remove_leftovers(os.path.dirname(path) or ".")
     with partial_folder(os.path.dirname(path)) as partial:
@@ -146,18 +142,18 @@ def atomic_folder(path):
         try:
             os.rename(partial, path)
         except OSError as error:
-            raise InputError(f"folder {path}: found one that was not there at the start, expected none") from error
+            raise InputError(f"folder {path}", "one that was not there at the start", "none") from error
 
 
 def partial_name(folder):
-    """The path of what is to be written in a folder, until it is complete."""
+    """A path in a folder, for a file or folder that is not complete yet."""
     name = f".partial-{host()}-{os.getpid()}-{uuid.uuid4().hex}"
     being_written.add(name)
     return os.path.join(folder, name)
 
 
 def host():
-    """A code for where a process number means this process: the machine since it was started, and the container."""
+    """A code for the scope of process numbers: the machine since it booted, and the container."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):  # not on every system
         parts.append(os.readlink("/proc/self/ns/pid"))
@@ -167,10 +163,10 @@ def host():
 
 
 def remove_leftovers(folder):
-    """Remove what processes of this program were writing in a folder when they were killed."""
+    """Delete the partial files and folders that killed processes of this program left in a folder."""
     try:
         entries = list(os.scandir(folder))
-    except OSError:  # it is not there, or is not to be read
+    except OSError:  # it does not exist or cannot be read
         return
     for entry in entries:
         with contextlib.suppress(OSError):
@@ -180,7 +176,7 @@ def remove_leftovers(folder):
 
 
 def is_leftover(entry):
-    """Whether an os.DirEntry is what a process was writing that is no more."""
+    """Whether an os.DirEntry is a partial file or folder of a process that has ended."""
     found = PARTIAL.fullmatch(entry.name)
     if not found or entry.name in being_written:
         return False
@@ -190,7 +186,7 @@ def is_leftover(entry):
 
 
 def is_alive(process):
-    """Whether there is another process with that number."""
+    """Whether another process has this number."""
     try:
         os.kill(process, 0)
     except PermissionError:
@@ -201,17 +197,16 @@ def is_alive(process):
 
 
 def is_in(folder, path):
-    """Whether a path, if there is one, is that of a file or folder in a folder, and no link to elsewhere."""
+    """Whether a path, which may be None, is directly in a folder, and not a symbolic link."""
     parent, name = os.path.split(path or "")
     is_name = name not in ("", os.curdir, os.pardir) and not os.path.islink(path)
     return is_name and os.path.realpath(parent) == os.path.realpath(folder)
 
 
 def make_writable(setting, folder):
-    """Make `folder` if need be. Raises InputError, naming the setting, if nothing can be written there."""
+    """Create `folder` if necessary. Raises InputError, naming the setting, if it is not writable."""
     try:
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
-        expected = f"expected a folder that can be written to ({reason(error)})"
-        raise InputError(f"setting {setting}: found {folder}, {expected}") from error
+        raise InputError(f"setting {setting}", folder, f"a folder that can be written to ({reason(error)})") from error

@@ -1,4 +1,4 @@
-"""The start of a program."""
+"""Importing without tracebacks."""
 
 import contextlib
 import sys
@@ -6,11 +6,10 @@ import sys
 
 @contextlib.contextmanager
 def guarded_imports(name):
-    """Around the imports of a program: a src/config.py that cannot be used is one line and exit code 2, Ctrl-C is exit
-    code 130. Where the program is only imported, by another one or a test, these are exceptions like all others.
+    """For the imports of a program: an invalid src/config.py ends it with one line and exit code 2, Ctrl-C with 130.
 
     Args:
-        name: the program's __name__.
+        name: the program's __name__. Where it is only imported, by a test for one, exceptions pass.
     """
     if name != "__main__":
         yield
@@ -20,7 +19,7 @@ def guarded_imports(name):
     except KeyboardInterrupt:
         sys.exit(130)  # ExitCode.INTERRUPTED, which may not be imported yet
     except Exception as error:
-        from src.console import print_error  # these two are imported even where src itself has failed
+        from src.console import print_error  # these two can be imported even if src has failed
         from src.errors import ExitCode, InputError
 
         if not isinstance(error, InputError):

@@ -1,4 +1,4 @@
-"""Screenshots of TensorBoard, by a Chromium that shows no window."""
+"""Screenshots of TensorBoard, by a headless Chromium."""
 
 import contextlib
 import os
@@ -12,15 +12,15 @@ import urllib.request
 
 import cv2
 
-MAIN_GRAPH = 282, 108, 252, 322  # left, top, width, height on the page: LeNet5, without what surrounds it
+MAIN_GRAPH = 282, 108, 252, 322  # left, top, width, height on the page: LeNet-5 alone
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def take(logdir, scalars, graph):
-    """Write a picture of the scalars of the runs below a folder, and one of the graph of the first of them."""
+    """Write screenshots of the scalars of the runs below a folder, and of the graph of the first run."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        print(f"note: found no {' or '.join(BROWSERS)} on PATH; {scalars} and {graph} are left as they are")
+        print(f"note: found no {' or '.join(BROWSERS)} on PATH; {scalars} and {graph} are not regenerated")
         return
     with tensorboard(logdir) as address:
         shoot(browser, f"{address}/#scalars&_smoothingWeight=0&tagFilter=%5E(train%7Cval)_", scalars, (1100, 752))
@@ -29,7 +29,7 @@ def take(logdir, scalars, graph):
 
 @contextlib.contextmanager
 def tensorboard(logdir):
-    """Within it, a TensorBoard runs; gives its address."""
+    """Within the block, TensorBoard runs at the address that this yields."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,7 +45,7 @@ def tensorboard(logdir):
 
 
 def wait_for(address, seconds=120):
-    """Until what is there is no longer empty: TensorBoard reads its logs after it has begun to answer."""
+    """Wait until the page is not empty: TensorBoard answers before it has read its logs."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ def wait_for(address, seconds=120):
 
 
 def shoot(browser, address, path, size, part=None):
-    """A page of so many pixels, or a part of it, drawn with more of them, so that it is sharp where it is shown."""
+    """Write a screenshot of a page, or of a part of it, at a higher resolution, to be sharp where it is shown."""
     scale = 1.5 if part is None else 3.5
     path = os.path.abspath(path)
     with tempfile.TemporaryDirectory() as profile:

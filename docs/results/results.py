@@ -1,14 +1,14 @@
-"""The results of trainings, kept as small text files, and the tables that README.md and docs/ make of them.
+"""Results of training runs, kept as small text files, and the tables of them in README.md and docs/.
 
-    python docs/results/results.py keep NAME RUN_FOLDER TITLE COMMAND MACHINE   copies what a run has left in graphs/
-    python docs/results/results.py                                             writes the tables anew
+    python docs/results/results.py keep NAME RUN_FOLDER TITLE COMMAND MACHINE   copies the results of a run in graphs/
+    python docs/results/results.py                                             regenerates the tables
 
-A folder here holds history.csv, a line for each epoch, and about.json; if it was evaluated on the test images,
-evaluation.txt and evaluation.json. Results that are older than evaluation.json have one derived from the text: their
-losses have four digits, and "flip" has no more than loss and accuracy.
+A folder here contains history.csv, a line for each epoch, and about.json; if it was evaluated on the test images, also
+evaluation.txt and evaluation.json. For results older than evaluation.json, it was derived from the text: their losses
+have four digits, and "flip" has only loss and accuracy.
 
-A table stands between <!-- results: BEGINNINGS: COLUMNS --> and <!-- end -->; it has a row for each folder whose name
-begins with one of these.
+A table is between <!-- results: PREFIXES: COLUMNS --> and <!-- end -->; it has a row for each folder whose name starts
+with one of the prefixes.
 """
 
 import csv
@@ -30,7 +30,7 @@ HEADINGS = {
 
 
 def keep(name, run_folder, title, command, machine):
-    """Copy the curve and the evaluation of a run."""
+    """Copy the history and the evaluation of a run."""
     if not os.path.exists(os.path.join(run_folder, "history.csv")):
         sys.exit(f"error: found no history.csv in {run_folder}, expected the folder of a run under graphs/")
     folder = os.path.join(HERE, name)
@@ -44,7 +44,7 @@ def keep(name, run_folder, title, command, machine):
 
 
 def read(name):
-    """Of a folder here: {title, command, machine, epochs, minutes, validation, test, flip}."""
+    """{title, command, machine, epochs, minutes, validation, test, flip} of a folder here."""
     try:
         return read_folder(os.path.join(HERE, name))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -70,16 +70,16 @@ def read_folder(folder):
     return found
 
 
-def table(beginnings, columns, page):
-    """A table in Markdown of the folders whose names begin so, in the order of their names.
+def table(prefixes, columns, page):
+    """A table in Markdown of the folders with these prefixes, sorted by name.
 
     Args:
-        page: which it stands in, a path within the project, for its links.
+        page: path of its page within the project, for its links.
     """
     lines = ["| " + " | ".join(HEADINGS.get(column, column) for column in columns) + " |", "|---" * len(columns) + "|"]
     here = os.path.relpath(HERE, os.path.join(REPOSITORY, os.path.dirname(page)))
     for name in sorted(os.listdir(HERE)):
-        if name.startswith(beginnings) and os.path.isdir(os.path.join(HERE, name)):
+        if name.startswith(prefixes) and os.path.isdir(os.path.join(HERE, name)):
             row = read(name)
             row["what"] = f"[{row['title']}]({here}/{name})"
             row["command"] = f"`{row['command']}`"
@@ -89,7 +89,7 @@ def table(beginnings, columns, page):
 
 
 def with_tables(text, page):
-    """The text of a page with each of its tables made anew."""
+    """The text of a page with its tables regenerated."""
     return re.sub(
         r"(<!-- results: (.*): (.*) -->\n)(?s:.*?)(<!-- end -->)",
         lambda found: found[1] + table(tuple(found[2].split()), found[3].split(), page) + "\n" + found[4],
@@ -107,7 +107,7 @@ def main(arguments):
     for page in PAGES:
         with open(os.path.join(REPOSITORY, page), encoding="utf-8") as file:
             texts[page] = with_tables(file.read(), page)
-    for page, text in texts.items():  # only now, when all of them are there
+    for page, text in texts.items():  # only after all were generated without an error
         with open(os.path.join(REPOSITORY, page), "w", encoding="utf-8") as file:
             file.write(text)
     return 0

@@ -22,7 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, REPOSITORY)
 
-from src.tf1 import IS_1_14, kernels, tf  # noqa: E402
+from src.tf1 import IS_1_14, cpu_kernel_library, tf  # noqa: E402
 from utils.images.loader import inference_batch  # noqa: E402
 
 CLASSES = 10
@@ -121,7 +121,7 @@ def describe_machine():
         ]
         processor = f"{facts.get('model name', processor)} ({' '.join(wide)})"
     versions = f"TensorFlow {tf.__version__}, OpenCV {cv2.__version__}, Python {platform.python_version()}"
-    print(f"{versions}\n{processor}, {os.cpu_count()} cores; kernels: {kernels()}", flush=True)
+    print(f"{versions}\n{processor}, {os.cpu_count()} cores; kernels: {cpu_kernel_library()}", flush=True)
 
 
 def train_lenet5(folder, rounds):

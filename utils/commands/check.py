@@ -1,4 +1,4 @@
-"""What is unusual about a data set: unreadable, corrupt and doubled images, sizes, colours, uneven classes."""
+"""The command check: report corrupt, duplicate and unusual images, and uneven classes."""
 
 import functools
 import hashlib
@@ -20,60 +20,60 @@ from utils.images.plots import check_output, draw_grid, escape_label
 from utils.images.preprocess import resample
 
 SETS = ("train_path", "valid_path", "test_path")
-SHOWN = 10  # lines of each kind; the rest is counted
-EXAMPLES = 3  # names, where one line tells of many files
-COPIES = 4  # of the same image that are named
-SAMPLES = 8  # images of each class in the picture
+MAX_LINES = 10  # of each kind; the rest are counted
+MAX_EXAMPLES = 3  # file names in a line about many files
+MAX_DUPLICATES = 4  # file names in a line about one image
+SAMPLES = 8  # images of each class in the figure
 SAMPLED_CLASSES = 30
-THUMBNAIL = 240  # pixels along the longer side, in the picture
-UNEVEN = 3  # times as many images in the largest class as in the smallest: worth a warning
-LONG = 3  # times as long as wide
+THUMBNAIL = 240  # pixels of the longer side, in the figure
+UNEVEN = 3  # ratio of the sizes of the largest and the smallest class that is reported
+LONG = 3  # aspect ratio that is reported
 
-RANGE = 64  # of 256 levels: a smaller one, from the darkest value to the brightest, is worth a line
-HIDDEN = 32  # levels by which a colour differs from what is seen of it on white; in 1 % of the pixels
+MIN_RANGE = 64  # of 256 levels: a smaller range, from the darkest value to the brightest, is reported
+HIDDEN = 32  # difference, in levels, of a colour and its appearance on white; in 1 % of the pixels
 
-FEW_LEVELS = f"values within {RANGE} of the 256 levels, as read in 8 bit"
-TRANSPARENT = "transparent where the colour is not white (the network sees that colour, people what is behind)"
+FEW_LEVELS = f"values within {MIN_RANGE} of the 256 levels, as read in 8 bit"
+TRANSPARENT = "transparent where the colour is not white (the network sees that colour, people the background)"
 
-# What libjpeg writes of a JPEG that it decodes all the same, mostly to grey or to noise.
+# libjpeg's messages about a corrupt JPEG that it decodes anyway, mostly to grey or noise.
 CORRUPT = re.compile(r"Corrupt JPEG data: (.*)|(Premature end of JPEG file|Inconsistent progression sequence)")
 
-# Of an image file: what is wrong with it, or None; a checksum of its pixels; height and width; its depth and colour;
-# what is unusual about its pixels, such as FEW_LEVELS; whether a library may have complained of it.
-Finding = namedtuple("Finding", "problem pixels shape kind unusual is_suspect")
+# Of an image file: the text of its error, or None; a checksum of its pixels; height and width; its depth and colour;
+# what is unusual about its pixels, such as FEW_LEVELS; whether libjpeg may have reported it.
+Finding = namedtuple("Finding", "problem checksum shape kind unusual is_suspect")
 
 
 def inspect(path, captured):
-    """The Finding of an image file; threads share what is Captured, so that another file may be why it is_suspect."""
+    """The Finding of an image file. Threads share `captured`, so another file may be the reason that it is_suspect."""
     length = captured.length()
     try:
         content = read_file("image", path)
         pixels = decode(path, content)
     except InputError as error:
-        return unreadable(str(error))
+        return corrupt(error)
     raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if raw is None:
-        return unreadable(f"image {path}: found a file that OpenCV reads only in part")
+        return corrupt(InputError(f"image {path}", "a file that OpenCV reads only in part"))
     if kind_of(content) == "BMP" and raw.ndim == 3:
-        raw = raw[..., :3]  # a fourth channel, which is mostly empty, is there or not as the version of OpenCV will
+        raw = raw[..., :3]  # some versions of OpenCV add a fourth channel, mostly empty
     channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: "with transparency"}.get(raw.shape[-1], "colour")}[raw.ndim]
     checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
     kind = f"{8 * raw.dtype.itemsize} bit, {channels}"
     return Finding(None, checksum, pixels.shape[:2], kind, unusual(pixels, raw), captured.length() != length)
 
 
-def unreadable(problem):
-    return Finding(problem, None, None, None, frozenset(), False)
+def corrupt(error):
+    return Finding(str(error), None, None, None, frozenset(), False)
 
 
 def unusual(pixels, raw):
-    """Which of FEW_LEVELS and TRANSPARENT fit an image; pixels: as the network gets them, raw: as the file has them."""
+    """Which of FEW_LEVELS and TRANSPARENT apply to an image: its pixels as the network gets them, and as stored."""
     found = set()
-    if int(pixels.max()) - int(pixels.min()) < RANGE:
+    if int(pixels.max()) - int(pixels.min()) < MIN_RANGE:
         found.add(FEW_LEVELS)
     if raw.ndim == 3 and raw.shape[2] == 4:
         raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)
-        through = 255 - raw[raw[..., 3] < 255].astype(np.uint16)  # [n, 4]: how far colour and opacity are from full
+        through = 255 - raw[raw[..., 3] < 255].astype(np.uint16)  # [n, 4]: darkness of the colours, and transparency
         hidden = (through[:, :3] * through[:, 3:] > HIDDEN * 255).any(axis=1)
         if hidden.sum() > 0.01 * raw[..., 0].size:
             found.add(TRANSPARENT)
@@ -81,26 +81,26 @@ def unusual(pixels, raw):
 
 
 def inspect_all(paths, name):
-    """The Finding of each image file; those that libjpeg may have complained of are decoded once more, alone."""
+    """The Finding of each image file; those that libjpeg may have reported are decoded again, one at a time."""
     with suppress_stderr, capture_stderr() as captured:
         findings = map_images(functools.partial(inspect, captured=captured), paths, name)
         for number, path in enumerate(paths):
             if findings[number].is_suspect:
                 length = captured.length()
                 find_problem(path)
-                complaint = CORRUPT.search(captured.text_since(length))
-                if complaint:
-                    what = f"found a corrupt JPEG ({complaint.group(1) or complaint.group(2)})"
-                    findings[number] = unreadable(f"image {path}: {what}, expected one that decodes without errors")
+                message = CORRUPT.search(captured.text_since(length))
+                if message:
+                    found = f"a corrupt JPEG ({message.group(1) or message.group(2)})"
+                    findings[number] = corrupt(InputError(f"image {path}", found, "one that decodes without errors"))
     return findings
 
 
-def run(config, given, output="samples.png"):
-    """Print what is unusual about the data sets; returns the ExitCode."""
+def run(config, overrides, output="samples.png"):
+    """Print the report; returns the ExitCode."""
     sets, notes, faults = {}, [], []
     for name in SETS:
-        # Those of src/config.py need not be there.
-        if name == "train_path" or given.get(name) or os.path.isdir(getattr(config, name) or ""):
+        # Folders that only src/config.py names need not exist.
+        if name == "train_path" or overrides.get(name) or os.path.isdir(getattr(config, name) or ""):
             try:
                 found = find_images(name, getattr(config, name), config.classes)
                 sets[name] = found.paths, found.labels
@@ -115,32 +115,32 @@ def run(config, given, output="samples.png"):
     return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
 
-def check_data(sets, classes, img_size, picture):
-    """Look at every image, and write a picture with some of each class.
+def check_data(sets, classes, img_size, output):
+    """Check every image, and draw samples of each class.
 
     Args:
-        sets: {name: (paths, labels)}, such as {"train": ...}.
-        picture: where to write it.
+        sets: {name: (paths, labels)}, such as {"train_path": ...}.
+        output: path of the figure.
 
     Returns:
-        (lines to print, how many of them tell of something that is wrong).
+        (lines to print, number of problems).
     """
-    check_output(picture, [path for paths, _ in sets.values() for path in paths])
+    check_output(output, [path for paths, _ in sets.values() for path in paths])
     findings = {name: inspect_all(paths, name) for name, (paths, _) in sets.items()}
     lines, problems = [], 0
     for name, (paths, labels) in sets.items():
         lines.append(f"{name}: {len(paths)} images of {len(classes)} classes")
         lines += class_lines(labels, classes, name == "train_path")
-        lines += odd_lines(paths, findings[name], img_size)
+        lines += unusual_lines(paths, findings[name], img_size)
         faults = [finding.problem for finding in findings[name] if finding.problem]
         lines += shortened(faults)
         problems += len(faults)
-    doubled = doubled_lines(sets, findings, classes)
-    lines += doubled or ["no image is there twice"]
+    duplicates = duplicate_lines(sets, findings)
+    lines += duplicates or ["no duplicate images"]
     with suppress_stderr:
-        shown = draw_samples(picture, sets, findings, classes)
-    lines.append(f"some images of {shown}: {picture}")
-    return [escape_control_characters(line) for line in lines], problems + len(doubled)
+        shown = draw_samples(output, sets, findings, classes)
+    lines.append(f"some images of {shown}: {output}")
+    return [escape_control_characters(line) for line in lines], problems + len(duplicates)
 
 
 def class_lines(labels, classes, is_training):
@@ -153,73 +153,76 @@ def class_lines(labels, classes, is_training):
     return [text + ("; uneven: --class_weights balanced may help" if uneven else "")]
 
 
-def odd_lines(paths, findings, img_size):
+def unusual_lines(paths, findings, img_size):
     """Sizes, depths and colours, the most common first, and images of unusual shape or values."""
-    sound = [(path, finding) for path, finding in zip(paths, findings) if not finding.problem]
+    readable = [(path, finding) for path, finding in zip(paths, findings) if not finding.problem]
     lines = []
     for what, values in (
-        ("sizes", Counter("x".join(map(str, finding.shape[::-1])) for _, finding in sound)),
-        ("kinds", Counter(finding.kind for _, finding in sound)),
+        ("sizes", Counter("x".join(map(str, finding.shape[::-1])) for _, finding in readable)),
+        ("kinds", Counter(finding.kind for _, finding in readable)),
     ):
         common = values.most_common(3)
         rest = f" and {len(values) - 3} others" if len(values) > 3 else ""
         lines.append(f"  {what}: " + ", ".join(f"{value} ({count})" for value, count in common) + rest)
-    small = [path for path, finding in sound if max(finding.shape) * 4 < img_size]
-    long = [path for path, finding in sound if max(finding.shape) > LONG * min(finding.shape)]
+    small = [path for path, finding in readable if max(finding.shape) * 4 < img_size]
+    long = [path for path, finding in readable if max(finding.shape) > LONG * min(finding.shape)]
     lines += shortened([f"{path}: is less than a quarter of img_size" for path in small])
     for what in (FEW_LEVELS, TRANSPARENT):
-        found = [path for path, finding in sound if what in finding.unusual]
+        found = [path for path, finding in readable if what in finding.unusual]
         if found:
-            lines.append(f"  {what}: {len(found)} image{'s' * (len(found) > 1)}, such as {', '.join(found[:EXAMPLES])}")
+            lines.append(
+                f"  {what}: {len(found)} image{'s' * (len(found) > 1)}, such as {', '.join(found[:MAX_EXAMPLES])}"
+            )
     return lines + shortened([f"{path}: is more than {LONG} times as long as wide" for path in long])
 
 
-def doubled_lines(sets, findings, classes):
+def duplicate_lines(sets, findings):
     """A line for each group of files with the same pixels."""
     groups = defaultdict(list)
     for name, (paths, labels) in sets.items():
         for path, label, finding in zip(paths, labels, findings[name]):
-            if finding.pixels:
-                groups[finding.pixels].append((name, path, label))
+            if finding.checksum:
+                groups[finding.checksum].append((name, path, label))
     lines = []
     for group in groups.values():
         if len(group) > 1:
             across = " in different sets" if len({name for name, _, _ in group}) > 1 else ""
             across += " in different classes" if len({label for _, _, label in group}) > 1 else ""
-            more = f" and {len(group) - COPIES} more" if len(group) > COPIES else ""
-            lines.append(f"the same image{across}: " + ", ".join(path for _, path, _ in group[:COPIES]) + more)
+            more = f" and {len(group) - MAX_DUPLICATES} more" if len(group) > MAX_DUPLICATES else ""
+            names = ", ".join(path for _, path, _ in group[:MAX_DUPLICATES])
+            lines.append(f"duplicate images{across}: {names}{more}")
     return shortened(sorted(lines, key=lambda line: " in different" not in line), "")
 
 
 def shortened(lines, indent="  "):
-    """The first lines, and how many there are beside."""
-    rest = [f"{indent}and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return [f"{indent}{line}" for line in lines[:SHOWN]] + rest
+    """The first lines, and the number of others."""
+    rest = [f"{indent}and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return [f"{indent}{line}" for line in lines[:MAX_LINES]] + rest
 
 
 def thumbnail(path):
-    """A small copy of an image, red, green, blue: photos at full size would fill the memory."""
+    """A small copy of an image, red, green, blue: photos at full size would fill memory."""
     image = read_image(path)
     scale = min(1, THUMBNAIL / max(image.shape[:2]))
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
     return cv2.cvtColor(resample(image, width, height), cv2.COLOR_BGR2RGB)
 
 
-def draw_samples(picture, sets, findings, classes):
-    """A row for each class, of the first SAMPLED_CLASSES; returns, in words, of which."""
+def draw_samples(output, sets, findings, classes):
+    """Draw a row for each of the first SAMPLED_CLASSES; returns, in words, which they are."""
     shown = "each class" if len(classes) <= SAMPLED_CLASSES else f"the first {SAMPLED_CLASSES} classes"
     name = next(iter(sets))
     paths, labels = sets[name]
     images, titles = [], []
     for label in range(min(len(classes), SAMPLED_CLASSES)):
-        sound = [
+        readable = [
             path for path, of, finding in zip(paths, labels, findings[name]) if of == label and not finding.problem
         ]
-        chosen = sound[:: max(1, len(sound) // SAMPLES)][:SAMPLES]
+        chosen = readable[:: max(1, len(readable) // SAMPLES)][:SAMPLES]
         images += [thumbnail(path) for path in chosen]
         images += [np.full((1, 1, 3), 255, np.uint8)] * (SAMPLES - len(chosen))
         titles += [escape_label(os.path.basename(path), 16) for path in chosen[1:]]
         titles.insert(len(images) - SAMPLES, escape_label(f"{classes[label]}:", 16))
         titles += [""] * (len(images) - len(titles))
-    draw_grid(picture, images, titles, f"some images of {shown} in {name}", columns=SAMPLES)
+    draw_grid(output, images, titles, f"some images of {shown} in {name}", columns=SAMPLES)
     return shown

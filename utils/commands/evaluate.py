@@ -1,4 +1,4 @@
-"""The command evaluate: run a network on the test images, and write its metrics, predictions and mistakes."""
+"""The command evaluate: write a network's metrics, predictions and mistakes on the test images."""
 
 import os
 
@@ -21,32 +21,31 @@ from utils.inference.exported import graph_path, image_source, make_metadata
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor, load
 
-MISTAKES = 24  # in the picture
+MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
 
 
-def run(config, given, weights=None, checkpoint=None, flip=False, trust_graph=False):
-    """Evaluate a frozen graph or a checkpoint, write the files into its run's folder, and print evaluation.txt.
+def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_graph=False):
+    """Evaluate a frozen graph or a checkpoint, write the files to its run's folder, and print evaluation.txt.
 
     Args:
         config: the settings of the command.
-        given: those of them that the command line names; the others are as in the run that made the graph.
-        weights, checkpoint, flip, trust_graph: as the options.
+        overrides: those on the command line; the others are those of the graph's run.
+        weights, checkpoint, flip, trust_graph: the options of these names.
 
     Raises:
-        InputError: the graph or the images cannot be used, or the files not be written.
+        InputError: the graph or the images are invalid, or the files cannot be written.
     """
     exit_quietly_on_sigpipe()
     predictor = open_predictor(config, weights, checkpoint, trust_graph)
-    source, classes = image_source(predictor.metadata, given, config), predictor.classes
+    source, classes = image_source(predictor.metadata, overrides, config), predictor.classes
     data = read_test_set(source, predictor.preprocess)
     probabilities, mirrored = predict_dataset(predictor, data, flip)
     made_by = predictor.metadata["run"]
     folder = made_by.get("run_folder")
     if not is_in(config.tensorboard_dir, folder):
-        folder = new_run_folder(
-            config.tensorboard_dir, source.test_path, config.checkpoint_dir
-        )  # of a graph from elsewhere
+        # A graph from elsewhere.
+        folder = new_run_folder(config.tensorboard_dir, source.test_path, config.checkpoint_dir)
     make_writable("tensorboard_dir", folder)
     evaluation = evaluate(data.labels, probabilities, classes, mirrored)
     heading = escape_control_characters(f"{predictor.source} on {source.test_path}")
@@ -68,7 +67,7 @@ def run(config, given, weights=None, checkpoint=None, flip=False, trust_graph=Fa
 
 
 def open_predictor(config, weights, checkpoint, trust_graph):
-    """The Predictor of a checkpoint, or else of a frozen graph."""
+    """The Predictor of a checkpoint if given, else of a frozen graph."""
     if checkpoint is None:
         return load(graph_path(config) if weights is None else weights, trust_graph, config.device)
     trained, values, origin = CheckpointManager(os.path.dirname(checkpoint)).load(checkpoint)
@@ -77,14 +76,16 @@ def open_predictor(config, weights, checkpoint, trust_graph):
 
 
 def settings_of_graph(metadata, trained):
-    """The table of report.html, {name: value}: from the graph's metadata, and the settings of its run, or {}."""
+    """The table of settings in report.html, {name: value}: the graph's metadata, and the settings of its run, or {}."""
     rows = {**metadata, **trained, **metadata["run"], "img_size": metadata["input"]["shape"][1]}
     return {name: value for name, value in rows.items() if name not in ("input", "output", "run", "classes")}
 
 
 def predict_dataset(predictor, data, flip=False):
-    """The probabilities of every image of a DataSet, in order, and of its mirror image: both float64 [n, classes], the
-    second None unless `flip`."""
+    """(probabilities of all images of a DataSet, in order; those of their mirror images, None unless `flip`).
+
+    Both are float64 [n, classes].
+    """
     plain, mirrored = [], []
     with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
         for images, *_ in data.batches(predictor.batch):
@@ -102,7 +103,7 @@ def confident_mistakes(labels, probabilities):
 
 
 def draw_mistakes(path, wrong, data, probabilities, classes):
-    """The first images of `wrong`, each with its predicted and its true class."""
+    """Draw the first images of `wrong`, each with its predicted and its true class."""
     chosen = wrong[:MISTAKES]
     titles = []
     for i in chosen:
@@ -115,7 +116,7 @@ def draw_mistakes(path, wrong, data, probabilities, classes):
 
 
 def explain_mistakes(path, wrong, data, predictor):
-    """The first images of `wrong` with their heat maps, if the network has a convolution."""
+    """Draw the first images of `wrong` with their heat maps, if the network has a convolution."""
     chosen = wrong[:EXPLAINED]
     try:
         draw_explained_mistakes(path, Explainer(predictor), [data.paths[i] for i in chosen], data.labels[chosen])

@@ -3,16 +3,16 @@
 from src.console import say
 from src.errors import InputError
 from utils.images.image_folders import images_at
-from utils.inference.explain import MOST_EXPLAINED, Explainer, draw_explanations
+from utils.inference.explain import MAX_EXPLAINED, Explainer, draw_explanations
 from utils.inference.exported import graph_path
 from utils.inference.predictor import load
 
 
-def run(config, given, images, output="explanation.png", weights=None, trust_graph=False):
+def run(config, overrides, images, output="explanation.png", weights=None, trust_graph=False):
     """Draw the heat maps of images."""
     paths = images_at(images)
-    if len(paths) > MOST_EXPLAINED:
-        raise InputError("explain", f"{len(paths)} images", f"at most {MOST_EXPLAINED} for one figure")
+    if len(paths) > MAX_EXPLAINED:
+        raise InputError("explain", f"{len(paths)} images", f"at most {MAX_EXPLAINED} for one figure")
     predictor = load(graph_path(config) if weights is None else weights, trust_graph, config.device)
     draw_explanations(output, Explainer(predictor), paths)
     say(f"written to {output}")

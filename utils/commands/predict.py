@@ -12,8 +12,8 @@ from utils.inference.exported import graph_path
 from utils.inference.predictor import load
 
 
-def run(config, given, images, weights=None, top=5, json=False, trust_graph=False):
-    """Print the classes of images; returns the ExitCode."""
+def run(config, overrides, images, weights=None, top=5, json=False, trust_graph=False):
+    """Print the predictions; returns the ExitCode."""
     exit_quietly_on_sigpipe()
     predictor = load(graph_path(config) if weights is None else weights, trust_graph, config.device)
     corrupt = print_predictions(predictor, images_at(images), top, json)
@@ -21,10 +21,10 @@ def run(config, given, images, weights=None, top=5, json=False, trust_graph=Fals
 
 
 def print_predictions(predictor, paths, top, as_json):
-    """Print the classes of each image: a table, or a line of JSON each. Returns how many could not be read.
+    """Print the `top` classes of each image, the most probable first, as a table or as lines of JSON.
 
-    Args:
-        top: classes to show per image, the most probable first.
+    Returns:
+        the number of corrupt images.
     """
     path_width = max(len(escape_control_characters(path)) for path in paths)
     corrupt = 0

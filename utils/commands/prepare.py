@@ -1,7 +1,4 @@
-"""Data sets to start with, written as PNG class folders: python run.py prepare digits|cifar10.
-
-A data set appears under its name only when it is whole: it is written under another name and renamed at the end.
-"""
+"""The command prepare: write a data set as class folders of PNG files. It is renamed to its name only when complete."""
 
 import hashlib
 import http.client
@@ -29,7 +26,7 @@ RECORD_BYTES = 1 + 3 * SIDE * SIDE  # the class, then the red, the green and the
 
 
 def prepare_digits(path=DIGITS_PATH):
-    """Write the 1,797 handwritten digits, 8x8 pixels, that come with scikit-learn; four fifths of them to train."""
+    """Write scikit-learn's 1,797 handwritten digits, 8x8 pixels; four fifths are for training."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -46,11 +43,11 @@ def prepare_cifar10(path=CIFAR10_PATH, archive=None, url=CIFAR10_URL, md5=CIFAR1
     """Write the 60,000 images of CIFAR-10 (Krizhevsky 2009) from its binary archive.
 
     Args:
-        archive: a copy of the archive; downloaded from `url` if None.
-        md5: checksum that the archive must have.
+        archive: a local copy of the archive; None: download it from `url`.
+        md5: expected checksum of the archive.
 
     Raises:
-        InputError: no connection, or an archive that is not the official one, byte for byte.
+        InputError: the download failed, or the archive differs from the official one.
     """
     with atomic_folder(path) as folder:
         if archive is None:
@@ -61,13 +58,13 @@ def prepare_cifar10(path=CIFAR10_PATH, archive=None, url=CIFAR10_URL, md5=CIFAR1
             write_image(folder, part, CIFAR10_CLASSES[label], number, image)
         for part in ("train", "test"):
             if not os.path.isdir(os.path.join(folder, part)):
-                raise InputError(f"archive {archive}: found no images for {part}, expected CIFAR-10's binary archive")
+                raise InputError(f"archive {archive}", f"no images for {part}", "CIFAR-10's binary archive")
         if os.path.dirname(archive) == folder:
             os.remove(archive)
 
 
 def cifar10_images(archive):
-    """Yield (train or test, number in that part, label, uint8 [32, 32, 3] in OpenCV's channel order)."""
+    """Yield ("train" or "test", number in that part, label, image: uint8 [32, 32, 3], channels blue, green, red)."""
     numbers = {"train": 0, "test": 0}
     with tarfile.open(archive, "r:gz") as members, tqdm(total=60000, unit="images", disable=None, leave=False) as bar:
         for member in members:
@@ -83,25 +80,24 @@ def cifar10_images(archive):
 
 
 def check_md5(archive, expected):
-    """Raise InputError unless the file has that checksum."""
+    """Raise InputError unless the file has this checksum."""
     found = hashlib.md5()
     with open_file("archive", archive) as file:
         for block in iter(lambda: file.read(BLOCK), b""):
             found.update(block)
     if found.hexdigest() != expected:
-        raise InputError(
-            f"archive {archive}: found MD5 {found.hexdigest()}, expected {expected}, that of CIFAR-10's binary "
-            "archive: it is another file, or broken or cut short"
-        )
+        hint = "it is another file, corrupt or truncated"
+        expected += ", that of CIFAR-10's binary archive"
+        raise InputError(f"archive {archive}", f"MD5 {found.hexdigest()}", expected, hint)
 
 
 def download(url, path):
-    """Fetch a file. Raises InputError if that cannot be done, or not to the end."""
+    """Download a file. Raises InputError if that fails or is incomplete."""
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, open(path, "wb") as file:
-            size = int(answer.headers.get("Content-Length", 0))
+        with urllib.request.urlopen(url, timeout=60) as response, open(path, "wb") as file:
+            size = int(response.headers.get("Content-Length", 0))
             with tqdm(total=size, desc="download", unit="B", unit_scale=True, disable=None, leave=False) as bar:
-                for block in iter(lambda: answer.read(BLOCK), b""):
+                for block in iter(lambda: response.read(BLOCK), b""):
                     file.write(block)
                     bar.update(len(block))
             received = file.tell()
@@ -110,12 +106,12 @@ def download(url, path):
     else:
         if received == size or not size:
             return
-        problem = f"it broke off after {received} of {size} bytes"
-    raise InputError(f"download of {url}: {problem}; a copy you already have can be given with --archive FILE")
+        problem = f"it ended after {received} of {size} bytes"
+    raise InputError(f"download of {url}: {problem}", hint="--archive FILE takes a local copy instead")
 
 
 def write_image(folder, part, class_name, number, image):
-    """Write one PNG. Raises InputError if it cannot be written in full; cv2.imwrite would only return False."""
+    """Write a PNG. Raises InputError if that fails, where cv2.imwrite would only return False."""
     path = os.path.join(folder, part, class_name, f"{number:05d}.png")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -128,15 +124,14 @@ def write_image(folder, part, class_name, number, image):
 PREPARE = {"digits": (prepare_digits, DIGITS_PATH), "cifar10": (prepare_cifar10, CIFAR10_PATH)}
 
 
-def run(config, given, dataset, **options):
-    """Make the data set of that name unless it is there, and print where it is."""
+def run(config, overrides, dataset, **options):
+    """Make the data set unless it exists, and print its path."""
     make, path = PREPARE[dataset]
     if all(os.path.isdir(os.path.join(path, part)) for part in ("train", "test")):
         say(f"data set: {path} (already there; delete it to make it again)")
         return
     if os.path.exists(path) and os.listdir(path):
-        raise InputError(
-            f"data set {path}: found a folder without train and test in it, expected none; move it away or delete it"
-        )
+        found = "a folder without train and test in it"
+        raise InputError(f"data set {path}", found, "none", "move it away or delete it")
     make(path, **options)
     say(f"data set: {path}")

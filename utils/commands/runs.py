@@ -9,33 +9,29 @@ from utils.checkpoints.run_index import list_runs
 from utils.inference.exported import metadata_path, read_metadata
 
 
-def run(configs, given):
-    """Print the table; `configs` are settings, one for each network."""
+def run(configs, overrides):
+    """Print the table of the runs of some networks, of each of which `configs` has the settings."""
     exit_quietly_on_sigpipe()
     print(table(configs))
 
 
 def table(configs):
-    """The runs under some checkpoint_dirs, as text: a line each, the oldest first.
-
-    Args:
-        configs: settings, one for each network, of which checkpoint_dir and weight_dir count.
-    """
+    """The runs as text: a line each, the oldest first."""
     rows = [("run", "model", "images", "epochs", "best val_acc", "MB", "graph")]
     for config in configs:
         for checkpoints in list_runs(config.checkpoint_dir):
-            newest = checkpoints.latest()
-            if newest and checkpoints.entry(newest)["settings"].get("model_arch") == config.model_arch:
-                rows.append(row(checkpoints, newest, config))
+            latest = checkpoints.latest()
+            if latest and checkpoints.entry(latest)["settings"].get("model_arch") == config.model_arch:
+                rows.append(row(checkpoints, latest, config))
     if len(rows) == 1:
         return f"no runs in {', '.join(sorted({config.checkpoint_dir for config in configs}))}"
     widths = [max(len(text) for text in column) for column in zip(*rows)]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in rows)
 
 
-def row(checkpoints, newest, config):
-    """What the table says of a run."""
-    entry, best = checkpoints.entry(newest), checkpoints.best()
+def row(checkpoints, latest, config):
+    """The cells of a run."""
+    entry, best = checkpoints.entry(latest), checkpoints.best()
     files = [file.path for file in os.scandir(checkpoints.folder) if file.is_file()]
     values = (
         os.path.basename(checkpoints.folder),
@@ -50,7 +46,7 @@ def row(checkpoints, newest, config):
 
 
 def find_graph(config, run, best):
-    """The path of the graph that a run exported, and a word if its best checkpoint is another; None: there is none."""
+    """The path of a run's exported graph, with a note if it is not of its best checkpoint; None if there is none."""
     name = f"{config.model_arch}.pb"
     for path in [os.path.join(config.weight_dir, name), *sorted(glob.glob(os.path.join(config.weight_dir, "*", name)))]:
         try:

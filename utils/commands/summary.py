@@ -1,4 +1,4 @@
-"""The layers of a network, with their shapes, parameters and multiply-adds."""
+"""The command summary: list the layers of a network, with output shapes, parameters and multiply-adds."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from models import build
 from src.console import exit_quietly_on_sigpipe
 from src.tf1 import tf
 
-PRODUCTS = {"Conv2D": 3, "DepthwiseConv2dNative": 2, "MatMul": 1}  # axes of the kernel that one output is a sum over
+SUMMED_AXES = {"Conv2D": 3, "DepthwiseConv2dNative": 2, "MatMul": 1}  # leading axes of the kernel, for each output
 
 
-def run(config, given):
-    """Print the table."""
+def run(config, overrides):
+    """Print the table of layers."""
     exit_quietly_on_sigpipe()
     print(table(config))
 
@@ -18,26 +18,26 @@ def run(config, given):
 def layers(config):
     """[(name, output shape, parameters, multiply-adds for one image)] of config.model_arch, in order.
 
-    Parameters are what is learned: kernels, biases, and beta and gamma of batch norms. Multiply-adds are those of
+    Parameters are the trainable ones: kernels, biases, and beta and gamma of batch norm. Multiply-adds are those of
     convolutions and matrix products.
     """
     with tf.Graph().as_default() as graph:
         build(config, is4Train=True)
         found = []
         for operation in graph.get_operations():
-            if operation.type in PRODUCTS:
+            if operation.type in SUMMED_AXES:
                 name = operation.name.rsplit("/", 1)[0]
                 shape = operation.outputs[0].shape.as_list()[1:]
                 kernel = operation.inputs[1].shape.as_list()
                 variables = tf.trainable_variables(f"{name}/")
                 parameters = sum(int(np.prod(variable.shape.as_list())) for variable in variables)
-                products = int(np.prod(shape) * np.prod(kernel[: PRODUCTS[operation.type]]))
+                products = int(np.prod(shape) * np.prod(kernel[: SUMMED_AXES[operation.type]]))
                 found.append((name, shape, parameters, products))
     return found
 
 
 def table(config):
-    """The same as text."""
+    """The layers as text."""
     rows = layers(config)
     size = f"{config.img_size}x{config.img_size}x{config.numchannels}"
     lines = [f"{config.model_arch}, {size}, {config.total_class} classes", ""]

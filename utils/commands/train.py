@@ -1,4 +1,4 @@
-"""The command train: train, then export the best epoch."""
+"""The command train: train a network, then export its best epoch."""
 
 import os
 import shlex
@@ -11,21 +11,21 @@ from utils.command_line import program
 from utils.training.state import best_entry
 
 
-def run(config, given, resume=False, run=None):
+def run(config, overrides, resume=False, run=None):
     """Train and export; returns the ExitCode.
 
     Args:
-        given: settings that differ from src/config.py.
-        resume: resume the latest run, or that with the name `run`.
+        overrides: settings that differ from src/config.py.
+        resume: resume the latest run, or the one named `run`.
     """
-    trainer = Trainer(resume=resume and (run or True), **given)
+    trainer = Trainer(resume=resume and (run or True), **overrides)
     try:
         if trainer.epochs_left():
             trainer.optimize()
         graph = trainer.export()
     except (KeyboardInterrupt, SystemExit):
         if trainer.cluster.is_chief:
-            print_stopped(trainer, given)
+            print_interrupted(trainer, overrides)
         raise
     finally:
         trainer.close()
@@ -45,19 +45,19 @@ def print_outputs(trainer, graph):
     say(f"to see the curves: {program('tensorboard')} --logdir {shlex.quote(logdir)}")
 
 
-def print_stopped(trainer, given):
-    """What is left of a training that was stopped, how to go on with it, and how to export it."""
+def print_interrupted(trainer, overrides):
+    """Print the last checkpoint of an interrupted training, and the commands to resume and to export it."""
     if not trainer.last_checkpoint:
-        say("stopped; nothing was learned yet, so nothing is saved")
+        say("interrupted before the first step; no checkpoint was written")
         return
 
     def options(*names):
-        return "".join(f" --{name} {shlex.quote(str(given[name]))}" for name in names if name in given)
+        return "".join(f" --{name} {shlex.quote(str(overrides[name]))}" for name in names if name in overrides)
 
     say(f"stopped; saved {trainer.last_checkpoint}")
     name = os.path.basename(trainer.checkpoints.folder)
     launch = f"launch --workers {trainer.cluster.world_size} " if trainer.cluster.launcher else ""
     resumed = options("model_arch", *with_role("output_dir"))
     exported = options("model_arch", "checkpoint_dir", "weight_dir")
-    say(f"to go on:     {program('python')} run.py {launch}--resume --run {name}{resumed}")
+    say(f"to resume:    {program('python')} run.py {launch}--resume --run {name}{resumed}")
     say(f"to export it: {program('python')} run.py export --last --run {name}{exported}")

@@ -1,27 +1,27 @@
-"""Random variations of training images."""
+"""Data augmentation."""
 
 import cv2
 import numpy as np
 
-MAX_SHIFT_DIVISOR = 8  # an image is shifted by up to this part of its size: 4 pixels of 32
+MAX_SHIFT_DIVISOR = 8  # of img_size, for the largest shift: 4 pixels of 32
 
 
 def draw_augmentation(random, count, img_size, augment):
-    """What an epoch does to each of `count` images: (shifts in pixels, int [count, 2]; whether mirrored, [count]).
+    """The augmentation of `count` images in an epoch: (shifts, int [count, 2] pixels; whether flipped, [count]).
 
     Args:
         random: a RandomState.
         augment: "crop" or "crop+flip".
     """
-    margin = img_size // MAX_SHIFT_DIVISOR
-    shifts = random.randint(-margin, margin + 1, (count, 2))
+    limit = img_size // MAX_SHIFT_DIVISOR
+    shifts = random.randint(-limit, limit + 1, (count, 2))
     return shifts, random.randint(0, 2, count) * (augment == "crop+flip")
 
 
-def augmented(image, shift, mirror):
-    """The image shifted by `shift` pixels (right, down) over its own reflection, and mirrored if `mirror`."""
+def augmented(image, shift, flip):
+    """The image shifted by (right, down) pixels with reflection padding, and flipped horizontally if `flip`."""
     size, margin = len(image), int(np.abs(shift).max())
     right, down = shift
     image = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
     image = image[margin - down : margin - down + size, margin - right : margin - right + size]
-    return image[:, ::-1] if mirror else image
+    return image[:, ::-1] if flip else image

@@ -1,11 +1,16 @@
-"""What the bytes of an image file say: its format, whether all of it is there, its size, and which way up it is."""
+"""Parsing the headers of image files: format, completeness, size, and EXIF orientation."""
 
 import re
 import struct
 
-READABLE = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "BMP": b"BM", "TIFF": b"II*\0"}  # and see kind_of
+READABLE = {
+    "JPEG": b"\xff\xd8\xff",
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "BMP": b"BM",
+    "TIFF": b"II*\0",
+}  # and those in kind_of
 
-# (where, these bytes, what the file then is); the first that fits.
+# (offset, signature, name) of other formats; the first match counts.
 OTHERS = [
     (0, b"GIF8", "a GIF"),
     (0, b"II+\0", "a BigTIFF"),
@@ -28,7 +33,7 @@ OTHERS = [
     (8, b"AVI ", "an AVI video"),
     (8, b"WAVE", "a WAV sound"),
     (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
-    (0, b"\0\5\x16\7", "what macOS keeps beside a file (AppleDouble)"),
+    (0, b"\0\5\x16\7", "an AppleDouble file (metadata of macOS)"),
     (0, b"\x93NUMPY", "a NumPy array"),
     (0, b"\x89HDF", "an HDF5 file"),
     (128, b"DICM", "a DICOM image"),
@@ -36,7 +41,7 @@ OTHERS = [
 ]
 OTHERS += [(0, b"P%d%c" % (number, space), "a PNM image") for number in range(1, 7) for space in b" \n\t\r"]
 
-BRANDS = [  # of files that begin with a box "ftyp"
+BRANDS = [  # of files that begin with an "ftyp" box
     (rb"avif|avis", "an AVIF image"),
     (rb"hei[cxms]|hev[cx]|mif1|msf1", "a HEIC photo (convert it to JPEG)"),
     (rb"qt  ", "a QuickTime video"),
@@ -44,12 +49,12 @@ BRANDS = [  # of files that begin with a box "ftyp"
 ]
 MARKUP = [(rb"<!doctype html|<html|<head|<body", "an HTML page"), (rb"(<\?xml.*)?<svg", "an SVG"), (rb"<\?xml", "XML")]
 
-# In compressed data, FF is followed by 00, or by the number of a restart; more of FF may come before any marker.
+# In compressed data, FF is followed by 00 or by a restart marker; a marker may be preceded by any number of FF.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 SCAN, END, APP1 = 0xDA, 0xD9, 0xE1
 EXIF_NAME = b"Exif\0\0"
-EXIF_WITHIN = 2**18  # bytes from a JPEG's start, where only profiles of colour can come before it
-FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # segments with the image's size
+EXIF_WITHIN = 2**18  # bytes from the start of a JPEG; only a colour profile can come before it
+FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of segments with the image size
 
 PNG_CHUNK = struct.Struct(">I4s")  # length and name
 
@@ -59,7 +64,7 @@ COMPRESSIONS = {34712: "JPEG 2000", 34925: "LZMA", 50000: "Zstandard", 50001: "W
 
 
 def kind_of(content):
-    """JPEG, PNG, BMP, TIFF or WebP; None if it is anything else."""
+    """JPEG, PNG, BMP, TIFF or WebP; None for any other format."""
     for kind, signature in READABLE.items():
         if content.startswith(signature):
             return kind
@@ -69,7 +74,7 @@ def kind_of(content):
 
 
 def describe_other(content):
-    """In words, what a file is that is none of those."""
+    """The name of a format that is none of those."""
     if not content:
         return "an empty file"
     if content.startswith(b"ftyp", 4):
@@ -85,14 +90,14 @@ def describe_other(content):
         return "a file of zeros"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
         return "a text file"
-    return f"a file of unknown format, which begins with {' '.join(f'{byte:02x}' for byte in content[:8])}"
+    return f"a file of unknown format, starting with {' '.join(f'{byte:02x}' for byte in content[:8])}"
 
 
 def jpeg_segments(content):
-    """Yield (marker, start, end) of each segment of a JPEG; start is behind its length.
+    """Yield (marker, start, end) of each segment of a JPEG; start is after its length.
 
-    The compressed data behind the header of a scan are skipped. END comes last, unless the JPEG is cut short. What is
-    behind it (a phone's video, a second picture) is never looked at, nor is a thumbnail, which is in a segment.
+    Skips the compressed data after a scan header. END comes last, unless the JPEG is truncated. What follows END (a
+    phone's video, a second image) is ignored, and so are thumbnails, which are inside segments.
     """
     place = 2
     while True:
@@ -104,15 +109,15 @@ def jpeg_segments(content):
         if marker == END:
             yield marker, place, place
             return
-        if marker not in (0x01, 0xD8):  # these two have no length
+        if marker not in (0x01, 0xD8):  # which have no length
             length = int.from_bytes(content[place : place + 2], "big")
             yield marker, place + 2, place + length
             place += length
 
 
 def examine_jpeg(content):
-    """(EXIF data, or nothing; what it is if it must not be read, or None); so do the three below."""
-    # Quickly, for nearly every file; behind the header of a scan, nothing but the end looks like that.
+    """(EXIF data or b"", why it must not be decoded or None); so do the next three functions."""
+    # A shortcut for nearly all files; after a scan header, only the end marker can look like this.
     is_complete = content.endswith(b"\xff\xd9")
     if is_complete and content.find(EXIF_NAME, 0, EXIF_WITHIN) < 0:
         return b"", None
@@ -122,7 +127,7 @@ def examine_jpeg(content):
             exif = content[start + len(EXIF_NAME) : end]
         if marker == END or (marker == SCAN and is_complete):
             return exif, None
-    return exif, "a JPEG that is cut short"
+    return exif, "a truncated JPEG"
 
 
 def examine_png(content):
@@ -134,7 +139,7 @@ def examine_png(content):
         if name == b"eXIf":
             exif = content[place + 8 : place + 8 + length]
         place += length + 12
-    return exif, "a PNG that is cut short"
+    return exif, "a truncated PNG"
 
 
 def examine_webp(content):
@@ -152,19 +157,19 @@ def examine_webp(content):
 
 
 def examine_tiff(content):
-    """Images of a kind that the two versions of OpenCV do not read alike, or not at all, must not be read."""
+    """Variants that the versions of OpenCV decode differently, or not at all, must not be decoded."""
     tags, problem = tiff_tags(content), None
     bits, form = tags.get(BITS, 0), tags.get(SAMPLE_FORMAT, 1)
     if not tags:
-        problem = "a TIFF that is cut short"
+        problem = "a truncated TIFF"
     elif form == 3:
         problem = f"a TIFF of {bits}-bit floating-point numbers"
     elif not bits:
-        problem = "a TIFF that does not say how many bits a sample has"
+        problem = "a TIFF without the number of bits per sample"
     elif bits not in (1, 8, 16):
         problem = f"a TIFF of {bits}-bit numbers"
     elif tags.get(COMPRESSION) in COMPRESSIONS:
-        problem = f"a TIFF that is compressed as {COMPRESSIONS[tags[COMPRESSION]]}"
+        problem = f"a TIFF with {COMPRESSIONS[tags[COMPRESSION]]} compression"
     return content, problem
 
 
@@ -178,7 +183,7 @@ EXAMINE = {
 
 
 def tiff_entries(content):
-    """Yield (tag, where its value is, its struct format) of each of TAGS in a TIFF's first directory."""
+    """Yield (tag, offset of its value, its struct format) for TAGS in a TIFF's first directory."""
     order = "<" if content.startswith(b"II") else ">"
     try:
         (place,) = struct.unpack_from(order + "I", content, 4)
@@ -188,12 +193,12 @@ def tiff_entries(content):
             if tag in TAGS and kind in INTEGERS and number:
                 is_inside = number * struct.calcsize(INTEGERS[kind]) <= 4
                 yield tag, place + 10 + 12 * entry if is_inside else where, order + INTEGERS[kind]
-    except struct.error:  # it is cut short, or no TIFF
+    except struct.error:  # truncated, or not a TIFF
         return
 
 
 def tiff_tags(content):
-    """{tag: its value, of several the first} of TAGS in a TIFF's first directory; none of them if it is cut short."""
+    """{tag: its first value} for TAGS in a TIFF's first directory; {} if it is truncated."""
     try:
         return {tag: struct.unpack_from(form, content, place)[0] for tag, place, form in tiff_entries(content)}
     except struct.error:
@@ -201,13 +206,13 @@ def tiff_tags(content):
 
 
 def orientation_of(exif):
-    """1 to 8, as EXIF 2.3 defines them in table 6; 1, upright, if the data do not say."""
+    """1 to 8, as in table 6 of EXIF 2.3; 1, upright, by default."""
     found = tiff_tags(exif).get(ORIENTATION, 1)
     return found if 1 <= found <= 8 else 1
 
 
 def declare_upright(content):
-    """A TIFF's bytes with orientation 1 in it."""
+    """The content of a TIFF with its orientation set to 1."""
     content = bytearray(content)
     for tag, place, form in tiff_entries(bytes(content)):
         if tag == ORIENTATION:
@@ -216,7 +221,7 @@ def declare_upright(content):
 
 
 def size_of(kind, content):
-    """(width, height) that a file claims; (0, 0) if it does not say, or is a WebP, which cannot be too large."""
+    """(width, height) in the header of a file; (0, 0) if there is none, or for WebP, which cannot be too large."""
     try:
         if kind == "PNG":
             return struct.unpack_from(">II", content, 16)
@@ -234,9 +239,9 @@ def size_of(kind, content):
     return 0, 0
 
 
-def is_cut_short(kind, content):
-    """Whether a file that OpenCV does not read is shorter than it says."""
-    if kind == "JPEG":  # cut at a thumbnail's end
+def is_truncated(kind, content):
+    """Whether a file that OpenCV cannot decode is shorter than its header says."""
+    if kind == "JPEG":  # which can be truncated at the end of its thumbnail
         return SCAN not in [marker for marker, _, _ in jpeg_segments(content)]
     if kind == "WebP":
         return len(content) < 8 + int.from_bytes(content[4:8], "little")

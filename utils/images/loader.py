@@ -1,4 +1,4 @@
-"""Reading ahead in threads, and keeping decoded images in memory."""
+"""Prefetching in threads, and the cache of decoded images."""
 
 import collections
 import os
@@ -10,37 +10,33 @@ from tqdm import tqdm
 
 from src.console import suppress_stderr
 
-cv2.setNumThreads(1)  # threads of our own read images, several at a time
+cv2.setNumThreads(1)  # images are decoded in parallel by our own threads
 
-THREADS = min(os.cpu_count() or 1, 8)  # reading threads
-AHEAD_BYTES = 64 * 2**20  # of batches that wait to be used; but each thread has one to read
-CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, for handing them over takes time as well
+THREADS = min(os.cpu_count() or 1, 8)  # that read images
+PREFETCH_BYTES = 64 * 2**20  # of prefetched batches; but at least one per thread
+CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, to save the overhead of passing them on
 BATCH_BYTES = 20 * 2**20  # of a batch for inference
 
 
 class Cache:
-    """Room in memory for decoded images.
-
-    Args:
-        megabytes: the room.
-    """
+    """A memory budget for decoded images, in megabytes."""
 
     def __init__(self, megabytes):
-        self._room = int(megabytes * 2**20)
+        self._free = int(megabytes * 2**20)
 
-    def take(self, count, size):
-        """How many of `count` images of `size` bytes there is room for. That room is then taken."""
-        fitting = min(count, self._room // size)
-        self._room -= fitting * size
-        return fitting
+    def reserve(self, count, size):
+        """Reserve memory for up to `count` images of `size` bytes; returns for how many."""
+        reserved = min(count, self._free // size)
+        self._free -= reserved * size
+        return reserved
 
 
 class ImageFiles:
-    """Image files; those that the cache has room for are decoded once.
+    """Image files that are decoded once, as far as the cache has memory for them.
 
     Args:
         paths: n files.
-        preprocess: a Preprocess, which gives them their size.
+        preprocess: a Preprocess, which loads them.
         cache: a Cache.
     """
 
@@ -48,13 +44,13 @@ class ImageFiles:
         self._paths = paths
         self._load = preprocess.load
         self._size = size = preprocess.img_size
-        # Rows of one array: gathering them is twice as fast as gathering as many arrays.
-        self._rows = np.empty((cache.take(len(paths), size * size * 3), size, size, 3), np.uint8)
+        # One array: gathering its rows is twice as fast as stacking separate arrays.
+        self._rows = np.empty((cache.reserve(len(paths), size * size * 3), size, size, 3), np.uint8)
         self._row_of = np.full(len(paths), -1)
         self._free_rows = iter(range(len(self._rows)))
 
     def read(self, chosen):
-        """The images with these indices: uint8 [len(chosen), size, size, 3]."""
+        """The images with these indices: uint8 [len(chosen), img_size, img_size, 3]. Raises InputError."""
         rows = self._row_of[chosen]
         if (rows >= 0).all():
             return self._rows[rows]
@@ -74,48 +70,48 @@ class ImageFiles:
 
 
 def map_images(function, paths, title):
-    """[function(path) for each image], in order, in threads, with a progress bar."""
+    """[function(path) for path in paths], in threads, with a progress bar."""
     with ThreadPoolExecutor(THREADS) as pool, suppress_stderr:
         results = pool.map(function, paths)
         return list(tqdm(results, total=len(paths), desc=title, unit="images", disable=None, leave=False))
 
 
 def inference_batch(img_size):
-    """Images in a batch for inference: 100, or fewer if they are large."""
+    """The batch size for inference: 100, or less if images are large."""
     return max(1, min(100, BATCH_BYTES // image_bytes(img_size)))
 
 
 def image_bytes(img_size):
-    """Of a normalized image."""
+    """Size of a normalized image, float32."""
     return img_size**2 * 3 * 4
 
 
-def count_ahead(choice_bytes):
-    """How many results of that size wait to be used."""
-    return max(THREADS, min(2 * THREADS, AHEAD_BYTES // choice_bytes))
+def prefetch_count(choice_bytes):
+    """How many results of this size to prefetch."""
+    return max(THREADS, min(2 * THREADS, PREFETCH_BYTES // choice_bytes))
 
 
-def ahead_bytes(img_size, batch_size):
-    """At most what the batches take that wait to be used, and the one that is in use."""
+def prefetch_bytes(img_size, batch_size):
+    """An upper bound of the memory of the prefetched batches and of the one in use."""
     chunk = max(CHUNK_BYTES, batch_size * image_bytes(img_size))
-    return (count_ahead(chunk) + 1) * chunk
+    return (prefetch_count(chunk) + 1) * chunk
 
 
 def prefetch(read, choices, choice_bytes):
-    """Yield read(choice) for each choice, in order, while threads read the next few.
+    """Yield read(choice) for each choice, in order, while threads read the next ones.
 
-    An error is raised where its batch would have come. Threads end with the generator.
+    An error is raised when its result is due. The threads end with the generator.
 
     Args:
-        choice_bytes: memory that the result for one choice takes.
+        choice_bytes: size of the result of one choice.
     """
-    ahead = count_ahead(choice_bytes)
+    count = prefetch_count(choice_bytes)
     with ThreadPoolExecutor(THREADS) as pool:
         waiting = collections.deque()
         try:
             for choice in choices:
                 waiting.append(pool.submit(read, choice))
-                if len(waiting) > ahead:
+                if len(waiting) > count:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

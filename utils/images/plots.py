@@ -1,4 +1,4 @@
-"""Pictures for people to look at, as PNG files."""
+"""Figures, as PNG files."""
 
 import io
 import logging
@@ -10,23 +10,23 @@ import numpy as np
 from src.errors import InputError, first_line
 from utils.files import write_atomically
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has remarks on a user's files and fonts
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns about the user's files and fonts
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 except ImportError:
     raise
-except Exception as error:  # of nonsense in the environment or in the file that it names
+except Exception as error:  # an invalid environment variable, or a file that it names
     given = [f"{name}={os.environ[name]}" for name in ("MPLBACKEND", "MATPLOTLIBRC") if os.environ.get(name)]
-    found = f"{' '.join(given) or 'the file matplotlibrc'}: Matplotlib cannot be imported with it"
-    raise InputError(f"{found} ({first_line(error)})") from error
+    subject = " ".join(given) or "the file matplotlibrc"
+    raise InputError(f"{subject}: Matplotlib cannot be imported with it ({first_line(error)})") from error
 
-PNG = b"\x89PNG\r\n\x1a\n"  # how such files begin
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLUMNS = 8  # of a grid of images
 
 
 def new_figure(width, height):
-    """A figure of that size in inches; 100 pixels make one. It knows no windows, so it needs no screen."""
+    """A figure of this size in inches, with 100 pixels per inch. It needs no screen."""
     figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
     return figure
@@ -35,28 +35,28 @@ def new_figure(width, height):
 def save(figure, path):
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font has not
+        warnings.simplefilter("ignore")  # about characters that the font lacks
         try:
             figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
-        except Exception as error:  # a user's matplotlibrc can ask for what is not installed
+        except Exception as error:  # a user's matplotlibrc can require what is not installed
             raise InputError(f"file {path}: Matplotlib cannot draw it ({first_line(error)})") from error
     write_atomically({path: content.getvalue()})
 
 
 def check_output(path, images):
-    """Raise InputError if a picture would replace one of the images that it shows, or a file that is no PNG."""
+    """Raise InputError if a figure would overwrite one of the images it shows, or a file that is not a PNG."""
     if not os.path.isfile(path):
         return
     with open(path, "rb") as file:
-        is_png = file.read(len(PNG)) == PNG
+        is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
     if not is_png or os.path.abspath(path) in set(map(os.path.abspath, images)):
-        what = "one of the images to show" if is_png else "a file that is no PNG"
-        raise InputError(f"--output: found {path}, {what}, expected another name")
+        what = "one of the images to show" if is_png else "a file that is not a PNG"
+        raise InputError("--output", f"{path}, {what}", "another name")
 
 
 def escape_label(text, length):
-    """The text, shortened in its middle to `length`, and with its dollar signs escaped, which matplotlib takes for
-    mathematics. What is not UTF-8 in a name is left to a replacement character."""
+    """The text, abbreviated in the middle to `length`, with dollar signs escaped, which Matplotlib would parse as math.
+    Bytes of file names that are not UTF-8 become a replacement character."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     if len(text) > length:
         end = length // 2
@@ -65,13 +65,13 @@ def escape_label(text, length):
 
 
 def draw_grid(path, images, titles, heading, columns=COLUMNS):
-    """Images, uint8 [H, W, 3] red, green, blue, some in a row, with a title of one or two lines over each."""
+    """A grid of images, uint8 [H, W, 3] red, green, blue, each under a title of one or two lines."""
     rows = max(1, -(-len(images) // columns))
     text_height = 0.13 * max([title.count("\n") + 1 for title in titles] or [1])  # inches
     row_height = 1.2 + text_height + 0.12
     height = row_height * rows + 0.5
     figure = new_figure(1.3 * columns, height)
-    axes = figure.add_axes([0, 0, 1, 1])  # one for all: one for each image would take a second to draw
+    axes = figure.add_axes([0, 0, 1, 1])  # shared: axes for each image would take a second to draw
     axes.set_xlim(0, 1.3 * columns)
     axes.set_ylim(height, 0)
     axes.axis("off")
@@ -85,7 +85,7 @@ def draw_grid(path, images, titles, heading, columns=COLUMNS):
 
 
 def draw_confusion(path, matrix, classes):
-    """Confusion matrix: a row for each true class, a column for each predicted; shares of the row as colour."""
+    """Confusion matrix: a row per true class, a column per predicted class; the colour is the share of the row."""
     count = len(classes)
     side = min(16, max(5, 0.55 * count + 2))
     figure = new_figure(side + 1, side)
@@ -110,11 +110,11 @@ def draw_confusion(path, matrix, classes):
 
 
 def draw_curves(path, history, best):
-    """Loss and accuracy of each epoch, in training and in validation, and a mark at the best.
+    """Learning curves: training and validation loss and accuracy, with a marker at the best epoch.
 
     Args:
         history: a dict for each epoch: epoch, loss, acc, val_loss, val_acc.
-        best: one of them.
+        best: that of the best epoch.
     """
     figure = new_figure(10, 4)
     epochs = [entry["epoch"] for entry in history]
@@ -130,5 +130,5 @@ def draw_curves(path, history, best):
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=3, frameon=False)  # below: it hides nothing
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=3, frameon=False)  # below the curves
     save(figure, path)

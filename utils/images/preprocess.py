@@ -1,4 +1,4 @@
-"""From an image file to what the network sees."""
+"""From an image file to the network's input."""
 
 import cv2
 import numpy as np
@@ -7,18 +7,18 @@ from src.settings import check_recorded, with_role
 from utils.images.decode import read_image
 
 SETTINGS = with_role("preprocessing")
-EARLIER = {"resize": "stretch"}  # what graphs were made with whose JSON is older than the setting
+EARLIER = {"resize": "stretch"}  # for graphs whose JSON predates the setting
 
 
 class Preprocess:
-    """Reads, resizes and normalizes images: the same in training, evaluation, prediction and conversion.
+    """Reads, resizes and normalizes images, identically in training, evaluation, prediction and conversion.
 
     Args:
-        img_size: width and height of the result.
-        image_normalize_mean, image_normalize_std: of the network's three channels, of levels from 0 to 1.
-        channel_order: "bgr" or "rgb", the order of the network's channels.
-        resize: "stretch": whatever the shape of the image; "crop": its center, after its shorter side got the size;
-            "pad": all of it, after its longer side got the size, with borders of the mean colour.
+        img_size: width and height of the result, in pixels.
+        image_normalize_mean, image_normalize_std: of the network's three input channels, for levels from 0 to 1.
+        channel_order: "bgr" or "rgb", the order of the network's input channels.
+        resize: "stretch": ignore the aspect ratio; "crop": resize the shorter side to img_size and take a center crop;
+            "pad": resize the longer side to img_size and pad with the mean colour.
     """
 
     def __init__(self, img_size, image_normalize_mean, image_normalize_std, channel_order, resize):
@@ -31,37 +31,37 @@ class Preprocess:
 
     @classmethod
     def of(cls, config):
-        """That of the settings of a run."""
+        """The Preprocess of a run's settings."""
         return cls(**{name: getattr(config, name) for name in SETTINGS})
 
     @classmethod
     def from_json(cls, metadata, what):
-        """That of an exported graph. Raises InputError, naming `what`, unless its metadata have what to_json gives."""
+        """The inverse of to_json. Raises InputError, naming `what`, if a setting is missing or invalid."""
         values = dict(EARLIER, **metadata)
         return cls(**{name: check_recorded(what, name, values.get(name)) for name in SETTINGS})
 
     def to_json(self):
-        """The settings, for the metadata of a graph."""
+        """The settings, for the metadata of an exported graph."""
         values = {name: getattr(self, name) for name in SETTINGS}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def load(self, path):
-        """The image in a file in its size: uint8 [img_size, img_size, 3], channels blue, green, red.
+        """Read and resize an image file: uint8 [img_size, img_size, 3], channels blue, green, red.
 
         Raises:
-            InputError: the file is not an image, or is not there.
+            InputError: the file does not exist or is not a valid image.
         """
         return self.fit(read_image(path))
 
     def fit(self, image):
-        """uint8 [H, W, 3] -> uint8 [img_size, img_size, 3]."""
+        """Resize an image: uint8 [H, W, 3] -> uint8 [img_size, img_size, 3]."""
         size, (height, width) = self.img_size, image.shape[:2]
         if (height, width) == (size, size):
             return image
         if self.resize == "stretch":
             return resample(image, size, size)
         if self.resize == "crop":
-            # Without what is far from the center, or a thin image would become a huge one.
+            # Limit the aspect ratio first, or resampling a thin image would make a huge one.
             image = center_crop(image, min(height, 4 * width), min(width, 4 * height))
             scale = size / min(height, width)
             height, width = (round(side * scale) for side in image.shape[:2])
@@ -81,22 +81,22 @@ class Preprocess:
 
     def normalize(self, images):
         """uint8 [n, size, size, 3], channels blue, green, red -> float32 of that shape, channels in channel_order."""
-        tall = images.reshape(-1, *images.shape[2:])  # one image, for one call of OpenCV is quicker
+        tall = images.reshape(-1, *images.shape[2:])  # as one image: a single call of OpenCV is faster
         if self.channel_order == "rgb":
             tall = cv2.cvtColor(tall, cv2.COLOR_BGR2RGB)
         return cv2.LUT(tall, self._table).reshape(images.shape)
 
     def to_rgb(self, images):
-        """The inverse of normalize, for people to look at: uint8 [n, size, size, 3], channels red, green, blue."""
+        """The inverse of normalize, for display: uint8 [n, size, size, 3], channels red, green, blue."""
         images = images * np.array(self.image_normalize_std) + np.array(self.image_normalize_mean)
         images = np.clip(np.round(images * 255), 0, 255).astype(np.uint8)
         return images if self.channel_order == "rgb" else images[..., ::-1]
 
 
 def normalization_table(mean, std):
-    """What each of the 256 levels of each channel becomes: float32 [1, 256, 3].
+    """(level / 255 - mean) / std for each of the 256 levels of each channel: float32 [1, 256, 3].
 
-    (level / 255 - mean) / std. Looking a pixel up is six times faster than calculating it.
+    A lookup is six times faster than the computation.
     """
     table = np.repeat(np.arange(256, dtype=np.float32).reshape(1, 256, 1), 3, axis=2)
     table *= np.float32(1.0 / 255.0)
@@ -111,9 +111,9 @@ def center_crop(image, height, width):
 
 
 def resample(image, width, height):
-    """The image in that size: bilinear; area interpolation when downscaling by more than 2.
+    """Resize an image: bilinear, or with area interpolation when downscaling by more than 2.
 
-    Bilinear interpolation looks at four pixels for each that it makes, so that it would skip most of a photo.
+    Bilinear interpolation reads four pixels per output pixel, so that it would skip most of a photo.
     """
     factors = image.shape[0] / height, image.shape[1] / width
     is_halved = min(factors) >= 1 and max(factors) > 2

@@ -1,4 +1,4 @@
-"""How well a network classifies: its metrics as numbers, and these as text and JSON; predictions as CSV. No I/O."""
+"""Evaluation metrics as numbers, as text and as JSON, and predictions as CSV. No I/O."""
 
 import csv
 import io
@@ -11,35 +11,35 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 from src.console import escape_control_characters
 
 # balanced_accuracy, macro_f1: means of recall and F1 over the classes that have images. per_class: a ClassMetrics for
-# each class. confusion_matrix: int64 [true class, predicted class]. flip: the Evaluation of the mean probabilities of
-# each image and its mirror image, or None.
+# each class. confusion_matrix: int64 [true class, predicted class]. flip: the Evaluation with test-time augmentation,
+# the mean probabilities of each image and its mirror image, or None.
 Evaluation = namedtuple(
     "Evaluation", "num_images loss accuracy balanced_accuracy macro_f1 per_class confusion_matrix flip"
 )
-ClassMetrics = namedtuple("ClassMetrics", "name precision recall f1 num_images")  # a metric is 0 where it is undefined
+ClassMetrics = namedtuple("ClassMetrics", "name precision recall f1 num_images")  # undefined metrics are 0
 
 
 def evaluate(labels, probabilities, classes, mirrored=None):
     """The Evaluation of n predictions.
 
     Args:
-        labels: the true classes, int [n], as indices into `classes`.
+        labels: true classes, int [n], as indices into `classes`.
         probabilities: float64 [n, classes].
-        classes: the names of the classes.
-        mirrored: the probabilities of the mirror images, as `probabilities`; they are averaged with these for `flip`.
+        classes: names of the classes.
+        mirrored: probabilities of the mirror images, float64 [n, classes], to be averaged with the others for `flip`.
     """
-    every, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
-    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
-    matrix = confusion_matrix(labels, predicted, labels=every)
+    indices, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    matrix = confusion_matrix(labels, predicted, labels=indices)
     num_images = matrix.sum(axis=1)
-    judged = num_images > 0  # a class without images has no recall
+    present = num_images > 0  # recall is undefined for a class without images
     columns = (column.tolist() for column in (precision, recall, f1, num_images))
     return Evaluation(
         num_images=len(labels),
-        loss=float(log_loss(labels, probabilities, labels=every)),
+        loss=float(log_loss(labels, probabilities, labels=indices)),
         accuracy=float(accuracy_score(labels, predicted)),
-        balanced_accuracy=float(recall[judged].mean()),
-        macro_f1=float(f1[judged].mean()),
+        balanced_accuracy=float(recall[present].mean()),
+        macro_f1=float(f1[present].mean()),
         per_class=[ClassMetrics(*row) for row in zip(classes, *columns)],
         confusion_matrix=matrix,
         flip=None if mirrored is None else evaluate(labels, (probabilities + mirrored) / 2, classes),
@@ -47,35 +47,35 @@ def evaluate(labels, probabilities, classes, mirrored=None):
 
 
 def as_text(evaluation):
-    """evaluation.txt without its heading: the summary, a table of the classes, and the confusion matrix."""
+    """evaluation.txt without its heading: summary, per-class metrics, and confusion matrix."""
     names = [escape_control_characters(row.name) for row in evaluation.per_class]
     parts = [*summary_lines(evaluation), "", *class_table(evaluation, names), ""]
     return "\n".join(parts + matrix_lines(evaluation.confusion_matrix, names)) + "\n"
 
 
 def summary_lines(evaluation):
-    """The metrics over all images, in one to three lines."""
+    """The metrics of all images, in one to three lines."""
     lines = [
-        f"{evaluation.num_images} images: {loss_and_accuracy(evaluation)}, "
+        f"{evaluation.num_images} images: {loss_accuracy_text(evaluation)}, "
         f"balanced accuracy {evaluation.balanced_accuracy:.4f}, macro F1 {evaluation.macro_f1:.4f}"
     ]
     if evaluation.flip:
-        lines.append(f"with mirror images: {loss_and_accuracy(evaluation.flip)}")
-    classes, judged = len(evaluation.per_class), sum(row.num_images > 0 for row in evaluation.per_class)
-    if judged < classes:
+        lines.append(f"with mirror images: {loss_accuracy_text(evaluation.flip)}")
+    classes, present = len(evaluation.per_class), sum(row.num_images > 0 for row in evaluation.per_class)
+    if present < classes:
         lines.append(
-            f"without images: {classes - judged} of {classes} classes; balanced accuracy and macro F1 are means "
-            f"over the other {judged}; the table counts the rest as 0"
+            f"without images: {classes - present} of {classes} classes; balanced accuracy and macro F1 are means "
+            f"over the other {present}; the table counts the rest as 0"
         )
     return lines
 
 
-def loss_and_accuracy(evaluation):
+def loss_accuracy_text(evaluation):
     return f"loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.4f}"
 
 
 def class_table(evaluation, names):
-    """A line for each class and for the averages over all classes, as scikit-learn's classification_report."""
+    """Metrics of each class and their averages, in the format of scikit-learn's classification_report."""
     width = max(map(len, [*names, "weighted avg"]))
 
     def line(name, *cells):
@@ -95,17 +95,17 @@ def class_table(evaluation, names):
 
 
 def matrix_lines(matrix, names):
-    """The confusion matrix: a row for each true class, a column for each predicted one, in the same order."""
+    """The confusion matrix, under a line that says what its rows and columns are."""
     longest, width = max(map(len, names)), len(str(matrix.max())) + 1
     rows = [name.ljust(longest) + "".join(str(count).rjust(width) for count in row) for name, row in zip(names, matrix)]
     return ["rows: true class, columns: predicted class, in the same order", *rows]
 
 
 def as_json(evaluation, **about):
-    """evaluation.json: one object, a line for each field; those of `about` come first. ASCII.
+    """evaluation.json: an object in ASCII with one field per line, those of `about` first.
 
     Raises:
-        ValueError: there is a NaN or Inf, which JSON has not.
+        ValueError: a value is NaN or Inf.
     """
     fields = {**about, **to_dict(evaluation)}
     lines = [f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
@@ -113,7 +113,7 @@ def as_json(evaluation, **about):
 
 
 def to_dict(evaluation):
-    """As dicts, lists, numbers and text, for JSON."""
+    """An Evaluation as JSON types."""
     return dict(
         evaluation._asdict(),
         per_class=[row._asdict() for row in evaluation.per_class],
@@ -123,7 +123,7 @@ def to_dict(evaluation):
 
 
 def predictions_csv(paths, labels, probabilities, classes):
-    """CSV, as bytes, with a line for each image: its file, true and predicted class, probability of the latter."""
+    """CSV, as bytes: file, true class, predicted class and its probability, a line per image."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(["image", "true", "predicted", "probability"])

@@ -1,4 +1,4 @@
-"""Why a network answers what it answers: Grad-CAM (Selvaraju et al. 2017, section 3), from a frozen graph alone."""
+"""Grad-CAM heat maps (Selvaraju et al. 2017, section 3), computed from a frozen graph alone."""
 
 import os
 
@@ -11,19 +11,19 @@ from src.tf1 import tf
 from utils.images.plots import check_output, draw_grid, escape_label
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
-MOST_EXPLAINED = 100  # images in a picture
+MAX_EXPLAINED = 100  # images in a figure
 OPACITY = 0.5  # of a heat map over its image
-KEY = "red most, blue nothing"
+LEGEND = "red = strong evidence, blue = none"
 
 
 class Explainer:
-    """Heat maps of what in an image speaks for a class.
+    """Computes Grad-CAM heat maps.
 
     Args:
-        predictor: a Predictor, whose graph gets the operations for the gradients.
+        predictor: a Predictor; the ops for the gradients are added to its graph.
 
     Raises:
-        InputError: its graph has no convolution.
+        InputError: its graph has no convolution, or no gradient.
     """
 
     def __init__(self, predictor):
@@ -34,41 +34,33 @@ class Explainer:
             score = tf.reduce_sum(predictor.output[:, self._class])
             (self._gradients,) = tf.gradients(score, self._features)
             if self._gradients is None:
-                found = "found that its answer has no gradient with respect to its last convolution"
-                raise InputError(f"graph {predictor.source}: {found}, expected one to explain")
+                found = "no gradient of the output with respect to the last convolution"
+                raise InputError(f"graph {predictor.source}", found, "one for Grad-CAM")
 
     def heat_map(self, image, label):
-        """Where in a normalized image, float32 [img_size, img_size, 3], there is what speaks for a class.
-
-        Returns:
-            float32 [img_size, img_size], from 0 to 1; the channels of the last convolution, each weighted with the mean
-            of its gradients; what speaks against the class counts as 0.
-        """
+        """Evidence for a class in a normalized image, float32 [img_size, img_size, 3]: as grad_cam."""
         features, gradients = self.predictor.session.run(
             [self._features, self._gradients], {self.predictor.input: image[np.newaxis], self._class: label}
         )
-        return heat(features[0], gradients[0], self.predictor.img_size)
+        return grad_cam(features[0], gradients[0], self.predictor.img_size)
 
     def explain(self, path, count=3):
-        """(the image as the network sees it, uint8 blue, green, red; [(class, probability, heat map)] of the best)."""
+        """(the resized image, uint8 blue, green, red; [(class, probability, heat map)] of the top classes)."""
         with suppress_stderr:
             pixels = self.predictor.preprocess.load(path)
         image = self.normalized(pixels)
         probabilities = self.predictor.probabilities(image[np.newaxis])[0]
-        best = probabilities.argsort()[::-1][:count]
+        top = probabilities.argsort()[::-1][:count]
         names = self.predictor.classes
-        return pixels, [(names[label], probabilities[label], self.heat_map(image, label)) for label in best]
+        return pixels, [(names[label], probabilities[label], self.heat_map(image, label)) for label in top]
 
     def normalized(self, pixels):
-        """One image, as Preprocess.normalize makes it of many."""
+        """Preprocess.normalize for a single image."""
         return self.predictor.preprocess.normalize(pixels[np.newaxis])[0]
 
 
 def last_features(predictor):
-    """What the last convolution gives, after the activation that follows it: [1, h, w, n].
-
-    Where the map is of a single pixel, which shows nothing, that of the last convolution with a larger one.
-    """
+    """The last convolution's output after its activation, [1, h, w, n]; of the last one larger than a single pixel."""
     size = predictor.img_size
     operations = predictor.graph.get_operations()
     maps = {}
@@ -81,12 +73,18 @@ def last_features(predictor):
             del maps[convolution]
     wide = [tensor for tensor in maps.values() if tensor.shape.ndims == 4 and (tensor.shape[1].value or size) > 1]
     if not wide:
-        raise InputError(f"graph {predictor.source}: found no convolution in it, expected one to explain")
+        raise InputError(f"graph {predictor.source}", "no convolution", "one for Grad-CAM")
     return wide[-1]
 
 
-def heat(features, gradients, size):
-    """Grad-CAM's map of one image, of features and gradients [h, w, n]: [size, size], from 0 to 1."""
+def grad_cam(features, gradients, size):
+    """The heat map of one image: float32 [size, size], from 0 to 1.
+
+    The features, each weighted with the mean of its gradients, are summed; evidence against the class counts as 0.
+
+    Args:
+        features, gradients: float32 [h, w, n].
+    """
     weights = gradients.mean(axis=(0, 1))
     result = np.maximum(features @ weights, 0)
     if result.max() > 0:
@@ -95,33 +93,32 @@ def heat(features, gradients, size):
 
 
 def overlaid(pixels, heat_map):
-    """The heat map in colours over an image: uint8 [size, size, 3], red, green, blue."""
+    """A coloured heat map over its image: uint8 [size, size, 3], red, green, blue."""
     colours = cv2.applyColorMap(np.round(255 * heat_map).astype(np.uint8), cv2.COLORMAP_JET)
     return cv2.cvtColor(cv2.addWeighted(pixels, 1 - OPACITY, colours, OPACITY, 0), cv2.COLOR_BGR2RGB)
 
 
 def draw_explanations(path, explainer, image_paths):
-    """A picture with a row for each image: the image, and its best classes with what speaks for each of them."""
+    """Draw a row for each image: the image, and the heat maps of its top classes."""
     check_output(path, image_paths)
     images, titles = [], []
     for image_path in image_paths:
-        pixels, best = explainer.explain(image_path)
-        images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)] + [overlaid(pixels, heat_map) for _, _, heat_map in best]
+        pixels, top = explainer.explain(image_path)
+        images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)] + [overlaid(pixels, heat_map) for _, _, heat_map in top]
         titles.append(escape_label(image_path, 16))
-        titles += [f"{escape_label(name, 12)} {100 * probability:.1f} %" for name, probability, _ in best]
-    columns = 1 + len(best)
-    draw_grid(path, images, titles, f"what speaks for the best classes: {KEY}", columns)
+        titles += [f"{escape_label(name, 12)} {100 * probability:.1f} %" for name, probability, _ in top]
+    draw_grid(path, images, titles, f"Grad-CAM heat maps of the top classes: {LEGEND}", columns=1 + len(top))
 
 
 def draw_explained_mistakes(path, explainer, image_paths, labels):
-    """A picture with a row for each image: the image, what spoke for its wrong class, and what for its right one."""
+    """Draw a row for each image: the image, and the heat maps of its predicted (wrong) and its true class."""
     images, titles = [], []
     for image_path, label in zip(image_paths, labels):
-        pixels, best = explainer.explain(image_path, count=1)
+        pixels, top = explainer.explain(image_path, count=1)
         image = explainer.normalized(pixels)
-        true, (predicted, probability, heat_map) = explainer.predictor.classes[label], best[0]
+        true, (predicted, probability, heat_map) = explainer.predictor.classes[label], top[0]
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), overlaid(pixels, heat_map)]
         images.append(overlaid(pixels, explainer.heat_map(image, label)))
         titles += [escape_label(os.path.join(*image_path.split(os.sep)[-2:]), 16)]
         titles += [f"{escape_label(predicted, 12)}? {100 * probability:.0f} %", f"is {escape_label(true, 16)}"]
-    draw_grid(path, images, titles, f"what spoke for which class: {KEY}", columns=3)
+    draw_grid(path, images, titles, f"Grad-CAM: predicted class, true class: {LEGEND}", columns=3)

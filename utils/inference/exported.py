@@ -1,4 +1,4 @@
-"""The format of an exported graph: <model_arch>.pb, and beside it <model_arch>.json, which says how to use it."""
+"""The format of an exported graph: <model_arch>.pb, and its metadata, <model_arch>.json, beside it."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from utils.files import is_plain, read_json
 from utils.images.preprocess import EARLIER, Preprocess
 from utils.inference.graph_def import read_graph
 
-# The settings that say which images belong to a graph: those of the run that made it, unless others are given.
+# Settings that select the images for a graph: by default those of the run that made it.
 ImageSource = namedtuple("ImageSource", "train_path test_path bad_images classes")
 
 
 def graph_path(config):
-    """Where a network is exported to."""
+    """The path that a network is exported to."""
     return os.path.join(config.weight_dir, f"{config.model_arch}.pb")
 
 
@@ -27,11 +27,11 @@ def metadata_path(path):
 
 
 def make_metadata(config, origin):
-    """What one must know to use the graph, and where it comes from.
+    """The metadata of an exported graph: how to use it, and its origin.
 
     Args:
-        origin: {"val_acc": accuracy of its weights in validation, "run_folder": that of the run's pictures and logs,
-            "checkpoint": its prefix}, each None if there is none.
+        origin: {"val_acc": its validation accuracy, "run_folder": the folder of the run's figures and logs,
+            "checkpoint": its prefix}; values may be None.
     """
     preprocessing = Preprocess.of(config).to_json()
     size = preprocessing.pop("img_size")
@@ -53,7 +53,7 @@ def make_metadata(config, origin):
 
 
 def exported_files(path, graph_def, metadata):
-    """The contents of both files, {path: content}, for a graph that is to be at `path`."""
+    """Both files, {path: content}, of a graph that is exported to `path`."""
     graph = graph_def.SerializeToString(deterministic=True)  # the same weights give the same bytes
     metadata = dict(metadata, graph_sha256=hashlib.sha256(graph).hexdigest())
     return {metadata_path(path): json.dumps(metadata, indent=1) + "\n", path: graph}
@@ -63,10 +63,10 @@ def read_exported(path, trusted=False):
     """(GraphDef, metadata) of a .pb file with its JSON beside it.
 
     Args:
-        trusted: take it even if it has operations that could do more than calculate.
+        trusted: allow operations outside SAFE_OPS.
 
     Raises:
-        InputError: one of them is missing, damaged, or does not fit the other.
+        InputError: one of them is missing, corrupt, or does not match the other.
     """
     graph_def, checksum = read_graph(path, trusted)
     metadata = read_metadata(metadata_path(path))
@@ -75,16 +75,16 @@ def read_exported(path, trusted=False):
 
 
 def check_pair(path, checksum, metadata):
-    """Raise InputError if a graph is not the one that its metadata, if of this version, describe."""
+    """Raise InputError if a graph has not the checksum in its metadata, which older versions did not write."""
     if metadata.get("graph_sha256", checksum) != checksum:
-        found = "found a graph that is not the one its JSON describes, or is damaged"
-        raise InputError(f"graph {path}: {found}; python run.py export writes both again")
+        found = "a graph that does not match its JSON, or is corrupt"
+        raise InputError(f"graph {path}", found, hint="python run.py export writes both again")
 
 
 def read_metadata(path):
-    """The JSON beside a frozen graph. Raises InputError unless it says all that is needed."""
+    """The validated JSON beside a frozen graph. Raises InputError if it is incomplete or invalid."""
     what = f"metadata {path}"
-    metadata = read_json("metadata", path, ", expected the JSON file that export writes beside the graph")
+    metadata = read_json("metadata", path, "python run.py export writes it beside the graph")
     metadata = dict(EARLIER, **metadata) if isinstance(metadata, dict) else {}
     classes = len(check_recorded(what, "classes", metadata.get("classes")))
     check_shape(what, metadata, "input", "[null, size, size, 3]", _is_image_shape)
@@ -96,27 +96,26 @@ def read_metadata(path):
 
 
 def preprocess_of(metadata, what):
-    """The Preprocess that metadata describe. Raises InputError, naming `what`, if they do not."""
+    """The Preprocess in the metadata. Raises InputError, naming `what`, if it is invalid."""
     return Preprocess.from_json(dict(metadata, img_size=metadata["input"]["shape"][1]), what)
 
 
 def _is_image_shape(rest):
-    """Of a shape without its first number, that of the batch."""
+    """Whether it is the rest of a shape, after the batch size, of square RGB images."""
     return SETTINGS["img_size"].is_valid(rest[0]) and rest == [rest[0], rest[0], 3]
 
 
-def check_shape(what, metadata, role, expected, ok):
-    """Raise InputError unless metadata[role] has a name and a shape that is ok without its first number."""
+def check_shape(what, metadata, role, expected, is_valid):
+    """Raise InputError unless metadata[role] has a name, and a shape that is_valid after the batch size."""
     tensor = metadata.get(role) if isinstance(metadata.get(role), dict) else {}
     shape = tensor.get("shape")
     are_integers = isinstance(shape, list) and len(shape) > 1 and all(type(size) is int for size in shape[1:])
-    if not (isinstance(tensor.get("name"), str) and are_integers and ok(shape[1:])):
-        found = f"found {shortened(metadata.get(role))} for {role}"
-        raise InputError(f"{what}: {found}, expected a name and the shape {expected}")
+    if not (isinstance(tensor.get("name"), str) and are_integers and is_valid(shape[1:])):
+        raise InputError(what, f"{shortened(metadata.get(role))} for {role}", f"a name and the shape {expected}")
 
 
-def image_source(metadata, given, otherwise):
-    """The ImageSource of a graph: paths and bad_images as given, else of its run, else as in `otherwise`, settings."""
+def image_source(metadata, overrides, config):
+    """The ImageSource of a graph: each setting from `overrides`, else from its run, else from `config`."""
     names = ("train_path", "test_path", "bad_images")
-    values = [given.get(name, metadata["run"].get(name, getattr(otherwise, name, None))) for name in names]
+    values = [overrides.get(name, metadata["run"].get(name, getattr(config, name, None))) for name in names]
     return ImageSource(*values, metadata["classes"])

@@ -1,4 +1,4 @@
-"""A page that shows an evaluation: report.html, one file with everything in it."""
+"""report.html: an evaluation as a self-contained page."""
 
 import base64
 import csv
@@ -11,7 +11,7 @@ from src.errors import InputError
 from utils.files import read_file
 from utils.inference.evaluation import summary_lines
 
-PICTURES = (  # file in the run's folder, its heading
+FIGURES = (  # file in the run's folder, its heading
     ("curves.png", "Learning curves"),
     ("confusion.png", "Confusion matrix"),
     ("mistakes.png", "The most confident mistakes"),
@@ -31,13 +31,13 @@ table.settings td + td { overflow-wrap: anywhere; }
 
 
 def render_html(title, evaluation, settings, folder):
-    """The text of the page.
+    """The page as text.
 
     Args:
         title: its heading.
         evaluation: an Evaluation.
-        settings: {name: value} of what is to be known of the network and its run.
-        folder: where the pictures are, and history.csv; those that are not there are left out.
+        settings: {name: value} for the table of settings.
+        folder: of the figures and history.csv; those that do not exist are left out.
     """
     parts = [f"<h1>{escaped(title)}</h1>", f"<p>{escaped('; '.join(summary_lines(evaluation)))}</p>"]
     heading = ("class", "precision", "recall", "F1", "images")
@@ -45,12 +45,12 @@ def render_html(title, evaluation, settings, folder):
         (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", num_images)
         for name, precision, recall, f1, num_images in evaluation.per_class
     ]
-    parts += ["<h2>The classes</h2>", table(heading, rows)]
-    for file, text in PICTURES:
+    parts += ["<h2>Per-class metrics</h2>", table(heading, rows)]
+    for file, text in FIGURES:
         path = os.path.join(folder, file)
         if os.path.isfile(path):
-            parts += [f"<h2>{escaped(text)}</h2>", picture(path, text)]
-    parts += history(os.path.join(folder, "history.csv"))
+            parts += [f"<h2>{escaped(text)}</h2>", figure(path, text)]
+    parts += history_table(os.path.join(folder, "history.csv"))
     parts += ["<h2>Settings</h2>", table(None, settings.items(), "settings")]
     body = "\n".join(parts)
     return (
@@ -61,7 +61,7 @@ def render_html(title, evaluation, settings, folder):
 
 
 def escaped(text):
-    """As HTML, without control characters."""
+    """HTML-escaped, and without control characters."""
     return html.escape(escape_control_characters(text))
 
 
@@ -75,17 +75,17 @@ def heading_row(names):
     return "<tr>" + "".join(f"<th>{escaped(name)}</th>" for name in names) + "</tr>"
 
 
-def picture(path, text):
+def figure(path, text):
     with open(path, "rb") as file:
         content = base64.b64encode(file.read()).decode("ascii")
     return f'<div class="wide"><img alt="{escaped(text)}" src="data:image/png;base64,{content}"></div>'
 
 
-def history(path):
-    """The table of the epochs, folded; nothing if there is no such file."""
+def history_table(path):
+    """A collapsed table of all epochs; nothing if the file does not exist."""
     try:
         text = read_file("history", path).decode("utf-8")
         heading, *rows = csv.reader(io.StringIO(text, newline=""))
-    except (InputError, ValueError, csv.Error):  # it is not there, or damaged
+    except (InputError, ValueError, csv.Error):  # it is missing or corrupt
         return []
-    return ["<details><summary>Every epoch in numbers</summary>", table(heading, rows), "</details>"]
+    return ["<details><summary>Metrics of all epochs</summary>", table(heading, rows), "</details>"]

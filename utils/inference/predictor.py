@@ -1,4 +1,4 @@
-"""Running a frozen graph: its .pb and the JSON beside it are all that is needed."""
+"""Running a frozen graph, which needs nothing but its .pb and the JSON beside it."""
 
 from typing import Iterator, List, Tuple
 
@@ -13,21 +13,23 @@ from utils.inference.graph_def import check_names, check_resources, check_tensor
 
 
 class Predictor:
-    """Classifies images with a frozen graph. Owns its graph and its session.
+    """Classifies images with a frozen graph. Owns a tf.Graph and a session.
 
     Args:
         graph_def: the frozen graph.
         metadata: its JSON, as a dict.
         source: its name in errors.
-        device: as the setting of that name.
-        trusted: run it whatever it takes of the machine.
+        device: the setting of that name.
+        trusted: do not limit its use of memory.
 
     Attributes:
-        classes, img_size, graph, session, input, output: what is in its metadata, and its tensors.
-        batch: images that it is run on at once.
+        classes, img_size: those of the metadata.
+        graph, session.
+        input, output: tensors.
+        batch: batch size.
 
     Raises:
-        InputError: not a graph, or not the one that the metadata describes, or one that is too large.
+        InputError: the graph is invalid or too large, or does not match the metadata.
     """
 
     def __init__(self, graph_def, metadata: dict, source: str, device: str = "gpu", trusted: bool = False):
@@ -46,28 +48,24 @@ class Predictor:
             try:
                 tf.import_graph_def(graph_def, name="")
                 tensors = [graph.get_tensor_by_name(f"{tensor['name']}:0") for tensor in described]
-            except Exception as error:  # TensorFlow raises all kinds of errors on a damaged graph
+            except Exception as error:  # TensorFlow raises all kinds of errors on a corrupt graph
                 raise InputError(f"graph {source}: cannot be built ({first_line(error)})") from error
             self.input, self.output = (check_tensor(*pair, source) for pair in zip(tensors, described))
             self.session = open_session(device)
         self.check_output(1)
 
     def check_output(self, count):
-        """Raise InputError unless so many images give as many rows of logits: a graph from elsewhere may not."""
+        """Raise InputError if the output for `count` images has another shape: a graph from elsewhere may be wrong."""
         logits = self.logits(np.zeros([count, self.img_size, self.img_size, 3], np.float32))
         if logits.shape != (count, len(self.classes)):
-            raise InputError(
-                f"graph {self.source}: found an output of shape {list(logits.shape)} for images [{count}, ...], "
-                f"expected [{count}, {len(self.classes)}]"
-            )
+            found = f"an output of shape {list(logits.shape)} for images [{count}, ...]"
+            raise InputError(f"graph {self.source}", found, f"[{count}, {len(self.classes)}]")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """The softmax of the logits, float64 [n, classes]. Raises InputError unless they are finite numbers."""
+        """As logits, but the softmax, float64 [n, classes]. Raises InputError if there is a NaN or Inf."""
         logits = self.logits(images)
         if not np.isfinite(logits).all():
-            raise InputError(
-                f"graph {self.source}: found logits that are no finite numbers, expected a graph that learned"
-            )
+            raise InputError(f"graph {self.source}", "logits that are NaN or Inf", "finite numbers")
         return softmax(logits)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -78,11 +76,11 @@ class Predictor:
         except OutOfMemoryError:
             raise
         except Exception as error:  # TensorFlow raises all kinds of errors
-            reason = f"cannot be run on {len(images)} float32 images ({first_line(error)})"
-            raise InputError(f"graph {self.source}: {reason}") from error
+            message = f"cannot be run on {len(images)} float32 images ({first_line(error)})"
+            raise InputError(f"graph {self.source}: {message}") from error
 
     def classify(self, paths: List[str]) -> Iterator[Tuple[str, object]]:
-        """For each image file, in order: (path, probabilities: float64 [classes]); an InputError for a broken one."""
+        """Yield (path, probabilities: float64 [classes], or InputError if it is corrupt) for each image file."""
         choices = (paths[start : start + self.batch] for start in range(0, len(paths), self.batch))
         for images, errors in prefetch(self._read, choices, self.batch * image_bytes(self.img_size)):
             rows = iter(self.probabilities(images) if len(images) else [])
@@ -90,7 +88,7 @@ class Predictor:
                 yield path, error or next(rows)
 
     def _read(self, paths):
-        """(the readable images, normalized; [(path, None or what is wrong with it)])."""
+        """(the readable images, normalized; [(path, its InputError or None)])."""
         images, errors = [], []
         with suppress_stderr:
             for path in paths:
@@ -105,7 +103,7 @@ class Predictor:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float64, of logits [n, classes]."""
+    """Probabilities, float64 [n, classes], of logits [n, classes]."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -114,11 +112,11 @@ def load(path: str, trusted: bool = False, device: str = "gpu") -> Predictor:
     """The Predictor of a .pb file with its JSON beside it.
 
     Args:
-        trusted: run it even if it has operations that could do more than calculate, and whatever it takes.
-        device: as the setting of that name.
+        trusted: allow operations outside SAFE_OPS, and any use of memory.
+        device: the setting of that name.
 
     Raises:
-        InputError: one of them is missing, damaged, or does not fit the other.
+        InputError: one of them is missing, corrupt, or does not match the other.
     """
     graph_def, metadata = read_exported(path, trusted)
     predictor = Predictor(graph_def, metadata, path, device, trusted)

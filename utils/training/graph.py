@@ -2,7 +2,7 @@
 
 from collections import namedtuple
 
-from models import build, classify, learned_variables
+from models import build, learned_variables
 from src.tf1 import tf
 from utils.training.input_check import check_batch_norms
 
@@ -61,8 +61,8 @@ class TrainGraph:
         self.y_true = tf.placeholder(tf.float32, [None, config.total_class], name="y_true")
         with tf.name_scope("inference"):
             eval_model = build(config, is4Train=False, image=self.x)
-            self.inference = classify(eval_model.getOutput(), self.y_true)[1:]
-        self.cross_entropy, self.cost, self.accuracy = classify(self.model.getOutput(), self.y_true)
+            self.inference = loss_and_accuracy(eval_model.getOutput(), self.y_true)[1:]
+        self.cross_entropy, self.cost, self.accuracy = loss_and_accuracy(self.model.getOutput(), self.y_true)
         if class_weights is not None:
             self.cost = tf.reduce_mean(self.cross_entropy * tf.reduce_sum(self.y_true * class_weights, 1))
 
@@ -109,6 +109,13 @@ class TrainGraph:
         feed = {self.x: batch.images, self.y_true: batch.labels, self._requests: requests}
         _, scalars, loss, accuracy, means = session.run([self.optimizer, self.scalars, *self._results], feed)
         return float(loss), float(accuracy), {tag: float(value) for tag, value in scalars.items()}, Requests(*means)
+
+
+def loss_and_accuracy(logits, labels):
+    """(cross entropy of each image, its mean, accuracy) of logits and one-hot labels, both float32 [batch, classes]."""
+    cross_entropy = tf.nn.softmax_cross_entropy_with_logits_v2(logits=logits, labels=labels)
+    correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
+    return cross_entropy, tf.reduce_mean(cross_entropy), tf.reduce_mean(tf.cast(correct, tf.float32))
 
 
 def weight_histograms():

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.errors import InputError, OutOfMemoryError, first_line, is_out_of_memory
 from src.tf1 import tf
-from utils.images.loader import ahead_bytes, inference_batch
+from utils.images.loader import inference_batch, prefetch_bytes
 
 PROC, CGROUPS = "/proc", "/sys/fs/cgroup"
 EXPORT_COPIES = 9  # of the weights while they are frozen: arrays, constants, and successive graphs
@@ -75,7 +75,7 @@ def memory_needed(config, train_graph, images, batch_size):
     gradients = (variables - weights) / 2  # as large as one of the two moments
     all_images = images * config.img_size**2 * 3  # uint8
     cache = min(config.cache_mb * 2**20, all_images)
-    ahead = min(ahead_bytes(config.img_size, batch_size), 4 * all_images)  # float32
+    ahead = min(prefetch_bytes(config.img_size, batch_size), 4 * all_images)  # float32
     step = gradients + batch_size * (kept + flow)  # at its peak, with the activation gradients of the largest layer
     validation = inference_batch(config.img_size) * flow
     return SESSION_BYTES + variables + cache + max(max(step, validation) + ahead, EXPORT_COPIES * weights)

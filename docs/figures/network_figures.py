@@ -1,27 +1,27 @@
-"""The figures of what a network does: its operations, and a trained one at work."""
+"""Figures of a network's operations, and of a trained network."""
 
 import numpy as np
 from matplotlib.patches import Rectangle
-from of_training import BLUE, ORANGE, canvas, rgb, show
+from training_figures import BLUE, ORANGE, canvas, rgb, show
 
-from models import classify
 from models.layers import kernel
 from models.lenet5 import SIGMA
 from src.tf1 import tf
 from utils.images.plots import save
+from utils.training.graph import loss_and_accuracy
 
 INPUT = np.array([[1, 0, 2, 3, 1], [0, 1, 3, 1, 0], [2, 1, 0, 1, 2], [1, 3, 1, 0, 1], [0, 2, 1, 1, 3]], np.float32)
 
 
 def network_input(predictor, path):
-    """An image as the network gets it: float32 [1, 32, 32, 3]."""
+    """The network's input for an image file: float32 [1, 32, 32, 3]."""
     return predictor.preprocess.normalize(predictor.preprocess.load(path)[np.newaxis])
 
 
 def draw_feature_maps(path, predictor, image_path):
-    """An image on its way through the convolutions of LeNet5: the outputs of operations of the frozen graph."""
+    """An image on its way through the convolutions of LeNet-5: outputs of operations of the frozen graph."""
     image = network_input(predictor, image_path)
-    rows = (  # operation, what it gives, maps in a row
+    rows = (  # operation, caption, maps per row
         ("conv1/BiasAdd", "convolution conv1: {} maps of {} x {} numbers", 6),
         ("conv1/Relu", "ReLU: negative numbers become 0", 6),
         ("conv1/MaxPool", "max pooling: {} maps of {} x {}", 6),
@@ -52,7 +52,7 @@ def draw_feature_maps(path, predictor, image_path):
 
 
 def draw_kernels(path, predictor):
-    """The kernels of the first convolution as colours: grey is 0, brighter adds to the map, darker takes away."""
+    """The kernels of the first convolution as colours: grey is 0, brighter is positive, darker is negative."""
     weights = predictor.session.run("conv1/kernel/read:0")
     if predictor.metadata["channel_order"] == "bgr":
         weights = weights[:, :, ::-1]
@@ -65,11 +65,11 @@ def draw_kernels(path, predictor):
 
 
 def draw_softmax(path, predictor, image_path, true):
-    """Logits, probabilities and cross entropy of an image, as operations of TensorFlow give them."""
+    """Logits, probabilities and cross entropy of an image, computed by TensorFlow's operations."""
     classes = predictor.classes
     label = np.eye(len(classes), dtype=np.float32)[[classes.index(true)]]
     with predictor.graph.as_default():
-        fetches = predictor.output, tf.nn.softmax(predictor.output), classify(predictor.output, label)[0]
+        fetches = predictor.output, tf.nn.softmax(predictor.output), loss_and_accuracy(predictor.output, label)[0]
     found = predictor.session.run(fetches, {predictor.input: network_input(predictor, image_path)})
     logits, probabilities, (cross_entropy,) = found[0][0], found[1][0], found[2]
     figure = canvas(8.8, 3.4)
@@ -96,7 +96,7 @@ def draw_softmax(path, predictor, image_path, true):
 
 
 def draw_padding(path):
-    """A convolution of 5x5 numbers with a 3x3 kernel of ones, without padding and with zeros around the input."""
+    """A convolution of a 5x5 input with a 3x3 kernel of ones, without and with zero padding."""
     with tf.Graph().as_default(), tf.Session() as session:
         image, ones = INPUT.reshape(1, 5, 5, 1), np.ones((3, 3, 1, 1), np.float32)
         outputs = {name: tf.nn.conv2d(image, ones, [1, 1, 1, 1], name.upper()) for name in ("valid", "same")}
@@ -136,7 +136,7 @@ def draw_cells(axes, left, top, numbers, border=0):
 
 
 def draw_initialisation(path):
-    """First weights as models/layers.py draws them, and numbers of a plain normal distribution."""
+    """Histograms of initial weights from models/layers.py, and of a plain normal distribution."""
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(0)
         plain = tf.random_normal([200000], stddev=SIGMA)

@@ -1,4 +1,4 @@
-"""The figures of trainings: what one leaves, its learning rate, its augmented images, and over-fitting."""
+"""Figures of training: a run's results, its learning rate, augmented images, and overfitting."""
 
 import csv
 import os
@@ -17,7 +17,7 @@ BLUE, ORANGE = "tab:blue", "tab:orange"
 
 
 def canvas(width, height):
-    """A figure of so many inches, with 200 pixels for each: where it is shown 880 pixels wide, it stays sharp."""
+    """A figure of this size in inches, with 200 pixels per inch, to be sharp where it is shown 880 pixels wide."""
     figure = new_figure(width, height)
     figure.set_dpi(200)
     return figure
@@ -33,7 +33,7 @@ def rgb(path):
 
 
 def show(axes, image, title="", **options):
-    """An image without ticks."""
+    """Draw an image without ticks."""
     axes.imshow(image, interpolation="nearest", **options)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -41,7 +41,7 @@ def show(axes, image, title="", **options):
 
 
 def plot_history(axes, history, name, title):
-    """Loss or accuracy of each epoch, in training and in validation."""
+    """The curves of the training and validation loss, or accuracy."""
     epochs = [int(line["epoch"]) for line in history]
     for part, label in (("train", "training"), ("val", "validation")):
         axes.plot(epochs, [float(line[f"{part}_{name}"]) for line in history], ".-", markersize=4, label=label)
@@ -72,7 +72,7 @@ def draw_first(path, folder):
 
 
 def draw_matrix(axes, predictions):
-    """The confusion matrix of the lines of predictions.csv."""
+    """The confusion matrix of the rows of predictions.csv."""
     classes = sorted({line["true"] for line in predictions})
     matrix = np.zeros((len(classes), len(classes)), int)
     for line in predictions:
@@ -91,7 +91,7 @@ def draw_matrix(axes, predictions):
 
 
 def draw_learning_rate(path, trainer):
-    """The learning rate at many steps, as the graph gives it."""
+    """The learning rate over the steps, computed by the graph."""
     config, epoch = trainer.config, trainer.steps
     steps = np.arange(0, config.num_epoch * epoch + 1, 20)
     rates = []
@@ -119,7 +119,7 @@ def draw_learning_rate(path, trainer):
 
 
 def draw_augmentation(path, config, image_path):
-    """An image, and what a training with augmentation sees of it in nine epochs."""
+    """An image, and its augmented versions in nine epochs."""
     image = rgb(image_path)
     how = config.classes, Preprocess.of(config), Cache(1), config.seed, config.augment
     data = DataSet([image_path], np.zeros(1, int), *how)
@@ -133,7 +133,7 @@ def draw_augmentation(path, config, image_path):
 
 
 def draw_overfitting(path):
-    """Two runs of docs/results that differ in augmentation alone: on the left none, on the right crop+flip."""
+    """Two runs of docs/results that differ only in augmentation: left none, right crop+flip."""
     figure = canvas(8.8, 5.2)
     runs = [("overfitting-1-none", "without augmentation"), ("overfitting-2-crop+flip", "with --augment crop+flip")]
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
