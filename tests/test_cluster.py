@@ -76,14 +76,23 @@ TWO = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": '
         ('{"cluster": {"worker": ["a:1"]}}', "found the task None, expected one such as"),
         (TWO + '{"type": "worker"}}', "found the task .*, expected one such as"),
         (TWO + '{"type": "evaluator", "index": 0}}', "found a task of type evaluator, expected only chief and worker"),
-        (TWO.replace("chief", "ps") + '{"type": "worker", "index": 0}}', "found a task of type ps, expected chief and"),
+        (
+            TWO.replace("chief", "ps") + '{"type": "worker", "index": 0}}',
+            "found a task of type ps, expected only chief and",
+        ),
         (TWO + '{"type": "worker", "index": 1}}', "found the task worker 1, expected one of chief 0, worker 0"),
         (TWO + '{"type": "worker", "index": -1}}', "found the task worker -1, expected one of chief 0, worker 0"),
         (TWO.replace("b:1", "b") + '{"type": "worker", "index": 0}}', "found 'b' for worker 0, expected a host and a"),
         (TWO.replace("b:1", "b..de:1") + '{"type": "worker", "index": 0}}', "found 'b..de:1' for worker 0, expected a"),
         (TWO.replace("b:1", "b:99999") + '{"type": "worker", "index": 0}}', "found 'b:99999' for worker 0, expected a"),
-        ('{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}', "found the workers , expected some"),
-        (TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}', "workers a:1, a:1, expected some, one chief"),
+        (
+            '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
+            "found the workers , expected at least one",
+        ),
+        (
+            TWO.replace("b:1", "a:1") + '{"type": "worker", "index": 0}}',
+            "workers a:1, a:1, expected at least one, at most one",
+        ),
         (
             '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
             "expected at least one, at most one chief",
