@@ -253,16 +253,15 @@ def test_each_trainer_of_a_process_has_its_own_timeouts(folders, in_tmp_path):
             assert 2 * seconds - 20 < wait <= 2 * seconds
 
 
-def parameters(function):
-    return [name for name in inspect.signature(function).parameters if name != "self"]
+def methods(kind):
+    """{name: its parameters} of the public methods of a class, static ones included."""
+    found = {name: getattr(kind, name) for name in vars(kind) if name[0] != "_"}
+    signatures = {name: inspect.signature(value).parameters for name, value in found.items() if callable(value)}
+    return {name: [parameter for parameter in given if parameter != "self"] for name, given in signatures.items()}
 
 
 def test_a_process_alone_has_all_that_a_cluster_has():
-    of_both = [
-        {name: parameters(value) for name, value in vars(kind).items() if callable(value) and name[0] != "_"}
-        for kind in (Cluster, SingleProcess)
-    ]
-    assert of_both[0] == of_both[1] and "all_reduce_mean" in of_both[0]
+    assert methods(Cluster) == methods(SingleProcess) and "all_reduce_mean" in methods(Cluster)
 
 
 def test_a_cluster_of_one_worker_is_a_process_alone(monkeypatch):
