@@ -125,7 +125,7 @@ def test_num_epoch_is_the_total_and_early_stopping_goes_on_counting(few_images, 
     trainer.optimize()
     assert (trainer.epoch, len(trainer.history)) == (3, 3)
     risen = [dict(entry, val_loss=float(entry["epoch"])) for entry in trainer.history]
-    trainer.checkpoints._write_record(risen)
+    trainer.checkpoints._write_metadata(risen)
     trainer = Trainer(resume=True, num_epoch=9, early_stopping=3)
     monkeypatch.setattr(trainer, "evaluate", lambda data: (5.0, 0.5))
     assert [entry["epoch"] for entry in trainer.optimize()] == [1, 2, 3, 4]
@@ -135,7 +135,7 @@ def test_num_epoch_is_the_total_and_early_stopping_goes_on_counting(few_images, 
 
 
 @pytest.mark.parametrize("given, expected", [
-    ({"lr": 0.02}, "setting lr: found 0.02, expected 0.01: checkpoints/lenet5/"),
+    ({"lr": 0.02}, "setting lr: found 0.02, expected 0.01; checkpoints/lenet5/"),
     ({"seed": 1}, "setting seed: found 1, expected 0"),
     ({"batch_size": 4}, "setting batch_size: found 4, expected 8"),
     ({"img_size": 20}, "setting img_size: found 20, expected 16"),
@@ -192,7 +192,7 @@ def test_a_record_that_was_not_written_gives_way_to_the_one_before(few_images, m
     """Killed between the weights and their record, at a name that an earlier attempt used: nothing is mixed up."""
     trainer = Trainer(**few_images)
     trainer.optimize(1)
-    monkeypatch.setattr(trainer.checkpoints, "_write_record", lambda history: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(trainer.checkpoints, "_write_metadata", lambda history: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(1)
     trainer = Trainer(resume=True)
@@ -221,7 +221,7 @@ def test_nothing_to_resume(few_images):
         Trainer(resume=True)
     shutil.copytree(os.path.join(FIXTURES, "tensorflow-2.21", "checkpoints"), "checkpoints/lenet5")
     with pytest.raises(
-        InputError, match="found no checkpoint to resume in checkpoints/lenet5 .checkpoint .*, expected one that this"
+        InputError, match="found no checkpoint to resume in checkpoints/lenet5 .checkpoint .*, expected one written by"
     ):
         Trainer(resume=True)
 

@@ -135,8 +135,8 @@ BAD = [
     (None, f"{DATA} --checkpoint_dir a*b", "setting checkpoint_dir: found 'a*b', expected the path of a folder"),
     (None, f"{DATA} --weight_dir /dev/null/x", "setting weight_dir: found /dev/null/x, expected a folder that can be"),
     (None, f"{DATA} --tensorboard_dir {JSON}", f"setting tensorboard_dir: found {JSON}, expected a folder that can"),
-    (None, f"{DATA} --resume --lr 0.5", "setting lr: found 0.5, expected 0.01: checkpoints/lenet5/2"),
-    (None, f"{DATA} --resume --seed 4", "setting seed: found 4, expected 0: checkpoints/lenet5/2"),
+    (None, f"{DATA} --resume --lr 0.5", "setting lr: found 0.5, expected 0.01; checkpoints/lenet5/2"),
+    (None, f"{DATA} --resume --seed 4", "setting seed: found 4, expected 0; checkpoints/lenet5/2"),
     (None, "--resume --checkpoint_dir new", "setting checkpoint_dir: found no run with checkpoints in new"),
     # data
     (None, "--train_path nowhere", "setting train_path: found no folder nowhere, expected one with a folder of images"),
