@@ -103,7 +103,7 @@ def start(command, environments):
             workers.append(start_worker(command, environment, f"worker {number - 1}" if number else "chief"))
         except OSError as error:
             send_signal_to_all(workers, signal.SIGKILL)
-            raise InputError("--workers", f"too many ({error})", f"at most {number} on this machine") from error
+            raise InputError("--workers", f"too many processes ({error})", f"at most {number} here") from error
     return workers
 
 
