@@ -242,7 +242,7 @@ def notes(capfd):
 
 def test_a_training_that_has_learned_nothing_says_so_at_its_end(in_tmp_path, capfd, monkeypatch):
     headings = []
-    monkeypatch.setattr("utils.monitor.draw_grid", lambda path, images, titles, heading: headings.append(heading))
+    monkeypatch.setattr("utils.training.monitor.draw_grid", lambda path, images, titles, heading: headings.append(heading))
     train, images = in_classes("train", photos()), list(photos(20))
     valid = in_classes("valid", images[:10])  # 5 cats, 5 dogs
     for number in range(4):
