@@ -1,4 +1,4 @@
-"""Trainer: the graph, the session and the training loop.
+"""Trainer: the session and the training loop.
 
 T = Trainer()
 T.optimize(num_epoch=1)
@@ -34,30 +34,29 @@ from utils.training.state import TrainState
 
 @explaining_memory
 class Trainer:
-    """Learns to classify the images under config.train_path. Owns its graph and its session.
+    """Trains a network to classify the images in config.train_path. Owns its graph and its session.
 
     Args:
-        resume: True: go on with the newest run in checkpoint_dir, from its newest whole checkpoint, as if it had never
-            been interrupted; or the name of a run. The settings are those that it had.
-        given: settings that differ from src/config.py for this Trainer, such as Trainer(batch_size=64). For a run that
-            is resumed: num_epoch, in total, and others that change nothing in what it learns.
+        resume: True: resume the latest run in checkpoint_dir from its latest valid checkpoint, as if it had never been
+            interrupted; or the name of a run. It keeps its settings.
+        overrides: settings that differ from src/config.py, such as Trainer(batch_size=64). A resumed run takes only
+            num_epoch, the total number of epochs, and others that do not change what it learns.
 
     Attributes:
         history: a dict for each epoch of the run: epoch (from 1), loss and acc (means over its steps, each before
-            its update), val_loss and val_acc (of the whole validation set, after the epoch), learning_rate (of its last
+            its update), val_loss and val_acc (on the whole validation set, after the epoch), learning_rate (of its last
             step), seconds.
-        epoch, step: epochs and steps done. A step of your own, in `session`, counts in `step` alone.
-        val_loss, val_acc: of the weights as they are now; None if they were not validated.
-        state: a TrainState, what a checkpoint records beside the variables.
-        run_folder: where the TensorBoard log and the pictures are; None before the first epoch.
-        checkpoints: those of the run; None before the first epoch.
-        log_error: what was wrong when the log could not be written, which ends nothing; None if all is well.
-        graph: finalized; operations of your own go into a graph of your own, such as the exported one.
+        epoch, step: epochs and steps done. A step that you run yourself, in `session`, counts in `step` alone.
+        val_loss, val_acc: of the current weights; None if they were not validated.
+        state: a TrainState, which a checkpoint stores with the variables.
+        run_folder: the folder of the TensorBoard log and the figures; None before the first epoch.
+        checkpoints: the CheckpointManager of the run; None before the first epoch.
+        log_error: why the log could not be written, which does not stop training; None if it could.
+        graph: finalized; add your own operations to a graph of your own, such as the exported one.
         config, data, model, session, x, y_true, cross_entropy, cost, accuracy, optimizer, learning_rate, global_step.
 
     Raises:
-        InputError: a wrong setting, a data set that cannot be used, a folder that cannot be written to, nothing to
-            resume.
+        InputError: an invalid setting, an unusable data set, an unwritable folder, or nothing to resume.
     """
 
     history = property(lambda self: self.state.history)
@@ -66,29 +65,29 @@ class Trainer:
     val_loss = property(lambda self: self.state.val_loss)
     val_acc = property(lambda self: self.state.val_acc)
 
-    def __init__(self, resume: Union[bool, str] = False, **given):
-        self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout"), given).cluster_timeout)
-        self.config, self.checkpoints, prefix, state = resolve_run(self.cluster, resume, given)
+    def __init__(self, resume: Union[bool, str] = False, **overrides):
+        self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout"), overrides).cluster_timeout)
+        self.config, self.checkpoints, prefix, state = resolve_run(self.cluster, resume, overrides)
         self.cluster.timeout = self.config.cluster_timeout
         self.data = self.cluster.all_or_none(lambda: self._read_data(state))
         check_same(self.cluster, self.data)
         self.state = state or TrainState(self.data.fingerprint, self.cluster.world_size, float(self.config.lr))
-        self._begin()
+        self._init_run_state()
         with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
         self.cluster.all_or_none(lambda: self._read_weights(prefix))
-        self.learning.broadcast(self.session)
+        self.train_graph.broadcast(self.session)
         if state:
             self._resume(prefix)
 
     def _read_data(self, state):
-        """The data sets, if all is there that this worker needs."""
+        """Read the data sets; check them, and the folders that this worker needs."""
         config, workers, self.train_batch_size = self.config, self.cluster.world_size, self.config.batch_size
         data = read_train_sets(config)
         self.steps = data.train.num_examples // (config.batch_size * workers)  # of an epoch
         if not self.steps:
-            most = f"{data.train.num_examples // workers}, the number of training images{' a worker' * (workers > 1)}"
-            raise InputError(f"setting batch_size: found {config.batch_size}, expected at most {most}")
+            most = f"{data.train.num_examples // workers}, the number of training images{' per worker' * (workers > 1)}"
+            raise InputError("setting batch_size", config.batch_size, f"at most {most}")
         if state:
             check_state(state, config, data, self.steps, workers)
         if self.cluster.is_chief:
@@ -96,15 +95,14 @@ class Trainer:
         return data
 
     def _read_weights(self, prefix):
-        """Those of a checkpoint, if there are some to begin with."""
+        """Restore the checkpoint to resume, or load pretrained weights, if any."""
         if prefix:
             with readable("checkpoint", prefix):
-                self.learning.saver.restore(self.session, prefix)
+                self.train_graph.saver.restore(self.session, prefix)
         elif self.config.pretrained and self.cluster.is_chief:
             load_pretrained(self.session, self.variables, self.config)
 
-    def _begin(self):
-        """Before the first step of this Trainer."""
+    def _init_run_state(self):
         self.last_saved = (self.step, self.epoch)
         self.last_save_time = time.monotonic()
         self.last_checkpoint = self.run_folder = self.log_error = None
@@ -113,40 +111,41 @@ class Trainer:
         self.signals = HeldSignals()
 
     def _build(self):
-        """The graph and its session."""
+        """Build the graph and open its session."""
         config = self.config
         self.lr, self.step_rate, self.decay = float(config.lr), config.step_rate, float(config.decay)
         is_balanced = config.class_weights == "balanced"
         class_weights = balanced_weights(self.data.train.labels, config.classes) if is_balanced else None
         self.graph = tf.Graph()
         with self.graph.as_default():
-            self.learning = learning = TrainGraph(config, class_weights, self.cluster)
+            self.train_graph = train_graph = TrainGraph(config, class_weights, self.cluster)
             self.session = self.cluster.open_session(config.device)
         self.cluster.say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
         self.cluster.all_or_none(lambda: check_memory(self))
-        self.session.run(learning.initializer)
-        self.model, self.variables, self.inference = learning.model, learning.variables, learning.inference
-        self.x, self.y_true, self.global_step = learning.x, learning.y_true, learning.global_step
-        self.cross_entropy, self.cost, self.accuracy = learning.cross_entropy, learning.cost, learning.accuracy
-        self.optimizer, self.learning_rate = learning.optimizer, learning.learning_rate
+        self.session.run(train_graph.initializer)
+        self.model, self.variables, self.inference = train_graph.model, train_graph.variables, train_graph.inference
+        self.x, self.y_true, self.global_step = train_graph.x, train_graph.y_true, train_graph.global_step
+        self.cross_entropy, self.cost, self.accuracy = train_graph.cross_entropy, train_graph.cost, train_graph.accuracy
+        self.optimizer, self.learning_rate = train_graph.optimizer, train_graph.learning_rate
 
     def _resume(self, prefix):
-        """Go on with the run of a checkpoint."""
+        """Continue the run of a checkpoint."""
         self.last_checkpoint, self.resumed = prefix, True
         if self.cluster.is_chief:
             self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
-        more = "" if self.epochs_left() else "; a larger --num_epoch goes on"
-        self.cluster.say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs are done{more}")
+        more = "" if self.epochs_left() else "; use a larger --num_epoch to train further"
+        self.cluster.say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs done{more}")
 
     def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
         """Train for `num_epoch` more epochs, validating and saving after each.
 
-        Without `num_epoch`, for config.num_epoch; of a run that is resumed, for those that are left of them.
+        Args:
+            num_epoch: None: config.num_epoch, of which a resumed run trains the remaining ones.
 
-        Returns the history, which the file history.csv in the run's folder holds as well, as it grows.
+        Returns:
+            The history, which is also written to history.csv in the run's folder after each epoch.
 
-        If it is stopped by Ctrl-C, by SystemExit or by a broken image, what was learned so far is saved first. Called
-        again, it goes on from there.
+        Ctrl-C, SystemExit and a corrupt image stop it after a checkpoint is saved; the next call continues from there.
         """
         config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
         self.target_epoch = done + validate("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
@@ -157,11 +156,10 @@ class Trainer:
                 while not self._is_complete():
                     self._train_epoch(monitor)
                 if self.stopped_early:
-                    patience = config.early_stopping
-                    self.cluster.say(f"stopped early: validation loss has not fallen for {patience} epochs")
+                    self.cluster.say(f"stopped early: no lower validation loss for {config.early_stopping} epochs")
             except (KeyboardInterrupt, SystemExit, InputError):
-                # A second Ctrl-C may come after a step of the epoch, but before it is counted: then its loss is lost,
-                # and a run that is resumed after it would not end as one that was never interrupted.
+                # A second Ctrl-C may come after a step, but before it is counted. Then its loss is lost, and a run
+                # resumed from there would not equal an uninterrupted one.
                 if not self._sync_step():
                     self.save(monitor)
                 raise
@@ -172,15 +170,14 @@ class Trainer:
 
     @contextlib.contextmanager
     def _exclusive_run(self):
-        """A TrainingMonitor. Within it, the chief has checkpoint_dir for itself, and folders for the run in it and in
-        tensorboard_dir."""
+        """Create the folders of the run, and keep other processes out of checkpoint_dir; gives the monitor."""
         if not self.cluster.is_chief:
             yield NullMonitor()
             return
         config = self.config
         with locked("checkpoint_dir", config.checkpoint_dir):
             self._open_run()
-            first = self.step + (self.state.step_in_epoch < self.steps)  # + 0: only its validation is left
+            first = self.step + (self.state.step_in_epoch < self.steps)  # + 0 if only validation is left
             try:
                 with TrainingMonitor(self.run_folder, config, self.data, self.graph, self.state, first) as monitor:
                     yield monitor
@@ -198,14 +195,14 @@ class Trainer:
         return max(0, self.config.num_epoch - (self.epoch if self.resumed else 0))
 
     def _is_complete(self):
-        """Whether there is no epoch left, or the validation loss has not fallen for config.early_stopping epochs."""
+        """Whether no epoch is left, or the validation loss has not improved for config.early_stopping epochs."""
         patience = self.config.early_stopping
         losses = [entry["val_loss"] for entry in self.history]
         self.stopped_early = patience is not None and len(losses) - np.argmin(losses + [np.inf]) > patience
         return self.epoch >= self.target_epoch or self.stopped_early
 
     def _train_epoch(self, monitor):
-        """The steps that an epoch has left, then validation, a line of history, and a checkpoint."""
+        """Do the remaining steps of an epoch, then validate, and save a checkpoint."""
         state, batch_size, train, cluster = self.state, self.train_batch_size, self.data.train, self.cluster
         monitor.start(f"epoch {self.epoch + 1}/{self.target_epoch}", self.steps, batch_size * cluster.world_size)
         start = time.monotonic() - state.seconds
@@ -224,15 +221,15 @@ class Trainer:
         self._end_epoch(start, monitor)
 
     def _train_step(self, batch, monitor):
-        """One update of the weights; loss, accuracy and learning rate are those before it.
+        """One update of the weights.
 
         Returns:
-            The mean Requests of all workers: above 0 if any worker is to stop, or the chief to save.
+            The mean Requests of all workers: above 0 if any worker requested a stop, or the chief a checkpoint.
         """
         minutes = (time.monotonic() - self.last_save_time) / 60
         is_save_due = self.cluster.is_chief and minutes > self.config.checkpoint_minutes
         requests = Requests(stop=self.signals.is_waiting(), save=is_save_due)
-        loss, accuracy, scalars, requests = self.learning.step(self.session, batch, requests)
+        loss, accuracy, scalars, requests = self.train_graph.step(self.session, batch, requests)
         if not math.isfinite(loss):
             self._diverge(f"loss: found {loss}", scalars["learning_rate"])
         self.state.add_step(loss, accuracy, scalars)
@@ -240,56 +237,57 @@ class Trainer:
         return requests
 
     def _end_epoch(self, start, monitor):
-        """What follows the last step of an epoch that began at that time."""
+        """Validate, report and save after the last step of an epoch that started at that time."""
         seconds = self.state.seconds
         val_loss, val_acc = self.evaluate(self.data.valid)
         if not math.isfinite(val_loss):
             self._diverge(f"loss: found {val_loss}", self.state.learning_rate)
         self._check_variables()
         self.state.end_epoch(val_loss, val_acc, time.monotonic() - start)
-        # The points of the epoch come before its checkpoint: a run killed in between is resumed from the one before,
-        # and forgets them. After it, they would be missing for ever. But a report that fails must not cost the epoch.
+        # The epoch is logged before its checkpoint is saved: a run killed in between resumes from the previous one and
+        # logs the epoch again. The other way round, it would never be logged. A failing report must not cost the epoch.
         try:
-            monitor.epoch(seconds, self.session.run(self.learning.histograms), self._is_complete())
+            monitor.epoch(seconds, self.session.run(self.train_graph.histograms), self._is_complete())
         finally:
             self._save_and_barrier(monitor)
 
     def _save_and_barrier(self, monitor):
-        """Save, while the other workers wait for the chief."""
+        """Save while the other workers wait for the chief."""
         self.save(monitor)
         self.cluster.barrier()
 
     def _check_variables(self):
-        if not self.session.run(self.learning.finite):
+        if not self.session.run(self.train_graph.finite):
             self._diverge("weights or Adam's moments: found NaN or Inf", self.state.learning_rate)
 
     def _diverge(self, found, learning_rate):
-        """Numbers have gone wrong: raise FloatingPointError."""
+        """Raise FloatingPointError, because training has diverged."""
         self._sync_step()  # a step whose loss is NaN is not counted
-        good = f"last good checkpoint: {self.last_checkpoint or 'none yet'}"
-        where = f"at step {self.step}, learning rate {learning_rate:.4g}"
-        advice = f"setting lr: found {self.lr}, try a smaller one"
-        raise FloatingPointError(f"{found} {where}, expected a number; {good}; {advice}")
+        good = self.last_checkpoint or "none yet"
+        raise FloatingPointError(
+            f"{found} at step {self.step}, learning rate {learning_rate:.4g}, expected a finite number; "
+            f"last good checkpoint: {good}; setting lr: found {self.lr}, try a smaller one"
+        )
 
     def evaluate(self, data: DataSet) -> Tuple[float, float]:
-        """Mean cross entropy and accuracy of the inference network over every image of a DataSet, each once."""
-        totals, cluster = np.zeros(3), self.cluster  # of loss, of hits, of images
+        """Mean cross entropy and accuracy of the inference network over all images of a DataSet, each used once."""
+        totals, cluster = np.zeros(3), self.cluster  # of loss, correct predictions, images
         for batch in data.batches(inference_batch(self.config.img_size), cluster.rank, cluster.world_size):
             means = self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels})
             totals += len(batch.images) * np.array([*means, 1.0])
             cluster.check_signals(self.signals)
-        loss, hits, images = cluster.all_reduce_sum(totals)
-        return float(loss / images), float(hits / images)
+        loss, correct, images = cluster.all_reduce_sum(totals)
+        return float(loss / images), float(correct / images)
 
     def save(self, monitor: Optional[TrainingMonitor] = None) -> None:
-        """Write a checkpoint and its metadata, if anything was learned since the last.
+        """Write a checkpoint and its metadata, unless nothing has changed since the last.
 
         Args:
-            monitor: whose log is flushed first, so that its curves reach as far as the checkpoint.
+            monitor: its log is flushed first, so that the curves reach as far as the checkpoint.
 
         Raises:
-            FloatingPointError: a weight is NaN or Inf; nothing is then written.
-            InputError: it cannot be written.
+            FloatingPointError: a weight is NaN or Inf; nothing is written.
+            InputError: the checkpoint cannot be written.
         """
         self._sync_step()
         if (self.step, self.epoch) == self.last_saved:
@@ -302,28 +300,28 @@ class Trainer:
     def _write_checkpoint(self, monitor):
         if monitor:
             monitor.flush()
-        elif self.checkpoints is None:  # the steps were done by hand
+        elif self.checkpoints is None:  # all steps were run by the user
             self._open_run()
         recorded = {"settings": dict(vars(self.config), num_epoch=self.target_epoch), "run_folder": self.run_folder}
         name = f"{self.config.model_arch}-{self.step}"
         entry = dict(self.state.to_json(), **recorded)
-        self.last_checkpoint = self.checkpoints.save(self.session, self.learning.saver, name, entry, self.history)
+        self.last_checkpoint = self.checkpoints.save(self.session, self.train_graph.saver, name, entry, self.history)
         write_index(self.config.checkpoint_dir, self.checkpoints)
 
     def _sync_step(self):
-        """Let `step` be what the variable global_step says; returns how many steps were not counted.
+        """Set `step` to the value of global_step; returns how many steps were not counted.
 
-        Before optimize() and save(), they were done by hand. Within the loop, it is one of its own.
+        Before optimize() and save(), these are steps that the user ran; within the loop, an interrupted one of its own.
         """
         return self.state.sync_step(int(self.session.run(self.global_step)))
 
     def export(self, last: bool = False) -> Optional[str]:
         """Freeze the weights of the best epoch to weights/<model_arch>/; returns the path of the .pb file.
 
-        In a cluster the chief does it; the other workers return None.
+        In a cluster, only the chief does so; the other workers return None.
 
         Args:
-            last: freeze the weights as they are now instead, as if no epoch was validated.
+            last: freeze the current weights instead, as when no epoch was validated.
         """
         if not self.cluster.is_chief:
             return None
@@ -336,5 +334,5 @@ class Trainer:
         return freeze(self.config, weights, origin)
 
     def close(self) -> None:
-        """Free the session's memory. The Trainer can do nothing more then."""
+        """Free the session's memory; the Trainer cannot be used afterwards."""
         self.session.close()

@@ -1,6 +1,6 @@
-"""Convert a frozen graph to all formats, and prove that each gives the same logits.
+"""Convert a frozen graph to all formats, and verify that each gives the same logits.
 
-It does what convert.pb2tflite, convert.pb2savedmodel and convert.pb2onnx do, and runs the graph itself in OpenCV.
+Does what convert.pb2tflite, convert.pb2savedmodel and convert.pb2onnx do, and runs the graph itself in OpenCV.
 All files are written beside the graph.
 """
 
@@ -18,11 +18,11 @@ with guarded_imports(__name__):
 
 
 def conversions(reference):
-    """All of them, as functions that return a Comparison each."""
+    """All conversions, as functions that each return a Comparison."""
     from src.tf1 import WRITES_FLOAT16
 
     if not WRITES_FLOAT16:
-        say("float16 is left out: TensorFlow 1.14 cannot write it")
+        say("skipping float16: TensorFlow 1.14 cannot write it")
     lite = [partial(pb2tflite, reference, quantize) for quantize in QUANTIZE if quantize != "float16" or WRITES_FLOAT16]
     return (
         [partial(compare_opencv, reference)] + lite + [partial(pb2savedmodel, reference), partial(pb2onnx, reference)]
@@ -30,7 +30,7 @@ def conversions(reference):
 
 
 def compare_opencv(reference):
-    """The Comparison of the graph itself, as OpenCV reads it."""
+    """The Comparison of the graph itself in OpenCV."""
     import cv2
 
     from convert.compare import compare
@@ -40,8 +40,8 @@ def compare_opencv(reference):
             net = cv2.dnn.readNetFromTensorflow(reference.path)
             return compare(reference, partial(run_opencv, net), reference.path, f"OpenCV dnn {cv2.__version__}")
     except cv2.error as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"graph {reference.path}: OpenCV cannot read it ({reason})") from error
+        found = f"an error in OpenCV ({' '.join(str(error).split())})"
+        raise InputError(f"graph {reference.path}", found, "a graph that OpenCV's dnn module can run") from error
 
 
 def run_opencv(net, images):

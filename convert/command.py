@@ -1,4 +1,4 @@
-"""What the command lines of the converters share. TensorFlow is imported only when there is something to do."""
+"""The command line of the converters. TensorFlow is imported only once the arguments are valid."""
 
 import sys
 
@@ -12,9 +12,9 @@ def command(name, about, conversions, **choices):
     """Run `python -m name` and return its exit code.
 
     Args:
-        about: its explanation for --help.
-        conversions: conversions(reference, **chosen) gives the functions to call for a Comparison each.
-        choices: {option of its own: the values there are, the default first}.
+        about: the text of --help.
+        conversions: conversions(reference, **chosen) -> functions that each return a Comparison.
+        choices: {option of this converter: its values, the default first}.
     """
     restart_in_utf8()
     return exit_code(lambda: run(parser(name, about, choices), conversions, choices))
@@ -34,8 +34,8 @@ def parser(name, about, choices):
     result.add_argument(
         "--output",
         metavar="NAME",
-        help="name of the operation that gives the logits; with --input and --output, no JSON is needed: the rest is "
-        "then as in src/config.py",
+        help="name of the operation that gives the logits; with --input and --output, no JSON is needed: the other "
+        "metadata then comes from src/config.py",
     )
     result.add_argument(*TRUST_GRAPH[0], **TRUST_GRAPH[1])
     result.add_settings(SETTINGS, of_the_run=["train_path", "test_path", "bad_images"])
@@ -45,8 +45,8 @@ def parser(name, about, choices):
 def run(parser, conversions, choices):
     options = parser.parse(sys.argv[1:])
     chosen = {option: options.pop(option) for option in choices}
-    settings_for(SETTINGS, {name: options[name] for name in SETTINGS if name in options})  # wrong ones are told at once
-    from convert.compare import open_reference, report
+    settings_for(SETTINGS, {name: options[name] for name in SETTINGS if name in options})  # invalid ones fail at once
+    from convert.compare import open_reference, run_conversions
 
     reference = open_reference(**options)
-    return report(reference, conversions(reference, **chosen))
+    return run_conversions(reference, conversions(reference, **chosen))

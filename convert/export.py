@@ -1,4 +1,4 @@
-"""Exporting a network: to where evaluate, predict and the converters take it from; earlier exports are kept."""
+"""Exports a network for evaluate, predict and the converters; earlier exports are kept."""
 
 import contextlib
 import fcntl
@@ -15,8 +15,8 @@ from convert.freeze import frozen_graph
 from src.console import say
 from src.errors import InputError
 from src.settings import settings_for
-from utils.checkpoints.records import is_file_name
 from utils.checkpoints.run_index import find_run
+from utils.checkpoints.run_metadata import is_file_name
 from utils.files import atomic_folder, make_writable, remove_leftovers, write_atomically
 from utils.inference.exported import exported_files, graph_path, make_metadata, metadata_path, read_metadata
 
@@ -24,19 +24,19 @@ from utils.inference.exported import exported_files, graph_path, make_metadata, 
 def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
     """Write <model_arch>.pb, labels.txt and <model_arch>.json to config.weight_dir.
 
-    A graph of another run that is there is first moved to a folder named by that run. Three files cannot take their
-    places in the same moment, so the JSON has the graph's checksum: readers refuse two that do not belong together.
+    A graph of another run is first moved to a folder named after that run. Three files cannot be replaced in one atomic
+    step, so the JSON holds the graph's checksum, and readers refuse a pair that does not match.
 
     Args:
-        config: the settings of the run that learned the weights.
-        weights: {variable name: array}, for every variable of the model; others are passed over.
+        config: the settings of the run that the weights come from.
+        weights: {variable name: array} for every variable of the model; others are ignored.
         origin: of the weights, as make_metadata takes it.
 
     Returns:
         The path of the .pb file.
 
     Raises:
-        InputError: the weights are not those of the model that config describes; unwritable folder.
+        InputError: the weights do not match the model, or contain NaN or Inf; unwritable folder.
     """
     make_writable("weight_dir", config.weight_dir)
     graph_def = frozen_graph(config, weights)
@@ -55,7 +55,7 @@ def locked_exports(folder):
     """Let one process at a time write graphs to a folder; others wait."""
     file = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network drives cannot lock folders
+        with contextlib.suppress(OSError):  # some network drives do not support locks on folders
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
@@ -63,9 +63,9 @@ def locked_exports(folder):
 
 
 def move_aside(path, run):
-    """Move a graph that another run exported, and all that was made of it, to a folder with that run's name.
+    """Move a graph that another run exported, and everything converted from it, to a folder with that run's name.
 
-    The files are copied there as a whole before any is taken away, so that a graph never loses its JSON.
+    All files are copied before the first is removed, so that a graph never loses its JSON.
     """
     if not os.path.exists(path):
         return
@@ -81,7 +81,7 @@ def move_aside(path, run):
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(os.path.getmtime(path)))
     files = [file for file in sorted(os.listdir(folder)) if belongs_to(stem, os.path.join(folder, file))]
     aside = os.path.join(folder, name)
-    if not is_same_file(path, os.path.join(aside, f"{stem}.pb")):  # a copy from before an interruption
+    if not is_same_file(path, os.path.join(aside, f"{stem}.pb")):  # else an interrupted process copied it already
         aside = free_name(aside)
         with atomic_folder(aside) as partial:
             for file in files:
@@ -94,15 +94,15 @@ def move_aside(path, run):
         moved = os.path.join(folder, file)
         remove = shutil.rmtree if os.path.isdir(moved) and not os.path.islink(moved) else os.remove
         remove(moved)
-    say(f"moved the previous graph, which is of another run, to {aside}")
+    say(f"moved the previous graph, exported by another run, to {aside}")
 
 
 def belongs_to(stem, path):
-    """Whether a file is that of a graph, or was made of it; or the folder with its SavedModel."""
+    """Whether a path is a file of the graph, or was converted from it."""
     name = os.path.basename(path)
     if os.path.isdir(path):
         return name == f"{stem}-savedmodel"
-    is_file = os.path.isfile(path) or os.path.islink(path)  # no pipe, which has no end
+    is_file = os.path.isfile(path) or os.path.islink(path)  # a pipe could not be copied
     return is_file and (name == "labels.txt" or name.startswith((f"{stem}.", f"{stem}-")))
 
 
@@ -111,27 +111,27 @@ def is_same_file(path, other):
 
 
 def free_name(path):
-    """The path, or with -2, -3 and so on behind it if that is taken."""
+    """The path if it is free, else the first free one with -2, -3 and so on appended."""
     names = itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(name))
 
 
-def export_checkpoint(last: bool = False, run: Optional[str] = None, **given):
+def export_checkpoint(last: bool = False, run: Optional[str] = None, **overrides):
     """Freeze a checkpoint of a run in checkpoint_dir, with the settings it was trained with.
 
     Args:
-        last: the newest; if False, the one that was best in validation.
-        run: its name, as `python run.py runs` lists it; the newest run if not given.
-        given: model_arch, checkpoint_dir and weight_dir, where they differ from src/config.py.
+        last: the latest checkpoint; if False, the best in validation.
+        run: its name, as `python run.py runs` lists it; None: the latest run.
+        overrides: model_arch, checkpoint_dir and weight_dir, where they differ from src/config.py.
 
     Returns:
         (path of the .pb file, origin of its weights as freeze takes it).
 
     Raises:
-        InputError: no checkpoint there, or one that this program did not write; unwritable weight_dir.
+        InputError: no checkpoint, or one that training did not write; unwritable weight_dir.
     """
-    now = settings_for(("model_arch", "checkpoint_dir", "weight_dir"), given)
+    now = settings_for(("model_arch", "checkpoint_dir", "weight_dir"), overrides)
     checkpoints = find_run(now.checkpoint_dir, run)
-    prefix = (None if last else checkpoints.best()) or checkpoints.newest()
+    prefix = (None if last else checkpoints.best()) or checkpoints.latest()
     config, weights, origin = checkpoints.load(prefix, weight_dir=now.weight_dir)
     return freeze(config, weights, origin), origin

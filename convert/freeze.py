@@ -1,4 +1,4 @@
-"""From trained weights to a graph that needs no checkpoint: its variables become constants."""
+"""Freezes a network: builds its inference graph with the trained weights as constants."""
 
 from collections import OrderedDict
 
@@ -11,27 +11,24 @@ from utils.checkpoints.manager import assign
 
 
 def frozen_graph(config, weights):
-    """GraphDef of the network for inference, its weights as constants.
-
-    It is built afresh, so it holds only what leads from `Image` to `output`.
-    """
+    """GraphDef of the network for inference, from `Image` to `output`, with its weights as constants."""
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         model = build(config, is4Train=False)
         variables = tf.global_variables()
         check_weights(variables, weights, config)
         assign(session, variables, weights)
         frozen = fold_constants(session, model.getInput(), model.getOutput())
-    # Without attributes left at their defaults, older TensorFlows read it too: they know fewer attributes.
+    # Without attributes at their default values, older TensorFlows, which know fewer attributes, can read it.
     return tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
 
 
 def fold_constants(session, image, output):
     """The graph from `image` to `output` with a constant for everything that does not depend on `image`.
 
-    So a variable becomes its value, and a kernel times the scale of its batch norm becomes one kernel.
+    So a variable becomes its value, and the scale of a batch norm is multiplied into its kernel.
     """
     dependent = OrderedDict([(image.op, None)])
-    for operation in session.graph.get_operations():  # in the order they were made: inputs first
+    for operation in session.graph.get_operations():  # in the order of creation: inputs first
         if any(tensor.op in dependent for tensor in operation.inputs):
             dependent[operation] = None
     inputs = [tensor for operation in dependent for tensor in operation.inputs]
@@ -49,14 +46,12 @@ def constant_node(name, value):
 
 
 def check_weights(variables, weights, config):
-    """Raise InputError unless there is a weight of the right shape for every variable, and all are finite numbers."""
+    """Raise InputError unless every variable has a weight of its shape, without NaN or Inf."""
     for variable in variables:
         name, expected = variable.op.name, variable.shape.as_list()
         found = list(weights[name].shape) if name in weights else "none"
         if found != expected:
-            raise InputError(
-                f"weights: found {found} for {name}, expected shape {expected}, as in a {config.model_arch} of "
-                f"{config.img_size} px and {config.total_class} classes"
-            )
+            network = f"a {config.model_arch} of {config.img_size} px and {config.total_class} classes"
+            raise InputError("weights", f"{found} for {name}", f"shape {expected}, as in {network}")
         if not np.isfinite(weights[name]).all():
-            raise InputError(f"weights: found some in {name} that are no finite numbers, expected learned weights")
+            raise InputError("weights", f"NaN or Inf in {name}", "trained weights")

@@ -1,6 +1,6 @@
-"""Make an ONNX file of a frozen graph, for other runtimes, beside it, and prove that it gives the same logits.
+"""Convert a frozen graph to an ONNX file beside it, for other runtimes, and verify that it gives the same logits.
 
-It takes and gives 32-bit floats, [n, img_size, img_size, 3] and [n, classes], named as in the graph. It needs
+Input and output are 32-bit floats, [n, img_size, img_size, 3] and [n, classes], named as in the graph. It needs
 convert/requirements.txt, which `make convert` installs.
 """
 
@@ -13,7 +13,7 @@ with guarded_imports(__name__):
     from convert.command import command, end_process
     from src.errors import InputError
 
-OPSET = 11  # the ONNX that the runtimes of either Python understand, and nearly all others
+OPSET = 11  # supported by the ONNX Runtime of either Python, and by nearly all other runtimes
 
 
 def pb2onnx(reference):
@@ -28,11 +28,10 @@ def pb2onnx(reference):
         import onnxruntime
         import tf2onnx  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"ONNX: {error} in {sys.executable}; make convert installs it, or pip install -r convert/requirements.txt"
-        ) from error
+        found, hint = f"an error ({error})", "make convert installs them, or pip install -r convert/requirements.txt"
+        raise InputError("ONNX", found, f"tf2onnx and onnxruntime in {sys.executable}", hint) from error
     path, name = f"{os.path.splitext(reference.path)[0]}.onnx", f"ONNX Runtime {onnxruntime.__version__}"
-    return convert_and_verify(reference, path, lambda path: convert(reference, path), runtime, name)
+    return convert_and_verify(reference, path, lambda path: convert(reference, path), open_model, name)
 
 
 def convert(reference, path):
@@ -56,7 +55,7 @@ def convert(reference, path):
 
 
 def rename(graph, old, new):
-    """Give a tensor of an ONNX graph another name."""
+    """Rename a tensor of an ONNX graph."""
     for tensor in list(graph.input) + list(graph.output):
         if tensor.name == old:
             tensor.name = new
@@ -65,8 +64,8 @@ def rename(graph, old, new):
             names[:] = [new if name == old else name for name in names]
 
 
-def runtime(path):
-    """What is in an ONNX file, as a function: float32 [n, img_size, img_size, 3] -> logits [n, classes]."""
+def open_model(path):
+    """An ONNX file as a function: float32 [n, img_size, img_size, 3] -> logits [n, classes]."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path)

@@ -1,8 +1,8 @@
-"""Make a SavedModel of a frozen graph, for servers, beside it, and prove that it gives the same logits.
+"""Convert a frozen graph to a SavedModel beside it, for servers, and verify that it gives the same logits.
 
-TensorFlow 1.14 and 2.x read it, and TensorFlow Serving, given the folder <graph>-savedmodel as model_base_path. Its
-signature serving_default takes Image and gives output, the logits, and probabilities; the classes are in
-assets/labels.txt.
+TensorFlow 1.14 and 2.x can read it, and TensorFlow Serving with the folder <graph>-savedmodel as model_base_path. Its
+signature serving_default has the input Image and the outputs output, the logits, and probabilities; the classes are
+in assets/labels.txt.
 """
 
 import os
@@ -14,7 +14,7 @@ from utils.start import guarded_imports
 with guarded_imports(__name__):
     from convert.command import command, end_process
 
-VERSION = "1"  # TensorFlow Serving wants a folder with a number in the model's folder
+VERSION = "1"  # TensorFlow Serving expects a numbered folder in the model's folder
 
 
 def pb2savedmodel(reference):
@@ -26,8 +26,8 @@ def pb2savedmodel(reference):
     from convert.compare import convert_and_verify
 
     path = os.path.join(f"{os.path.splitext(reference.path)[0]}-savedmodel", VERSION)
-    ask = partial(session, device=reference.device)
-    return convert_and_verify(reference, path, partial(convert, reference), ask, "TensorFlow")
+    opener = partial(open_model, device=reference.device)
+    return convert_and_verify(reference, path, partial(convert, reference), opener, "TensorFlow")
 
 
 def convert(reference, folder):
@@ -49,21 +49,21 @@ def convert(reference, folder):
             [tf.saved_model.tag_constants.SERVING],
             {"serving_default": tf.saved_model.predict_signature_def({"Image": image}, outputs)},
             assets_collection=[tf.constant(labels, name="labels")],
-            strip_default_attrs=True,  # so that older TensorFlows read it too
+            strip_default_attrs=True,  # so that older TensorFlows can read it
         )
         builder.save()
         session.close()
 
 
-def session(folder, device):
+def open_model(folder, device):
     """A SavedModel as a function, by its signature: float32 [n, img_size, img_size, 3] -> logits [n, classes]."""
     from src.tf1 import open_session, tf
 
     with tf.Graph().as_default():
-        result = open_session(device)
-        signature = tf.saved_model.load(result, ["serve"], folder).signature_def["serving_default"]
+        session = open_session(device)
+        signature = tf.saved_model.load(session, ["serve"], folder).signature_def["serving_default"]
     image, output = signature.inputs["Image"].name, signature.outputs["output"].name
-    return lambda images: result.run(output, {image: images})
+    return lambda images: session.run(output, {image: images})
 
 
 if __name__ == "__main__":

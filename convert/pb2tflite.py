@@ -1,11 +1,11 @@
-"""Make a TensorFlow Lite file of a frozen graph, for phones, and prove that it gives the same logits.
+"""Convert a frozen graph to TensorFlow Lite, for phones, and verify that it gives the same logits.
 
   none     32-bit floats, as in the graph: lenet5.tflite
   float16  weights as 16-bit floats, half the size: lenet5-float16.tflite (not with TensorFlow 1.14)
-  int8     weights and layers as 8-bit integers, less than a third of the size: lenet5-int8.tflite; training images
-           show which range of numbers each layer meets (calibration)
+  int8     weights and activations as 8-bit integers, less than a third of the size: lenet5-int8.tflite; the ranges of
+           the activations are measured on training images (calibration)
 
-The file is written beside the graph. All of them take and give 32-bit floats, [1, img_size, img_size, 3] and
+The file is written beside the graph. Input and output are always 32-bit floats, [1, img_size, img_size, 3] and
 [1, classes], named as in the graph.
 """
 
@@ -20,8 +20,8 @@ with guarded_imports(__name__):
     from src.errors import InputError
 
 QUANTIZE = ("none", "float16", "int8")
-CALIBRATION_IMAGES = 500  # numbers beyond the range that a layer meets with them are clipped
-SLOW = 200  # test images that are enough where one takes a second: int8 on TensorFlow 1.14
+CALIBRATION_IMAGES = 500  # activations outside the range that these give are clipped
+SLOW_NUM_IMAGES = 200  # test images where one takes a second: int8 on TensorFlow 1.14
 
 
 def pb2tflite(reference, quantize="none"):
@@ -30,19 +30,19 @@ def pb2tflite(reference, quantize="none"):
     Raises:
         InputError: TensorFlow cannot convert it; no test images; no training images to calibrate int8 with.
     """
-    from convert.compare import FLOAT16, FLOAT32, IMAGES, INT8, convert_and_verify
+    from convert.compare import FLOAT16, FLOAT32, INT8, NUM_IMAGES, convert_and_verify
     from src.tf1 import RUNS_INT8_FAST, WRITES_FLOAT16
 
     if quantize == "float16" and not WRITES_FLOAT16:
-        raise InputError("--quantize float16: TensorFlow 1.14 cannot write it, expected none or int8, or TensorFlow 2")
+        raise InputError("--quantize", "float16, which TensorFlow 1.14 cannot write", "none or int8, or TensorFlow 2")
     return convert_and_verify(
         reference,
         os.path.splitext(reference.path)[0] + ("" if quantize == "none" else f"-{quantize}") + ".tflite",
         lambda path: convert(reference, quantize, path),
-        interpreter,
+        open_model,
         "TensorFlow Lite",
         {"none": FLOAT32, "float16": FLOAT16, "int8": INT8}[quantize],
-        SLOW if quantize == "int8" and not RUNS_INT8_FAST else IMAGES,
+        SLOW_NUM_IMAGES if quantize == "int8" and not RUNS_INT8_FAST else NUM_IMAGES,
     )
 
 
@@ -50,7 +50,7 @@ def convert(reference, quantize, path):
     from dataset import read_sample
     from src.tf1 import tf
 
-    # TensorFlow 1.14 leaves the work to a program beside Python, which is on PATH in an active environment only.
+    # TensorFlow 1.14 runs a program from the folder of Python, which is on PATH only in an active environment.
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
     metadata = reference.predictor.metadata
     image, output = metadata["input"]["name"], metadata["output"]["name"]
@@ -70,22 +70,22 @@ def convert(reference, quantize, path):
         file.write(converter.convert())
 
 
-def interpreter(path):
-    """What is in a TFLite file, as a function: float32 [1, img_size, img_size, 3] -> logits [1, classes]."""
+def open_model(path):
+    """A TFLite file as a function: float32 [1, img_size, img_size, 3] -> logits [1, classes]."""
     from src.tf1 import lite_interpreter
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of TensorFlow 2.21: the interpreter is to move to another package
+        warnings.simplefilter("ignore")  # TensorFlow 2.21 announces that the interpreter will move to another package
         model = lite_interpreter(path)
         model.allocate_tensors()
     image, output = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
 
-    def ask(images):
+    def logits(images):
         model.set_tensor(image, images)
         model.invoke()
         return model.get_tensor(output)
 
-    return ask
+    return logits
 
 
 if __name__ == "__main__":

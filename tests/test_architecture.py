@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, python
 
 PACKAGES = ("src", "models", "utils", "convert")
 MAX_FILE, MAX_FUNCTION = 340, 40  # lines
@@ -90,3 +90,11 @@ def last_line(function):
 def test_one_file_asks_which_tensorflow_it_is(path):
     with open(os.path.join(REPOSITORY, path), encoding="utf-8") as file:
         assert re.findall(r"IS_1_14|tf\.__version__(?!})", file.read()) == []  # it may be printed: {tf.__version__}
+
+
+def test_predict_imports_no_network_and_nothing_of_training(tmp_path):
+    done = python("-c", "import sys, utils.commands.predict; print(*sys.modules)", cwd=tmp_path)
+    loaded = done.stdout.split()
+    assert "utils.inference.predictor" in loaded, done.stderr
+    others = ("models", "trainer", "convert", "dataset", "utils.checkpoints", "utils.training", "sklearn")
+    assert [name for name in loaded if name.startswith(others)] == []

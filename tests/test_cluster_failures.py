@@ -34,7 +34,7 @@ def test_a_worker_that_is_stuck_ends_the_others(digits, in_tmp_path):
         r"error: (step \d+|waiting for the others) timed out, another worker .* .exit code 138., .*", error
     )
     run = find_run("checkpoints/lenet5")
-    assert run.entry(run.newest())["progress"]["position"] == 0  # after an epoch: the end did not save
+    assert run.entry(run.latest())["progress"]["position"] == 0  # after an epoch: the end did not save
 
 
 def test_a_cluster_that_cannot_form_says_who_is_missing(digits, in_tmp_path):
@@ -78,7 +78,7 @@ def test_workers_with_other_images_end_at_once(folders, in_tmp_path):
     workers = start_workers(2, run_main, "--train_path", "trainRANK", "--img_size", "16", "--batch_size", "4")
     codes, errors = zip(*[worker.end(60) for worker in workers])
     assert codes == (2, 2)
-    assert re.fullmatch(r"error: setting train_path .* found other images than the chief has, .*\n", errors[1])
+    assert re.fullmatch(r"error: setting train_path .* found other images than on the chief, .*\n", errors[1])
 
 
 def test_a_worker_that_is_ended_while_it_starts_ends_all(digits, in_tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_launch_refuses_what_is_wrong_at_once(digits, in_tmp_path, run_here):
     assert code == 2 and len(lines) == 2
     for name, line in zip(("chief", "worker 0"), lines):
         assert line.startswith(f"{name}: error: setting train_path: found no folder none, expected one with")
-    assert "restarting all" not in output
+    assert "restarting all workers" not in output
     workers = start_workers(2, run_main, *of_digits(digits, 1), "--batch_size", "1000")
     codes, errors = zip(*[worker.end(60) for worker in workers])
     assert codes == (2, 2)

@@ -160,7 +160,7 @@ def test_all_conversions_make_one_table(exported, digits, monkeypatch, capsys):
         + ["lenet5-float16.tflite"] * (not IS_1_14)
         + ["lenet5-int8.tflite", "lenet5-savedmodel/1", "lenet5.onnx"]
     )
-    assert out.startswith("float16 is left out") == IS_1_14
+    assert out.startswith("skipping float16") == IS_1_14
     rows = [line.split() for line in out.splitlines()[2 + IS_1_14 :]]
     assert [row[0] for row in rows] == made
     accuracy = f"({accuracy_in_opencv(GRAPH, digits + '/test'):.4f})"
@@ -180,7 +180,7 @@ def test_conversions_of_an_earlier_graph_are_told(exported, monkeypatch, capsys)
     os.utime("weights/lenet5/lenet5.onnx", (later, later))
     assert convert(monkeypatch, "convert.pb2savedmodel") == 0
     assert capsys.readouterr().err.splitlines() == [
-        f"note: weights/lenet5/lenet5{end} is older than the graph, so it was made from another"
+        f"note: weights/lenet5/lenet5{end} is older than the graph, so it was converted from another"
         for end in (".tflite", "-savedmodel/1")
     ]
 

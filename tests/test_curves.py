@@ -114,6 +114,6 @@ def test_curves_are_on_disk_before_the_checkpoint(trainer, monkeypatch):
         assert [event.step for event in events.Scalars("val_acc")] == [4]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer.learning.saver, "save", look)
+    monkeypatch.setattr(trainer.train_graph.saver, "save", look)
     with pytest.raises(KeyboardInterrupt):
         trainer.optimize(num_epoch=1)

@@ -30,7 +30,7 @@ def test_a_new_run_takes_nothing_from_an_old_one(few_images, capsys):
     second.optimize(1)
     second.export()
     name = os.path.basename(first.run_folder)
-    assert f"moved the previous graph, which is of another run, to weights/lenet5/{name}" in capsys.readouterr().out
+    assert f"moved the previous graph, exported by another run, to weights/lenet5/{name}" in capsys.readouterr().out
     assert sorted(os.listdir("weights/lenet5")) == sorted([name, "labels.txt", "lenet5.json", "lenet5.pb"])
     assert sorted(os.listdir(f"weights/lenet5/{name}")) == [
         "labels.txt", "lenet5-int8.tflite", "lenet5-savedmodel", "lenet5.json", "lenet5.onnx", "lenet5.pb",

@@ -67,16 +67,14 @@ def test_what_is_no_number_but_does_not_show_in_the_loss_ends_the_epoch(trainer,
         monkeypatch.setattr(trainer, "evaluate", lambda data: spoil(trainer, name, np.inf) or (1.0, 0.5))
     with pytest.raises(FloatingPointError) as found:
         trainer.optimize(1)
-    expected = (
-        "weights or Adam's moments: found NaN or Inf at step 8, learning rate 0.01, expected a number; last good "
-    )
-    assert str(found.value) == f"{expected}checkpoint: {good}; setting lr: found 0.01, try a smaller one"
+    expected = "weights or Adam's moments: found NaN or Inf at step 8, learning rate 0.01, expected a finite number; "
+    assert str(found.value) == f"{expected}last good checkpoint: {good}; setting lr: found 0.01, try a smaller one"
     assert len(trainer.history) == 1 and capsys.readouterr().out.count("epoch ") == 1
     assert len(os.listdir(trainer.run_folder)) == len(files) + 1  # the second log, which has nothing of the epoch
     events = EventAccumulator(trainer.run_folder)
     events.Reload()
     assert [event.step for event in events.Scalars("val_acc")] == [event.step for event in events.Scalars("train_loss")]
-    assert find_run("checkpoints/lenet5").newest() == good
+    assert find_run("checkpoints/lenet5").latest() == good
 
 
 def test_validation_weighs_a_short_last_batch_by_its_images(trainer, monkeypatch):

@@ -11,7 +11,7 @@ from convert.export import export_checkpoint
 from src.errors import InputError
 from tests.conftest import FIXTURES, load_graph, make_folders, run_file, run_graph, run_opencv, working_in
 from trainer import Trainer
-from utils.checkpoints.manager import Checkpoints
+from utils.checkpoints.manager import CheckpointManager
 from utils.inference.predictor import load
 
 
@@ -120,7 +120,7 @@ def test_export_without_a_usable_checkpoint(exported):
         (record.replace('"bgr"', '"gbr"'), "channel_order"),
         (record.replace('"val_loss": ', '"val_loss": "x", "other": '), "found no run with checkpoints"),
         (record.replace('"lenet5-', '"other-'), "found no run with checkpoints"),
-        ("{", "run.json: found a damaged file"),
+        ("{", "run.json: found a corrupt file"),
     ):
         with open(path, "w") as file:
             file.write(content)
@@ -214,7 +214,7 @@ def test_settings_of_a_later_version_are_passed_over_and_missing_ones_take_their
     record["lenet5-3"]["settings"].update(dropout=0.5, teacher="none")
     with open("checkpoints/lenet5/run.json", "w") as file:
         json.dump(record, file)
-    config, _, _ = Checkpoints("checkpoints/lenet5").load("checkpoints/lenet5/lenet5-3")
+    config, _, _ = CheckpointManager("checkpoints/lenet5").load("checkpoints/lenet5/lenet5-3")
     assert (config.augment, config.step_rate, config.img_size) == ("none", 1000, 16)
     expected = "note: checkpoint checkpoints/lenet5/lenet5-3: ignoring unknown settings: dropout, teacher\n"
     assert capsys.readouterr().err == expected

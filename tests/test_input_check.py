@@ -99,13 +99,13 @@ def test_nothing_is_said_of_the_results_in_docs(digits, about):
 
 
 @pytest.mark.parametrize("given, expected", [
-    (FOR_255, BOTH + "found 123.7,116.3,103.5 and 58.4,57.1,57.4, with"),
+    (FOR_255, BOTH + "found 123.7,116.3,103.5 and 58.4,57.1,57.4, which gives"),
     ({"image_normalize_mean": [127.5] * 3, "image_normalize_std": [127.5] * 3}, BOTH + "found 127.5,127.5,127.5 and"),
-    ({"image_normalize_std": [58.4, 57.1, 57.4]}, "setting image_normalize_std: found 58.4,57.1,57.4, with"),
-    ({"image_normalize_mean": [123.7, 116.3, 103.5]}, "setting image_normalize_mean: found 123.7,116.3,103.5, with"),
-    ({"image_normalize_mean": [0.485, 456, 0.406]}, "setting image_normalize_mean: found 0.485,456,0.406, with"),
+    ({"image_normalize_std": [58.4, 57.1, 57.4]}, "setting image_normalize_std: found 58.4,57.1,57.4, which gives"),
+    ({"image_normalize_mean": [123.7, 116.3, 103.5]}, "setting image_normalize_mean: found 123.7,116.3,103.5, which"),
+    ({"image_normalize_mean": [0.485, 456, 0.406]}, "setting image_normalize_mean: found 0.485,456,0.406, which gives"),
     ({"image_normalize_mean": [0] * 3, "image_normalize_std": [255] * 3}, "setting image_normalize_std: found 255,"),
-    ({"image_normalize_std": [1 / 255] * 3}, BOTH + "with them images enter the network with mean "),
+    ({"image_normalize_std": [1 / 255] * 3}, BOTH + "they give the network inputs with mean "),
 ])  # fmt: skip
 @pytest.mark.parametrize("channel_order", ["bgr", "rgb"])
 def test_a_mean_or_std_for_other_levels_is_named(digits, given, expected, channel_order):
@@ -120,7 +120,8 @@ def test_the_numbers_of_the_note_are_those_that_pillow_and_numpy_find(tmp_path):
     entering = (levels - config.image_normalize_mean) / config.image_normalize_std
     note = input_note(read_train_sets(config).train, config)
     for values, form in (
-        (entering.mean(0), "mean {:.3g},{:.3g},{:.3g}, "), (entering.std(0), "deviation {:.3g},{:.3g},{:.3g}, "),
+        (entering.mean(0), "mean {:.3g},{:.3g},{:.3g}, "),
+        (entering.std(0), "standard deviation {:.3g},{:.3g},{:.3g}, "),
         (levels.mean(0), "--image_normalize_mean {:.3f},{:.3f},{:.3f} "),
         (levels.std(0), "--image_normalize_std {:.3f},{:.3f},{:.3f}"),
     ):  # fmt: skip
@@ -132,17 +133,17 @@ def transparent(colour):
 
 
 LOST = {
-    "black on transparent": (transparent(lambda image: 0), "are of one colour", "its transparency is dropped"),
-    "icons in colours": (transparent(lambda image: image[0, 0]), "are of one colour", "its transparency is dropped"),
-    "8 bits in 16": (lambda image: image.astype(np.uint16), "are of one colour", "its 16-bit values end at"),
+    "black on transparent": (transparent(lambda image: 0), "have a single colour", "its transparency is dropped"),
+    "icons in colours": (transparent(lambda image: image[0, 0]), "have a single colour", "its transparency is dropped"),
+    "8 bits in 16": (lambda image: image.astype(np.uint16), "have a single colour", "its 16-bit values end at"),
     "10 bits in 16": (lambda image: image.astype(np.uint16) * 4, "fewer than 16 of 256", "its 16-bit values end at"),
     "12 bits in 16": (lambda image: image.astype(np.uint16) * 16, "fewer than 16 of 256", "its 16-bit values end at"),
-    "black": (lambda image: image * 0, "are of one colour", "so they are in the files"),
-    "plain colours": (lambda image: image * 0 + image[0, 0], "are of one colour", "so they are in the files"),
-    "the same": (lambda image: next(photos(1)), "are the same as one of another class", "so they are in the files"),
+    "black": (lambda image: image * 0, "have a single colour", "the files themselves are"),
+    "plain colours": (lambda image: image * 0 + image[0, 0], "have a single colour", "the files themselves are"),
+    "the same": (lambda image: next(photos(1)), "are identical to one of another class", "the files themselves are"),
     "fine pattern": (
         lambda image: (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8),
-        "are of one colour", "settings resize and img_size: stretch to 32 pixels leaves nothing of it",
+        "have a single colour", "settings resize and img_size: stretch to 32 pixels leaves nothing of it",
     ),
 }  # fmt: skip
 
@@ -155,7 +156,7 @@ def test_images_that_lose_their_picture_are_told_with_the_reason(tmp_path, kind,
     change, what, reason = LOST[kind]
     path = in_classes(tmp_path, map(change, photos()))
     note = note_of(path, **given)
-    assert note.startswith("setting train_path: 34 of 34 images ") and "\n" not in note  # of 40, 6 are to validate on
+    assert note.startswith("setting train_path: 34 of 34 sampled images ") and "\n" not in note  # and 6 for validation
     assert what in note and reason in note
     assert os.path.isfile(note.split("such as ")[1].split(": ")[0])
 
@@ -163,7 +164,7 @@ def test_images_that_lose_their_picture_are_told_with_the_reason(tmp_path, kind,
 def test_numbers_of_classes_as_levels_need_a_mean_and_std_of_their_own(tmp_path):
     path = in_classes(tmp_path, [image // 16 for image in photos()])
     note = note_of(path)
-    assert note.startswith(BOTH + "with them images enter the network with")
+    assert note.startswith(BOTH + "they give the network inputs with")
     own = note.split("these images have ")[1].split()
     given = {name[2:]: SETTINGS[name[2:]].parse(text) for name, text in zip(own[::2], own[1::2])}
     assert note_of(path, **given) is None
@@ -209,7 +210,7 @@ def test_one_pixel_of_one_image_is_no_batch(shrinking, run_here, digits, tmp_pat
     given = ["--model_arch", "mobilenetv2", "--img_size", "32", "--batch_size", "1"]
     done = run_here("--train_path", f"{digits}/train", *given, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith("error: setting batch_size: found 1, expected 2 or more, or a larger img_size: ")
+    assert done.stderr.startswith("error: setting batch_size: found 1, expected 2 or more, or a larger img_size; ")
 
 
 @pytest.mark.parametrize("train_layers, img_size", [("all", 33), ("head", 32)])
@@ -242,7 +243,7 @@ def notes(capfd):
 
 def test_a_training_that_has_learned_nothing_says_so_at_its_end(in_tmp_path, capfd, monkeypatch):
     headings = []
-    monkeypatch.setattr("utils.training.monitor.draw_grid", lambda path, images, titles, heading: headings.append(heading))
+    monkeypatch.setattr("utils.training.monitor.draw_grid", lambda *given: headings.append(given[-1]))
     train, images = in_classes("train", photos()), list(photos(20))
     valid = in_classes("valid", images[:10])  # 5 cats, 5 dogs
     for number in range(4):
@@ -253,12 +254,12 @@ def test_a_training_that_has_learned_nothing_says_so_at_its_end(in_tmp_path, cap
     assert trainer.val_acc <= 0.9
     looked, learned = notes(capfd)
     assert looked.startswith(f"note: {BOTH}found 123.7,")
-    expected = f"found {trainer.val_acc:.4f}, expected more than 0.9000, which one gets by answering cat, "
+    expected = f"found {trainer.val_acc:.4f}, expected more than 0.9000, that of always predicting cat, "
     assert learned.startswith(f"note: best validation accuracy: {expected}")
     assert f"look at {trainer.run_folder}/train_batch.png and" in learned and "settings lr, num_epoch, " in learned
     levels = np.array([cv2.imread(path) for path in glob.glob("train/*/*.png")]).reshape(-1, 3) / 255
     entering = (levels - FOR_255["image_normalize_mean"]) / FOR_255["image_normalize_std"]
-    assert headings[0].endswith("mean {:.3g},{:.3g},{:.3g}, deviation {:.3g},{:.3g},{:.3g}".format(
+    assert headings[0].endswith("mean {:.3g},{:.3g},{:.3g}, standard deviation {:.3g},{:.3g},{:.3g}".format(
         *entering.mean(0), *entering.std(0)))  # fmt: skip
     Trainer(resume=True, num_epoch=2).optimize()
     assert [note[:30] for note in notes(capfd)] == [learned[:30]]  # the images were looked at when the run began

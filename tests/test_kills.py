@@ -122,7 +122,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_not_taken_for_the_
         f"trainer.Trainer(train_path={few_images['train_path']!r}, img_size=16, batch_size=8).optimize(1)\n"
     )
     assert python("-c", code, cwd=os.getcwd()).returncode == -signal.SIGKILL
-    with pytest.raises(InputError, match="found no checkpoint in checkpoints/lenet5/.*, the newest run, .* --run 2"):
+    with pytest.raises(InputError, match="found no checkpoint in checkpoints/lenet5/.*, the latest run; --run 2"):
         Trainer(resume=True)
     resumed = Trainer(resume=os.path.basename(first.run_folder), num_epoch=2)
     resumed.optimize()

@@ -83,7 +83,7 @@ found = {}
 def spy(of):
     status = memory.numbers_in("/proc/self/status")
     count = of.data.train.num_examples + of.data.valid.num_examples
-    needed = memory.memory_needed(of.config, of.learning, count, of.config.batch_size)
+    needed = memory.memory_needed(of.config, of.train_graph, count, of.config.batch_size)
     found["estimate"] = 1024 * status["VmRSS"] + needed
 trainer.check_memory, check = spy, trainer.check_memory
 arguments = ["--img_size", "160", "--device", "cpu", "--test_path", "few", "--train_path"]
@@ -132,9 +132,9 @@ def test_the_estimate_is_within_a_factor_of_1_5_of_a_training_on_this_machine(ch
 def test_a_training_over_the_limit_of_ulimit_is_refused_in_one_line(child):
     found, errors, _ = child
     assert found["second"] == 2
-    assert errors[0].startswith("error: setting batch_size: found 800 at img_size 160, which takes some ")
+    assert errors[0].startswith("error: setting batch_size: found 800 at img_size 160, which needs about ")
     assert errors[0].endswith(
-        "of memory that are left; a smaller batch_size or img_size takes less; --memory_check off trains all the same"
+        "of available memory; a smaller batch_size or img_size needs less; --memory_check off trains anyway"
     )
 
 
@@ -166,12 +166,12 @@ MEMINFO = {"proc/meminfo": "MemTotal: 8000 kB\nMemFree: 1000 kB\nMemAvailable: 5
 
 
 def test_a_system_that_says_nothing_of_its_memory_has_no_known_limit(system):
-    assert memory.memory_left() is None
+    assert memory.available_memory() is None
 
 
 def test_a_process_may_have_what_is_available(system):
     system(MEMINFO)
-    assert memory.memory_left() == 5000 * 1024
+    assert memory.available_memory() == 5000 * 1024
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,11 @@ def test_a_process_may_have_what_the_cgroups_around_it_have_left(system, line, f
     system(MEMINFO)
     system({"proc/self/cgroup": f"1:cpu:/elsewhere\n{line}\n", f"{folder}/{limit}": "4000000\n"})
     system({f"{folder}/{usage}": "3000000\n", f"{folder}/memory.stat": f"anon 7\n{cache} 500000\n"})
-    assert memory.memory_left() == 1500000  # files in memory give way
+    assert memory.available_memory() == 1500000  # files in memory give way
     system({f"{folder}/mine/{limit}": "2000000\n", f"{folder}/mine/{usage}": "1900000\n"})
-    assert memory.memory_left() == 100000
+    assert memory.available_memory() == 100000
     system({f"{folder}/mine/{limit}": "max\n", f"{folder}/{limit}": "9223372036854771712\n"})
-    assert memory.memory_left() == 5000 * 1024
+    assert memory.available_memory() == 5000 * 1024
 
 
 @pytest.mark.parametrize("kind, name", [(resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")])
@@ -204,20 +204,20 @@ def test_a_process_may_have_what_ulimit_leaves(system, monkeypatch, kind, name):
     system({"proc/self/status": f"{name}:\t 100 kB\nVmRSS:\t 50 kB\n"})
     limits = {kind: 300 * 1024}
     monkeypatch.setattr(resource, "getrlimit", lambda asked: (limits.get(asked, resource.RLIM_INFINITY),) * 2)
-    assert memory.memory_left() == 200 * 1024
+    assert memory.available_memory() == 200 * 1024
 
 
 def test_a_training_that_no_batch_size_saves_is_refused_for_its_img_size(two_classes, run_here, monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "memory_left", lambda: 10 * MB)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10 * MB)
     done = run_here("--train_path", two_classes.train_path, "--img_size", "16", "--batch_size", "8", cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: setting img_size: found 16 at batch_size 8, which takes some 0.1 GB, expected at ")
+    assert line.startswith("error: setting img_size: found 16 at batch_size 8, which needs about 0.1 GB, expected at ")
     assert glob.glob("checkpoints/lenet5/2*") == []
 
 
 def test_memory_check_off_trains_all_the_same(two_classes, run_here, monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "memory_left", lambda: 10 * MB)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10 * MB)
     monkeypatch.setattr(Trainer, "export", lambda self: "none")
     options = "--train_path", two_classes.train_path, "--img_size", "16", "--batch_size", "8", "--memory_check", "off"
     done = run_here(*options, cwd=tmp_path)
@@ -233,14 +233,14 @@ def imitated_trainer(devices=("CPU",), world_size=1, launcher=None):
 
 
 def test_nothing_is_refused_on_a_gpu_whose_memory_is_its_own(monkeypatch):
-    monkeypatch.setattr(memory, "memory_left", lambda: 10 * MB)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10 * MB)
     memory.check_memory(imitated_trainer(devices=("CPU", "GPU")))
     with pytest.raises(InputError, match="img_size"):
         memory.check_memory(imitated_trainer())
 
 
 def test_processes_launched_on_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(memory, "memory_left", lambda: 160 * MB)
+    monkeypatch.setattr(memory, "available_memory", lambda: 160 * MB)
     memory.check_memory(imitated_trainer())
     memory.check_memory(imitated_trainer(world_size=3))  # on machines of their own
     with pytest.raises(InputError, match="in each of 3 processes"):

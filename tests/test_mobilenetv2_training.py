@@ -98,7 +98,7 @@ def test_validation_is_usable_after_100_steps(trained):
 def test_weight_decay_is_part_of_the_cost_and_logged(trained):
     images, labels, _, _ = trained.data.train.next_batch(32)
     cross_entropy, cost, weight_loss = trained.session.run(
-        [trained.cross_entropy, trained.cost, trained.learning.scalars["weight_loss"]],
+        [trained.cross_entropy, trained.cost, trained.train_graph.scalars["weight_loss"]],
         {trained.x: images, trained.y_true: labels},
     )
     kernels = trained.session.run([variable for variable in trained.variables if "kernel" in variable.op.name])
@@ -122,7 +122,7 @@ def test_fine_tuning_to_other_classes(trained, digits, in_tmp_path, capsys):
     for source in (folder, trained.checkpoints.folder, last):
         assert os.path.samefile(f"{find_checkpoint('setting pretrained', source)}.index", f"{last}.index")
     tuned = Trainer(pretrained=folder, **three_classes(digits))
-    assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in capsys.readouterr().out
+    assert "loaded 260 of 262 variables, all but logits/kernel, logits/bias" in capsys.readouterr().out
     for name, value in tuned.session.run({v.op.name: v for v in tuned.variables}).items():
         assert np.array_equal(value, weights[name]) == (not name.startswith("logits"))
     assert tuned.session.run(tuned.global_step) == 0
@@ -133,7 +133,7 @@ def test_fine_tuning_needs_checkpoints_that_fit(trained, shallow, digits, in_tmp
     for source in ("nowhere", str(in_tmp_path), f"{folder}/mobilenetv2-9"):
         with pytest.raises(InputError, match=f"setting pretrained: found {source}"):
             Trainer(pretrained=source, **three_classes(digits))
-    with pytest.raises(InputError, match="setting pretrained: found nothing in .* that fits"):
+    with pytest.raises(InputError, match="setting pretrained: found no weights in .* that match"):
         Trainer(pretrained=folder, train_path=f"{digits}/train")
 
 
@@ -143,7 +143,7 @@ def test_size_width_and_normalization_are_those_of_the_pretrained_network(traine
     given = {"model_arch": "mobilenetv2", "train_path": f"{digits}/train", "pretrained": folder, "classes": ["3", "5"]}
     tuned = Trainer(**given)
     assert (tuned.config.img_size, tuned.config.width, tuned.config.channel_order) == (40, 0.35, "bgr")
-    assert f"weights of {folder}/mobilenetv2-111: took 260 of 262" in capsys.readouterr().out
+    assert f"weights of {folder}/mobilenetv2-111: loaded 260 of 262" in capsys.readouterr().out
     assert inherit_settings(dict(given, img_size=48)).img_size == 48
     with open(os.path.join(folder, "run.json")) as file:
         record = file.read()

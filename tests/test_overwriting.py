@@ -45,7 +45,7 @@ def test_a_trainer_that_another_has_overtaken_saves_nothing(two_runs):
         before = json.load(file)
     batch = notebook.data.train.next_batch(8)
     notebook.session.run(notebook.optimizer, {notebook.x: batch.images, notebook.y_true: batch.labels})
-    with pytest.raises(InputError, match="another training has gone on with checkpoints/lenet5/.*; resume it again"):
+    with pytest.raises(InputError, match="found checkpoints/lenet5/.* changed by another process; resume again"):
         notebook.save()
     with open(run_file("run.json")) as file:
         assert json.load(file) == before
@@ -55,13 +55,13 @@ def test_a_trainer_that_another_has_overtaken_saves_nothing(two_runs):
 def test_a_checkpoint_of_the_last_step_is_not_written_again_when_the_epoch_is_validated(two_runs, monkeypatch):
     """On a full disk the first one would be lost."""
     trainer = Trainer(checkpoint_minutes=1e-9, **QUICK)
-    written, save = [], trainer.learning.saver.save
+    written, save = [], trainer.train_graph.saver.save
 
     def noting_save(session, prefix, **options):
         written.append(os.path.basename(prefix))
         return save(session, prefix, **options)
 
-    monkeypatch.setattr(trainer.learning.saver, "save", noting_save)
+    monkeypatch.setattr(trainer.train_graph.saver, "save", noting_save)
     trainer.optimize(2)
     assert written == [f"lenet5-{step}" for step in range(1, 2 * trainer.steps + 1)]
     epochs = [trainer.checkpoints.entry(trainer.checkpoints.folder + f"/lenet5-{step}") for step in (4, 8)]
@@ -79,7 +79,7 @@ def test_the_latest_run_without_its_record_is_not_taken_for_the_one_before(two_r
     if become:
         become(path)
     for resume in (lambda: Trainer(resume=True, num_epoch=2), lambda: export_checkpoint(model_arch="lenet5")):
-        with pytest.raises(InputError, match=f"^record {path}: found a damaged file, .*; --run NAME takes another run"):
+        with pytest.raises(InputError, match=f"^metadata {path}: found a corrupt file, .*; --run NAME selects another"):
             resume()
     assert os.path.exists(os.path.join(os.path.dirname(path), "lenet5-4.index"))
 

@@ -50,11 +50,12 @@ def test_a_network_with_the_weights_of_keras_answers_as_keras_does(keras, in_tmp
     trainer = Trainer(model_arch="mobilenetv2", pretrained=path, train_path=str(keras / "train"), batch_size=2, **given)
     config, output = trainer.config, capsys.readouterr().out
     assert (config.width, config.img_size, config.channel_order) == (float(width), SIZE, "rgb")
-    assert f"with img_size 96, width {float(width)}, strides paper, image_normalize_mean [0.5, 0.5, 0.5]" in output
+    expected = f"img_size 96, width {float(width)}, strides paper, image_normalize_mean [0.5, 0.5, 0.5]"
+    assert f"preprocessing and architecture: {expected}" in output
     if kind == "without the classifier":
-        assert "took 260 of 262 variables, all but logits/kernel, logits/bias" in output
+        assert "loaded 260 of 262 variables, all but logits/kernel, logits/bias" in output
         return
-    assert "took 262 of 262 variables\n" in output
+    assert "loaded 262 of 262 variables\n" in output
     data = trainer.data.train
     logits = trainer.graph.get_tensor_by_name("inference/output:0")
     batch = next(data.batches(data.num_examples))
@@ -75,15 +76,15 @@ def test_what_is_given_counts_more_than_what_the_weights_want(in_tmp_path):
 
 
 @pytest.mark.parametrize("name, content, arguments, expected", [
-    ("none.h5", None, [], "setting pretrained: found no file none.h5, expected weights of a MobileNetV2 of Keras"),
-    ("text.h5", b"no HDF5", [], "setting pretrained: found text.h5, expected an HDF5 file of Keras that can be read"),
-    ("cut.h5", 2000, [], "setting pretrained: found cut.h5, expected an HDF5 file of Keras that can be read"),
-    ("good.h5", "good", ["--model_arch", "lenet5"], "setting pretrained: found nothing in good.h5 that fits, expected"),
-    ("other.h5", "other", [], "setting pretrained: found other.h5, expected an HDF5 file with the weights of a Mobile"),
-    ("nan.h5", np.nan, ["--width", "0.35"], "setting pretrained: found numbers in first/kernel of nan.h5 that are"),
-    ("word.h5", b"1.5", [], "setting pretrained: found word.h5, expected an HDF5 file of Keras that can be read (/C"),
+    ("none.h5", None, [], "setting pretrained: found no file none.h5, expected weights of a MobileNetV2 from Keras"),
+    ("text.h5", b"no HDF5", [], "setting pretrained: found text.h5, expected a readable HDF5 file from Keras"),
+    ("cut.h5", 2000, [], "setting pretrained: found cut.h5, expected a readable HDF5 file from Keras"),
+    ("good.h5", "good", ["--model_arch", "lenet5"], "setting pretrained: found no weights in good.h5 that match, exp"),
+    ("other.h5", "other", [], "setting pretrained: found other.h5, expected an HDF5 file with weights of a MobileNet"),
+    ("nan.h5", np.nan, ["--width", "0.35"], "setting pretrained: found NaN or Inf in first/kernel of nan.h5, expect"),
+    ("word.h5", b"1.5", [], "setting pretrained: found word.h5, expected a readable HDF5 file from Keras (/C"),
     ("x_2024.01.15_96.h5", "good", ["--width", "1.4"], "setting pretrained: found only the classifier of x_2024"),
-    ("good.h5", "good", ["--width", "1.4"], "setting pretrained: found only the classifier of good.h5 to fit, expec"),
+    ("good.h5", "good", ["--width", "1.4"], "setting pretrained: found only the classifier of good.h5 to match, exp"),
 ])  # fmt: skip
 def test_weight_files_that_cannot_be_used(keras, shallow, in_tmp_path, capsys, name, content, arguments, expected):
     import h5py
@@ -141,7 +142,7 @@ def test_weight_decay_is_on_what_learns_alone(folders, in_tmp_path):
     path = folders({"cat": 20, "dog": 20})
     trainer = Trainer(train_layers="head", train_path=path, img_size=16, batch_size=8, weight_decay=0.1)
     kernel = trainer.session.run("fc3/kernel:0")
-    assert trainer.session.run(trainer.learning.scalars["weight_loss"]) == pytest.approx(
+    assert trainer.session.run(trainer.train_graph.scalars["weight_loss"]) == pytest.approx(
         0.1 * (kernel**2).sum() / 2, rel=1e-5
     )
 

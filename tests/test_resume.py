@@ -90,7 +90,7 @@ def test_an_interrupted_mobilenetv2_ends_as_one_that_never_was(few_images, shall
 
 def test_points_that_a_killed_process_wrote_before_its_checkpoint_are_not_doubled(few_images, monkeypatch):
     """Three times it validates, writes the points of the epoch, and is ended before it saves."""
-    monkeypatch.setattr(monitor, "WINDOW", 5)  # so that there are points of the training curves at the same steps
+    monkeypatch.setattr(monitor, "STEPS_PER_POINT", 5)  # so that training curves have points at the same steps
     assert straight_and_resumed(dict(few_images, num_epoch=2), monkeypatch, [5], kills=3) == []
 
 
@@ -157,7 +157,7 @@ def test_a_data_set_may_move_but_not_change(one_epoch):
     assert trainer.epoch == 2
     os.remove("moved/cat/003.png")
     with pytest.raises(
-        InputError, match="setting train_path or valid_path: found other images in moved, expected the same"
+        InputError, match="setting train_path or valid_path: found other images in moved, expected those of the run"
     ):
         Trainer(resume=True)
 
@@ -238,9 +238,9 @@ def test_a_copied_folder_of_checkpoints_is_that_of_the_copy(in_tmp_path):
 def test_a_trainer_that_another_has_overtaken_deletes_nothing(one_epoch):
     first, second = Trainer(resume=True, num_epoch=3), Trainer(resume=True, num_epoch=4)
     first.optimize()
-    with pytest.raises(InputError, match="another training has gone on with checkpoints/lenet5/.*; resume it again"):
+    with pytest.raises(InputError, match="found checkpoints/lenet5/.* changed by another process; resume again"):
         second.optimize()
-    assert find_run("checkpoints/lenet5").newest() == first.last_checkpoint
+    assert find_run("checkpoints/lenet5").latest() == first.last_checkpoint
 
 
 WRONG_RECORDS = [

@@ -15,7 +15,7 @@ from src.errors import InputError
 from src.settings import settings
 from tests.conftest import make_folders, run_file, working_in
 from trainer import Trainer
-from utils.checkpoints.manager import Checkpoints, find_checkpoint, read_weights
+from utils.checkpoints.manager import CheckpointManager, find_checkpoint, read_weights
 from utils.checkpoints.pretrained import inherit_settings, load_pretrained
 from utils.checkpoints.resume import load_resume_point
 
@@ -55,7 +55,7 @@ def test_a_checkpoint_under_the_name_of_another_gives_way_to_the_one_before(work
     copy_checkpoint(work, "lenet5-5", "lenet5-10")
     _, _, prefix = load_resume_point({})
     assert prefix == f"{work}/lenet5-5"
-    expected = f"note: checkpoint: found {work}/lenet5-10 with global_step 5, expected 10, as in run.json: its"
+    expected = f"note: checkpoint: found {work}/lenet5-10 with global_step 5, expected 10, as in run.json; its"
     assert capsys.readouterr().err.startswith(expected)
 
 
@@ -91,7 +91,7 @@ def test_a_record_or_a_checkpoint_that_has_no_step_is_read(work):
     del record["lenet5-10"]["global_step"]
     with open(run_file("run.json"), "w") as file:
         json.dump(record, file)
-    assert "conv1/kernel" in Checkpoints(work).read(f"{work}/lenet5-10")
+    assert "conv1/kernel" in CheckpointManager(work).read(f"{work}/lenet5-10")
 
 
 # Files that go while a training runs
@@ -139,7 +139,7 @@ def test_what_is_in_memory_is_saved_when_files_were_deleted_during_training(work
     assert (resumed.epoch, resumed.step, len(resumed.history)) == (4, 20, 4)
     weights = read_weights("checkpoint", FOLDER)
     assert np.array_equal(weights["fc3/kernel"], trainer.session.run("fc3/kernel:0"))
-    names = [os.path.basename(prefix) for prefix in Checkpoints(work).prefixes()]
+    names = [os.path.basename(prefix) for prefix in CheckpointManager(work).prefixes()]
     expected = {delete_run: [20], delete_all: [20], delete_record: [5, 10, 15, 20]}.get(delete, [5, 10, 20])
     assert names == [f"lenet5-{step}" for step in expected]
     assert export_checkpoint()[0] == trainer.export()
@@ -159,7 +159,7 @@ def become_a_link(path):
 @pytest.mark.parametrize("replace, found", [
     (become_a_file, "which can no longer be written to"),
     (lambda path: become_a_file(FOLDER), "which can no longer be written to"),
-    (become_a_link, "a symbolic link, expected a folder of the run's own, or none"),
+    (become_a_link, "a symbolic link, expected a folder or none"),
 ])  # fmt: skip
 def test_a_folder_that_became_something_else_during_training_is_one_line(work, replace, found):
     with pytest.raises(InputError, match=f"^setting checkpoint_dir: found {work}, {found}"):
@@ -230,7 +230,7 @@ def test_a_pipe_or_the_like_for_a_file_of_a_checkpoint_gives_way_to_the_one_befo
     make.get(kind, lambda path: os.symlink("/dev/zero", path))(path)
     _, _, prefix = load_resume_point({})
     assert prefix == f"{work}/lenet5-5"
-    expected = f"found {work}/lenet5-10, expected checkpoints that can be read (lenet5-10.{end} is a folder, a de"
+    expected = f"found {work}/lenet5-10, expected a readable checkpoint (lenet5-10.{end} is a folder, a de"
     assert capsys.readouterr().err.startswith(f"note: checkpoint: {expected}")
     with pytest.raises(InputError) as refused:
         export_checkpoint(last=True)

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from src.errors import InputError
-from utils.checkpoints import records
-from utils.checkpoints.manager import Checkpoints
+from utils.checkpoints import run_metadata
+from utils.checkpoints.manager import CheckpointManager
 from utils.checkpoints.run_index import delete_old_runs, find_run, list_runs
 
 FOLDER = "checkpoints/lenet5"
@@ -23,7 +23,7 @@ def save_run(name, checkpoints=("lenet5-5",)):
     for checkpoint in checkpoints:
         for end in ("index", "data-00000-of-00001"):
             open(os.path.join(folder, f"{checkpoint}.{end}"), "w").close()
-    records.write_record(folder, dict.fromkeys(checkpoints, ENTRY), [])
+    run_metadata.write_run_metadata(folder, dict.fromkeys(checkpoints, ENTRY), [])
     return folder
 
 
@@ -60,7 +60,7 @@ def test_a_run_that_is_a_link_to_elsewhere_loses_nothing_and_is_listed(in_tmp_pa
     current = save_run("b")
     before = sorted(os.listdir("elsewhere"))
     delete_old_runs(FOLDER, current, 0)
-    Checkpoints(f"{FOLDER}/a").delete()
+    CheckpointManager(f"{FOLDER}/a").delete()
     assert sorted(os.listdir("elsewhere")) == before and names_of(list_runs(FOLDER)) == ["a", "b"]
 
 
@@ -69,7 +69,7 @@ def test_copies_that_people_make_of_checkpoints_are_kept(in_tmp_path):
     copies = ["best.index", "best.data-00000-of-00001", "mine-7.index", "lenet5-5 (copy).index", "notes.txt"]
     for name in (*copies, "lenet5-7.index", "lenet5-7.data-00000-of-00001.tempstate12"):
         open(os.path.join(folder, name), "w").close()
-    Checkpoints(folder).delete_others()
+    CheckpointManager(folder).delete_unlisted()
     assert sorted(os.listdir(folder)) == sorted([*copies, "lenet5-5.index", "lenet5-5.data-00000-of-00001", "run.json"])
 
 
@@ -110,12 +110,12 @@ def test_a_damaged_record_may_be_that_of_the_latest_run_until_another_was_saved(
     save_run("a")
     damage(save_run("b"))
     os.utime(f"{FOLDER}/b/run.json", (0, 0))
-    with pytest.raises(InputError, match=f"record {FOLDER}/b/run.json: found a damaged file, expected .* --run NAME"):
+    with pytest.raises(InputError, match=f"metadata {FOLDER}/b/run.json: found a corrupt file, expected .* --run NAME"):
         find_run(FOLDER)
     assert find_run(FOLDER, "a").folder == f"{FOLDER}/a"
     save_run("c")
     os.utime(f"{FOLDER}/b/run.json", (4e9, 4e9))
     assert find_run(FOLDER).folder == f"{FOLDER}/c"
     damage(save_run("d"))
-    with pytest.raises(InputError, match=f"record {FOLDER}/d/run.json: found a damaged file"):
+    with pytest.raises(InputError, match=f"metadata {FOLDER}/d/run.json: found a corrupt file"):
         find_run(FOLDER)

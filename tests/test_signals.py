@@ -41,7 +41,7 @@ def signal_after_step(monkeypatch, step, *signals):
 
     def run_and_signal(session, fetches, *arguments, **options):
         result = run_session(session, fetches, *arguments, **options)
-        if isinstance(fetches, list) and len(fetches) == 5:
+        if isinstance(fetches, list) and len(fetches) == 5:  # those of TrainGraph.step
             steps.append(fetches)
             if len(steps) == step:
                 for number in signals:
@@ -71,9 +71,9 @@ def test_ctrl_c_names_the_command_that_goes_on(few_images, monkeypatch, capsys):
     assert re.search(r"to resume:    python run.py --resume --run 2\S+ --checkpoint_dir 'my checkpoints'\n", output)
     assert run.main(["--resume", "--checkpoint_dir", "my checkpoints"]) == 0
     output = capsys.readouterr().out
-    assert "lenet5-7: 1 of 2 epochs are done" in output and "epoch 2/2: " in output
+    assert "lenet5-7: 1 of 2 epochs done" in output and "epoch 2/2: " in output
     assert run.main(["--resume", "--checkpoint_dir", "my checkpoints"]) == 0  # there is nothing left but to export
-    assert "2 of 2 epochs are done" in capsys.readouterr().out
+    assert "2 of 2 epochs done" in capsys.readouterr().out
 
 
 # run.py, which tells when it has been read: a busy machine may take long to do so.

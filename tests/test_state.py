@@ -153,7 +153,7 @@ def two_epochs(two_epochs_once, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, value, expected", [
     ("members", "x", ", progress: found 'x' as members, expected a whole number, 1 or more"),
     ("window", {"train_loss": 1.0}, ", progress: found {'train_loss': 1.0} as window, expected "),
-    ("seconds", math.nan, ": found an entry of run.json that training did not write, expected "),
+    ("seconds", math.nan, ": found an invalid entry in run.json, expected "),
 ])  # fmt: skip
 def test_a_checkpoint_with_a_wrong_field_is_skipped_and_the_field_named(two_epochs, capsys, name, value, expected):
     with open(run_file("run.json")) as file:
@@ -175,6 +175,6 @@ def test_a_record_of_whole_numbers_is_resumed(two_epochs, capsys):
     with open(run_file("run.json"), "w") as file:
         json.dump(record, file)
     trainer = Trainer(resume=True, num_epoch=3)
-    assert "/lenet5-8: 2 of 3 epochs are done" in capsys.readouterr().out
+    assert "/lenet5-8: 2 of 3 epochs done" in capsys.readouterr().out
     trainer.optimize()
     assert trainer.epoch == 3 and tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-12")

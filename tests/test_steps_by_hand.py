@@ -23,14 +23,14 @@ def train_by_hand(trainer, steps):
 
 def note_costs(trainer, monkeypatch):
     """A list that gets the cost of each step that optimize() does."""
-    costs, step = [], trainer.learning.step
+    costs, step = [], trainer.train_graph.step
 
     def noting_step(*arguments):
         result = step(*arguments)
         costs.append(result[0])
         return result
 
-    monkeypatch.setattr(trainer.learning, "step", noting_step)
+    monkeypatch.setattr(trainer.train_graph, "step", noting_step)
     return costs
 
 
@@ -122,7 +122,7 @@ def test_steps_by_hand_that_were_saved_and_those_after_a_resume_end_as_without_i
     first.save()
     assert (first.val_loss, first.val_acc) == (None, None)
     checkpoints = find_run("checkpoints/lenet5")
-    assert checkpoints.newest().endswith("lenet5-7") and checkpoints.best().endswith("lenet5-4")
+    assert checkpoints.latest().endswith("lenet5-7") and checkpoints.best().endswith("lenet5-4")
     resumed = Trainer(resume=True, num_epoch=2)
     assert (resumed.step, resumed.epoch, resumed.state.step_in_epoch) == (7, 1, 0)
     train_by_hand(resumed, 2)

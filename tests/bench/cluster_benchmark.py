@@ -41,7 +41,7 @@ def milliseconds(run, times):
         run()
     return (time.perf_counter() - start) / times * 1000
 
-took = {"step": milliseconds(lambda: trainer.learning.step(session, batch, Requests(0, 0)), steps)}
+took = {"step": milliseconds(lambda: trainer.train_graph.step(session, batch, Requests(0, 0)), steps)}
 trained = [variable for variable in trainer.graph.get_collection("trainable_variables")]
 moving = [variable for variable in trainer.variables if variable not in trained]
 took["bytes"] = 4 * (sum(variable.shape.num_elements() for variable in trained + moving) + 4)

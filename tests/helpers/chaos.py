@@ -26,7 +26,7 @@ sys.path.insert(0, REPOSITORY)
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-from utils.checkpoints.manager import Checkpoints, read_weights  # noqa: E402
+from utils.checkpoints.manager import CheckpointManager, read_weights  # noqa: E402
 from utils.checkpoints.run_index import find_run  # noqa: E402
 from utils.commands.prepare import prepare_digits  # noqa: E402
 
@@ -125,10 +125,10 @@ def differences(folder, other, model_arch):
     if len({read(graph) for graph in graphs}) != 1:
         found.append("graph")
     runs = [find_run(os.path.join(place, "checkpoints", model_arch)) for place in (folder, other)]
-    weights, others = [read_weights("checkpoint", run.newest()) for run in runs]
+    weights, others = [read_weights("checkpoint", run.latest()) for run in runs]
     found += [name for name in weights if not np.array_equal(weights[name], others.get(name))]
     found += ["variables"] if set(weights) != set(others) else []
-    histories = [[dict(entry, seconds=0) for entry in Checkpoints(run.folder).history] for run in runs]
+    histories = [[dict(entry, seconds=0) for entry in CheckpointManager(run.folder).history] for run in runs]
     found += ["history"] if histories[0] != histories[1] else []
     logs = [os.path.join(place, "graphs", model_arch, os.path.basename(run.folder))
             for place, run in zip((folder, other), runs)]  # fmt: skip

@@ -111,13 +111,13 @@ def note_deadlines(rank, given, timeouts):
     trainers = [Trainer(step_timeout=seconds, cluster_timeout=2 * seconds, **given) for seconds in timeouts]
 
     def train(trainer):
-        watchdog, step, found = trainer.cluster._watchdog, trainer.learning.step, []
+        watchdog, step, found = trainer.cluster._watchdog, trainer.train_graph.step, []
 
         def noting_step(*arguments):
             found.append(watchdog._running.end - time.monotonic())
             return step(*arguments)
 
-        trainer.learning.step = noting_step
+        trainer.train_graph.step = noting_step
         trainer.optimize(1)
         assert watchdog._running is None
         with trainer.cluster.exit_if_peer_lost("waiting"):
@@ -136,7 +136,7 @@ def note_steps(rank, given):
     mobilenetv2.BOTTLENECKS = mobilenetv2.BOTTLENECKS[:2]
     trainer = Trainer(**given)
     costs, trained, validated, states = [], [], [], {}
-    step, batches = trainer.learning.step, trainer.data.valid.batches
+    step, batches = trainer.train_graph.step, trainer.data.valid.batches
     variables = {variable.op.name: variable for variable in trainer.graph.get_collection("variables")}
 
     def noting_step(session, batch, requests):
@@ -152,7 +152,7 @@ def note_steps(rank, given):
             validated.extend(batch.ids)
             yield batch
 
-    trainer.learning.step, trainer.data.valid.batches = noting_step, noting_batches
+    trainer.train_graph.step, trainer.data.valid.batches = noting_step, noting_batches
     history = trainer.optimize()
     notes = {"costs": costs, "trained": trained, "validated": validated, "history": history}
     np.savez(f"{rank}.npz", notes=json.dumps(notes), **trainer.session.run(variables))

@@ -1,11 +1,11 @@
-"""Weights of a MobileNetV2 in the HDF5 files of Keras, by the names of our variables.
+"""Reads the weights of a MobileNetV2 from Keras' HDF5 files, under the names of our variables.
 
-Two layouts: that of the files which Keras Applications publishes and of `save_weights` in Keras 2, where the
-attributes `layer_names` and `weight_names` say what is where; and that of Keras 3 (`.weights.h5`), which numbers the
-layers of each kind in the order in which they were made.
+There are two layouts. In the files that Keras Applications publishes and that `save_weights` of Keras 2 writes, the
+attributes `layer_names` and `weight_names` name the layers and weights. Keras 3 (`.weights.h5`) numbers the layers of
+each type in the order of their creation.
 
-HDF5 files can lead to other files, by links and by numbers that are kept elsewhere. Those of Keras do not, so none is
-followed: it could be to any file, and to a pipe, which never ends.
+HDF5 files can link to other files and keep arrays in them. Keras' do not, so such links are refused: they could lead to
+any file, or to a pipe that never ends.
 """
 
 import os
@@ -18,24 +18,24 @@ from models.mobilenetv2 import BOTTLENECKS, HEAD
 from src.errors import InputError, first_line
 
 # Width and image size in the name of a published file.
-PUBLISHED = re.compile(r"_(0\.35|0\.5|0\.75|1\.0|1\.3|1\.4)_(96|128|160|192|224)(_no_top)?\.h5$")
-LARGEST = 2**26  # numbers in an array
-VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")  # of a batch norm, in Keras' order
+PUBLISHED_NAME = re.compile(r"_(0\.35|0\.5|0\.75|1\.0|1\.3|1\.4)_(96|128|160|192|224)(_no_top)?\.h5$")
+MAX_ARRAY_SIZE = 2**26
+BATCH_NORM_VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")  # in Keras' order
 
 
 def is_keras_file(path):
-    """Whether it is to be read as one: by its name, as a damaged file is one, too."""
+    """Whether the path is a Keras file by its name, so that a corrupt one is reported as such."""
     return path.endswith((".h5", ".hdf5", ".keras"))
 
 
 def expected_settings(path):
-    """The settings of the images that these weights were learned from: colours as RGB, each x / 127.5 - 1.
+    """The settings that the weights were trained with: RGB images, x / 127.5 - 1.
 
-    The names of published files also tell width and image size.
+    The names of published files also give width and image size.
     """
     half = [0.5, 0.5, 0.5]
     found = {"image_normalize_mean": half, "image_normalize_std": half, "channel_order": "rgb"}
-    published = PUBLISHED.search(path)
+    published = PUBLISHED_NAME.search(path)
     if published:
         found.update(width=float(published.group(1)), img_size=int(published.group(2)))
     return found
@@ -44,34 +44,33 @@ def expected_settings(path):
 def read_keras_weights(what, path):
     """{variable name: array} of a file. Raises InputError, naming `what`, if it has no weights of a MobileNetV2."""
     if not os.path.isfile(path):
-        raise InputError(f"{what}: found no file {path}, expected weights of a MobileNetV2 of Keras")
+        raise InputError(what, f"no file {path}", "weights of a MobileNetV2 from Keras")
     try:
         with h5py.File(path, "r") as file:
-            layers, group = member(file, "layers"), member(file, "model_weights")
-            weights = dict(by_name(group or file) if layers is None else by_number(layers))
-    except Exception as error:  # h5py raises all kinds of errors on damaged files
-        expected = f"expected an HDF5 file of Keras that can be read ({first_line(error)})"
-        raise InputError(f"{what}: found {path}, {expected}") from error
+            layers, group = child(file, "layers"), child(file, "model_weights")
+            weights = dict(weights_by_name(group or file) if layers is None else weights_by_number(layers))
+    except Exception as error:  # h5py raises all kinds of errors on corrupt files
+        raise InputError(what, path, f"a readable HDF5 file from Keras ({first_line(error)})") from error
     if not weights:
-        raise InputError(f"{what}: found {path}, expected an HDF5 file with the weights of a MobileNetV2 of Keras")
+        raise InputError(what, path, "an HDF5 file with weights of a MobileNetV2 from Keras")
     return weights
 
 
-def by_name(group):
-    """Pairs (variable name, array) where attributes name layers and their weights, each once."""
+def weights_by_name(group):
+    """Pairs (variable name, array) where attributes name the layers and their weights, each once."""
     seen = set()
-    for layer in names(group, "layer_names"):
-        scope = our_scope(layer)
-        for name in names(found(group, layer), "weight_names") if scope else []:
+    for layer in read_names(group, "layer_names"):
+        scope = scope_of(layer)
+        for name in read_names(descendant(group, layer), "weight_names") if scope else []:
             variable = name.split("/")[-1].split(":")[0].replace("depthwise_kernel", "kernel")
-            if (scope, variable) in seen:  # thousands of times, perhaps
+            if (scope, variable) in seen:  # a crafted file could name it thousands of times
                 raise ValueError(f"{layer}/{name} is named twice")
             seen.add((scope, variable))
-            yield f"{scope}/{variable}", numbers(found(group, f"{layer}/{name}"))
+            yield f"{scope}/{variable}", read_array(descendant(group, f"{layer}/{name}"))
 
 
-def member(group, name):
-    """What a group has under a name, None if nothing. Raises ValueError if it is a link to elsewhere."""
+def child(group, name):
+    """The member of a group with that name, None if there is none. Raises ValueError if it is a link."""
     links, key = group.id.links, name.encode("utf-8")
     if not links.exists(key):
         return None
@@ -80,18 +79,18 @@ def member(group, name):
     return group[name]
 
 
-def found(group, path):
-    """What is in a group, or in one below. Raises KeyError if it is not there, ValueError if it is elsewhere."""
+def descendant(group, path):
+    """The member of a group at a path. Raises KeyError if there is none, ValueError if a link is on the way."""
     for name in filter(None, path.split("/")):
-        group = member(group, name)
+        group = child(group, name)
         if group is None:
             raise KeyError(f"there is no {path}")
     return group
 
 
-def numbers(dataset):
-    """The array in a dataset. Raises ValueError if it is none, or larger than any of a MobileNetV2."""
-    if not np.issubdtype(dataset.dtype, np.floating) or dataset.size > LARGEST:
+def read_array(dataset):
+    """A dataset as float32. Raises ValueError if it is no float array, too large, or stored in another file."""
+    if not np.issubdtype(dataset.dtype, np.floating) or dataset.size > MAX_ARRAY_SIZE:
         raise ValueError(f"{dataset.name}: {dataset.dtype}, {dataset.size} numbers")
     layout = dataset.id.get_create_plist()
     if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
@@ -99,8 +98,8 @@ def numbers(dataset):
     return np.array(dataset, np.float32)
 
 
-def names(group, attribute):
-    """A list of names in an attribute, or, if it is long, in several: layer_names0, layer_names1 and so on."""
+def read_names(group, attribute):
+    """The names in an attribute; Keras splits long lists into layer_names0, layer_names1 and so on."""
     numbered = [key for key in group.attrs if re.fullmatch(attribute + r"\d+", key)]
     numbered.sort(key=lambda key: int(key[len(attribute) :]))
     parts = [attribute] if attribute in group.attrs else numbered
@@ -108,15 +107,15 @@ def names(group, attribute):
     return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in found]
 
 
-def our_scope(layer):
-    """The scope of our variables that corresponds to a layer of Keras, None if there is none."""
+def scope_of(layer):
+    """The scope of our variables for a layer of Keras, None if there is none."""
     layer = re.sub("^bn_|_(BN|bn)$", "", layer)
     fixed = {"Conv1": "first", "Conv_1": "last", "Logits": HEAD, "predictions": HEAD}
     block = re.fullmatch(r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)", layer)
     return f"block{int(block.group(1) or 0) + 1}/{block.group(2)}" if block else fixed.get(layer)
 
 
-def by_number(layers):
+def weights_by_number(layers):
     """The same pairs where layers are numbered: conv2d, conv2d_1, depthwise_conv2d, and so on."""
     blocks = range(1, 1 + sum(n for _, _, n in BOTTLENECKS))
     parts = [f"block{block}/{part}" for block in blocks for part in ("expand", "depthwise", "project")]
@@ -125,15 +124,15 @@ def by_number(layers):
     for kind, ours, variables in (
         ("conv2d", [scope for scope in scopes if scope not in depthwise], ["kernel"]),
         ("depthwise_conv2d", depthwise, ["kernel"]),
-        ("batch_normalization", scopes, VARIABLES),
+        ("batch_normalization", scopes, BATCH_NORM_VARIABLES),
         ("dense", [HEAD], ["kernel", "bias"]),
     ):
-        numbered = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=number)
+        numbered = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=layer_number)
         for scope, layer in zip(ours, numbered):
             for position, variable in enumerate(variables):
-                yield f"{scope}/{variable}", numbers(found(layers, f"{layer}/vars/{position}"))
+                yield f"{scope}/{variable}", read_array(descendant(layers, f"{layer}/vars/{position}"))
 
 
-def number(layer):
-    """That at the end of a name, 0 if there is none."""
+def layer_number(layer):
+    """The number at the end of a layer's name, 0 if there is none."""
     return int(re.search(r"(?:_(\d+))?$", layer.replace("conv2d", "")).group(1) or 0)

@@ -1,7 +1,7 @@
 """The checkpoints of a run, in a folder of their own.
 
-Beside them `run.json` holds for each checkpoint the settings it was trained with, the result of its validation, and how
-far the training was, so that it can be resumed; and the history of the run.
+Beside them `run.json` holds the history of the run and, for each checkpoint, its settings, its validation results and
+the training state that resumes it.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from src.console import print_note
 from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.settings import SETTINGS, settings
 from src.tf1 import tf
-from utils.checkpoints.records import RECORD, name_of, read_record, write_record
+from utils.checkpoints.run_metadata import METADATA_FILE, folder_name, is_corrupt, read_run_metadata, write_run_metadata
 from utils.training.state import best_entry
 
-MAX_TO_KEEP = 10  # the newest checkpoints that are kept, beside the best
+MAX_TO_KEEP = 10  # latest checkpoints that are kept, besides the best one
 ENTRY_SCHEMA = {
     "settings": dict,
     "run_folder": (str, type(None)),
@@ -29,14 +29,14 @@ ENTRY_SCHEMA = {
 CHECKPOINT_FILE = re.compile(r"((.+)-\d+)\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
 
 
-class Checkpoints:
-    """The checkpoints in a folder: which there are, which is the newest, which the best, and which are kept.
+class CheckpointManager:
+    """The checkpoints in a folder: the latest, the best, and which are kept.
 
     Args:
         folder: need not exist.
 
     Attributes:
-        history: of the run, as in Trainer.history; [] in one of an earlier version.
+        history: of the run, as in Trainer.history; [] if an earlier version wrote it.
     """
 
     def __init__(self, folder):
@@ -44,30 +44,30 @@ class Checkpoints:
         self.refresh()
 
     def refresh(self):
-        """Read the record again."""
-        self._take(read_record(self.folder))
+        """Read the metadata again."""
+        self._set_metadata(read_run_metadata(self.folder))
 
-    def _take(self, record):
-        self._record, self.history, self._time, self._damaged = record
+    def _set_metadata(self, metadata):
+        self._metadata, self._entries, self.history = metadata, metadata.entries, metadata.history
 
     def time(self):
-        """When the run was last saved: as a Record has it."""
-        return self._time
+        """When the run was last saved, as in RunMetadata."""
+        return self._metadata.time
 
-    def was_saved_after(self, damaged):
-        """Whether the record of a run beside it was damaged already when this one was last saved."""
-        return name_of(damaged.folder) in self._damaged
+    def was_saved_after(self, corrupt):
+        """Whether the metadata of a run beside it was corrupt already when this one was last saved."""
+        return folder_name(corrupt.folder) in self._metadata.corrupt
 
     def prefixes(self):
-        """The prefixes of the checkpoints that the record names, the newest last."""
-        prefixes = [os.path.join(self.folder, name) for name in self._record]
+        """The prefixes of the checkpoints that the metadata names, the latest last."""
+        prefixes = [os.path.join(self.folder, name) for name in self._entries]
         return [prefix for prefix in prefixes if os.path.exists(f"{prefix}.index")]
 
     def save(self, session, saver, name, entry, history):
-        """Write a checkpoint and its entry in the record; delete the oldest if there are more than MAX_TO_KEEP.
+        """Write a checkpoint and its metadata; delete the oldest if there are more than MAX_TO_KEEP.
 
-        The record never describes weights that are not there yet: an entry of that name goes first, unless its files
-        hold the same, as where a run is saved at the last step of an epoch, and again when that is validated.
+        The metadata never describes weights that are not there yet: an entry of that name is removed first, unless its
+        files hold the same weights, as when a run is saved at the last step of an epoch and again after validation.
 
         Args:
             session: its variables are saved.
@@ -80,49 +80,47 @@ class Checkpoints:
             The prefix of the checkpoint.
 
         Raises:
-            InputError: it cannot be written, or another training has written into the folder.
+            InputError: it cannot be written, or another process has written to the folder.
         """
         self._make_folder()
-        self._check_untouched()
+        self._check_unchanged()
         prefix = os.path.join(self.folder, name)
         if not self._has_saved(name, session):
-            if self._record.pop(name, None):
-                self._write_record(history)
+            if self._entries.pop(name, None):
+                self._write_metadata(history)
             with writable("checkpoint_dir", self.folder):
                 saver.save(session, prefix, write_meta_graph=False, write_state=False)
-        # Somebody may have deleted files of the others.
-        self._record = {name: entry for name, entry in self._record.items() if self._is_complete(name)}
-        self._record.pop(name, None)  # the latest is the last
-        self._record[name] = entry
+        # Files of the others may have been deleted by hand.
+        self._entries = {name: entry for name, entry in self._entries.items() if self._is_complete(name)}
+        self._entries.pop(name, None)  # the latest is the last
+        self._entries[name] = entry
         kept = [os.path.basename(prefix) for prefix in self.prefixes()[-MAX_TO_KEEP:] + [self.best()] if prefix]
-        self._record = {name: entry for name, entry in self._record.items() if name in kept}
-        self._write_record(history)
-        self.delete_others()
+        self._entries = {name: entry for name, entry in self._entries.items() if name in kept}
+        self._write_metadata(history)
+        self.delete_unlisted()
         return prefix
 
     def create(self):
-        """Make the folder of a run that has no checkpoint yet, so that it is known to be the newest."""
+        """Make the folder of a run that has no checkpoint yet, so that it counts as the latest."""
         self._make_folder()
-        self._write_record([])
+        self._write_metadata([])
 
     def _make_folder(self):
-        """Make the folder unless it is there. A link is refused: where it leads, nothing is to be deleted."""
+        """Make the folder unless it exists. A symbolic link is refused: nothing is to be deleted behind it."""
         if os.path.islink(self.folder):
-            found = f"found {self.folder}, a symbolic link, expected a folder of the run's own, or none"
-            raise InputError(f"setting checkpoint_dir: {found}")
+            raise InputError("setting checkpoint_dir", f"{self.folder}, a symbolic link", "a folder or none")
         with writable("checkpoint_dir", self.folder):
             os.makedirs(self.folder, exist_ok=True)
 
-    def _check_untouched(self):
-        """Raise InputError if another training has written into the folder since the record was read or written."""
-        record = read_record(self.folder).entries
-        if record and list(record) != list(self._record):
-            found = f"found that another training has gone on with {self.folder} in the meantime"
-            raise InputError(f"setting checkpoint_dir: {found}; resume it again")
+    def _check_unchanged(self):
+        """Raise InputError if another process has written to the folder since its metadata was read or written."""
+        entries = read_run_metadata(self.folder).entries
+        if entries and list(entries) != list(self._entries):
+            raise InputError("setting checkpoint_dir", f"{self.folder} changed by another process", hint="resume again")
 
     def _has_saved(self, name, session):
-        """Whether the checkpoint of that name holds the variables of a session as they are."""
-        if name not in self._record:
+        """Whether the checkpoint of that name holds the current variables of a session."""
+        if name not in self._entries:
             return False
         variables = {variable.op.name: variable for variable in session.graph.get_collection("variables")}
         try:
@@ -133,93 +131,96 @@ class Checkpoints:
         return set(saved) == set(now) and all(np.array_equal(saved[name], now[name]) for name in now)
 
     def _is_complete(self, name):
-        """Whether the files of a checkpoint are there."""
+        """Whether the files of a checkpoint exist."""
         stem = glob.escape(os.path.join(self.folder, name))
         return os.path.exists(os.path.join(self.folder, f"{name}.index")) and bool(glob.glob(f"{stem}.data-*"))
 
     def delete(self):
-        """Delete the checkpoints, and the folder if there is nothing else in it, unless it is a link to elsewhere."""
+        """Delete the checkpoints, and the folder if nothing else is in it; nothing behind a symbolic link."""
         if os.path.islink(self.folder):
             return
-        self._record = {}
+        self._entries = {}
         with contextlib.suppress(OSError):
-            self.delete_others()
-            os.remove(os.path.join(self.folder, RECORD))
+            self.delete_unlisted()
+            os.remove(os.path.join(self.folder, METADATA_FILE))
             os.rmdir(self.folder)
 
-    def _write_record(self, history):
-        self._take(write_record(self.folder, self._record, list(history)))
+    def _write_metadata(self, history):
+        self._set_metadata(write_run_metadata(self.folder, self._entries, list(history)))
 
     def truncate_after(self, prefix):
-        """Forget the checkpoints that are newer: training resumes from this one.
+        """Forget the checkpoints after this one, from which training resumes.
 
         Raises:
-            InputError: another training has written into the folder since the record was last read or written.
+            InputError: another process has written to the folder since its metadata was read or written.
         """
         self._make_folder()
-        self._check_untouched()
-        names = list(self._record)
-        newer = names[names.index(os.path.basename(prefix)) + 1 :]
-        if newer:
-            self._record = {name: entry for name, entry in self._record.items() if name not in newer}
-            self._write_record(self.history)
+        self._check_unchanged()
+        names = list(self._entries)
+        later = names[names.index(os.path.basename(prefix)) + 1 :]
+        if later:
+            self._entries = {name: entry for name, entry in self._entries.items() if name not in later}
+            self._write_metadata(self.history)
 
-    def delete_others(self):
-        """Delete the files of checkpoints that the record does not name, and those of one that was never completed."""
+    def delete_unlisted(self):
+        """Delete incomplete checkpoint files, and those of checkpoints that the metadata does not name."""
         for file in os.listdir(self.folder):
             found = CHECKPOINT_FILE.fullmatch(file)
-            if not found or found.group(2) not in config.MODEL_ARCHS:  # of other names are the copies that people make
+            if not found or found.group(2) not in config.MODEL_ARCHS:  # such as copies that users make
                 continue
-            if found.group(1) not in self._record or found.group(4):
+            if found.group(1) not in self._entries or found.group(4):
                 with contextlib.suppress(OSError):
                     os.remove(os.path.join(self.folder, file))
 
     def complete_prefixes(self):
-        """Those of the prefixes that the record says all about."""
+        """The prefixes whose metadata entry is complete."""
         return [prefix for prefix in self.prefixes() if self.entry(prefix)]
 
     def is_empty(self):
-        """Whether the run has begun, but has not written a checkpoint yet."""
-        return not self._record
+        """Whether the run has not written a checkpoint yet."""
+        return not self._entries
 
-    def is_damaged(self):
-        """Whether the record cannot be read: then it does not even say when it was written."""
-        return not self._record and not self._time
+    def is_corrupt(self):
+        """Whether the metadata cannot be read."""
+        return is_corrupt(self._metadata)
 
-    def newest(self):
-        """The prefix of the newest checkpoint that the record describes, None if there is none."""
-        described = self.complete_prefixes()
-        return described[-1] if described else None
+    def latest(self):
+        """The prefix of the latest checkpoint whose metadata entry is complete; None if there is none."""
+        return next(reversed(self.complete_prefixes()), None)
 
     def best(self):
-        """The prefix of the best validated checkpoint of the run that wrote the newest, None if there is none."""
+        """The prefix of the best validated checkpoint of the run that wrote the latest; None if there is none."""
         entries = [dict(self.entry(prefix), prefix=prefix) for prefix in self.complete_prefixes()]
         runs = [os.path.basename(entry.get("run_folder") or "") for entry in entries]
         # An earlier version kept several runs in a folder.
         found = best_entry([entry for entry, run in zip(entries, runs) if run == runs[-1]])
         return found and found["prefix"]
 
-    def load(self, prefix, **changed):
-        """(settings, with those `changed`; weights; origin, as freeze takes it) of a checkpoint in the folder.
+    def load(self, prefix, **overrides):
+        """(settings, weights, origin as freeze takes it) of a checkpoint in the folder.
 
         Raises:
-            InputError: there is none, it cannot be read, or the record does not describe it.
+            InputError: it does not exist, cannot be read, or has no metadata.
         """
         weights = self.read(prefix)
-        return self.settings_of(prefix, **changed), weights, self.origin(prefix)
+        return self.settings_of(prefix, **overrides), weights, self.origin(prefix)
 
     def read(self, prefix, what="checkpoint"):
         """{variable name: array} of a checkpoint in the folder.
 
         Raises:
-            InputError, naming `what`: it cannot be read, or is not the one that the record describes.
+            InputError, naming `what`: it cannot be read, or is not the one that the metadata describes.
         """
         weights = read_weights(what, prefix)
-        found = weights.get("global_step")
-        expected = (self.entry(prefix) or {}).get("global_step", found)  # an earlier version may lack either
-        if found is not None and not np.array_equal(found, expected):
-            expected = f"expected {first_line(expected)}, as in {RECORD}: its files are those of another checkpoint"
-            raise InputError(f"{what}: found {prefix} with global_step {first_line(found)}, {expected}")
+        step = weights.get("global_step")
+        expected = (self.entry(prefix) or {}).get("global_step", step)  # an earlier version may lack either
+        if step is not None and not np.array_equal(step, expected):
+            raise InputError(
+                what,
+                f"{prefix} with global_step {first_line(step)}",
+                f"{first_line(expected)}, as in {METADATA_FILE}",
+                hint="its files are those of another checkpoint",
+            )
         return weights
 
     def origin(self, prefix):
@@ -227,26 +228,29 @@ class Checkpoints:
         entry = self.entry(prefix)
         return {"val_acc": entry["val_acc"], "run_folder": entry["run_folder"], "checkpoint": prefix}
 
-    def settings_of(self, prefix, **changed):
-        """The settings that a checkpoint was trained with, but for those `changed`.
+    def settings_of(self, prefix, **overrides):
+        """The settings that a checkpoint was trained with, with overrides.
 
-        It may be of another version of this program: settings that it lacks are as in src/config.py.
+        Another version of this program may have written it: settings that it lacks are as in src/config.py.
         """
         entry = self.entry(prefix)
         if entry is None:
-            raise InputError(f"checkpoint {prefix}: found no metadata in {RECORD}, expected a checkpoint from training")
+            raise InputError(
+                f"checkpoint {prefix}", f"no metadata in {METADATA_FILE}", "a checkpoint written by training"
+            )
         unknown = sorted(set(entry["settings"]) - set(SETTINGS))
         if unknown:
             print_note(f"checkpoint {prefix}: ignoring unknown settings: {', '.join(unknown)}")
         known = {name: value for name, value in entry["settings"].items() if name in SETTINGS}
         try:
-            return settings(**dict(known, **changed))
+            return settings(**dict(known, **overrides))
         except InputError as error:
-            raise InputError(f"checkpoint {prefix}, settings in {RECORD}: {error}") from error
+            subject, *rest = error.args
+            raise InputError(f"checkpoint {prefix}, settings in {METADATA_FILE}: {subject}", *rest) from error
 
     def entry(self, prefix):
-        """What the record says of a checkpoint; None if that is not all that there should be."""
-        entry = self._record.get(os.path.basename(prefix))
+        """The metadata of a checkpoint; None if it is missing or incomplete."""
+        entry = self._entries.get(os.path.basename(prefix))
         if not isinstance(entry, dict):
             return None
         complete = all(key in entry and isinstance(entry[key], kind) for key, kind in ENTRY_SCHEMA.items())
@@ -254,13 +258,13 @@ class Checkpoints:
 
 
 def find_checkpoint(what, path):
-    """The prefix of a checkpoint: the path itself, or the newest in that folder, which may have been copied there."""
+    """The prefix of a checkpoint: the path itself, or the latest in that folder, which may be a copy."""
     with readable(what, path):
         prefix = path
         if os.path.isdir(path) and not os.path.exists(f"{path}.index"):
             check_file(os.path.join(path, "checkpoint"))
             state = tf.train.get_checkpoint_state(path)
-            prefix = inside(path, state.model_checkpoint_path) if state else Checkpoints(path).newest()
+            prefix = moved_to(path, state.model_checkpoint_path) if state else CheckpointManager(path).latest()
         if prefix is None or not os.path.exists(f"{prefix}.index"):
             raise FileNotFoundError("there is none")
         for file in [f"{prefix}.index", *glob.glob(f"{glob.escape(prefix)}.data-*")]:
@@ -269,27 +273,27 @@ def find_checkpoint(what, path):
 
 
 def check_file(path):
-    """Raise OSError if there is something that is no file: TensorFlow would wait for what comes out of a pipe."""
+    """Raise OSError if the path exists but is no file: from a pipe, TensorFlow would read forever."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"{os.path.basename(path)} is a folder, a device or a pipe")
 
 
-def inside(folder, path):
-    """The path, if it leads to somewhere in the folder; else that of the file of the same name in it."""
+def moved_to(folder, path):
+    """The path if it is below the folder; else that of the same name in the folder."""
     below = os.path.relpath(path, folder)
     return os.path.join(folder, os.path.basename(path) if below.startswith(os.pardir + os.sep) else below)
 
 
 def read_weights(what, path):
-    """{variable name: array} of the checkpoint with that prefix, or of the newest in that folder."""
+    """{variable name: array} of the checkpoint with that prefix, or of the latest in that folder."""
     prefix = find_checkpoint(what, path)
     with readable(what, path):
-        reader = tf.train.NewCheckpointReader(prefix)  # load_checkpoint would take a folder of that name
+        reader = tf.train.NewCheckpointReader(prefix)  # load_checkpoint would prefer a folder of that name
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def assign(session, variables, weights):
-    """Give each variable its value of {variable name: array}, all in one run."""
+    """Set each variable to its value in {variable name: array}, in one session.run."""
     session.run(
         [variable.initializer for variable in variables],
         {variable.initial_value: weights[variable.op.name] for variable in variables},
@@ -298,22 +302,21 @@ def assign(session, variables, weights):
 
 @contextlib.contextmanager
 def readable(what, path):
-    """Any error in reading a checkpoint is InputError; TensorFlow raises all kinds of them on damaged ones."""
+    """Turn any error into InputError: TensorFlow raises all kinds of them when it reads corrupt checkpoints."""
     try:
         with naming_memory(f"{what} {path}"):
             yield
     except OutOfMemoryError:
         raise
     except Exception as error:
-        expected = f"expected checkpoints that can be read ({first_line(error)})"
-        raise InputError(f"{what}: found {path}, {expected}") from error
+        raise InputError(what, path, f"a readable checkpoint ({first_line(error)})") from error
 
 
 @contextlib.contextmanager
 def writable(setting, folder):
-    """Any error in writing there, such as a full disk, is InputError."""
+    """Turn errors in writing to a folder, such as a full disk, into InputError."""
     try:
         yield
     except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:  # ValueError: the folder is gone
-        reason = f"which can no longer be written to ({first_line(error)})"
-        raise InputError(f"setting {setting}: found {folder}, {reason}") from error
+        problem = f"which can no longer be written to ({first_line(error)})"
+        raise InputError(f"setting {setting}", f"{folder}, {problem}") from error

@@ -1,4 +1,4 @@
-"""Weights that a run begins with: those of a checkpoint, or of Keras' MobileNetV2."""
+"""Initial weights: those of a checkpoint, or of Keras' MobileNetV2."""
 
 import os
 
@@ -10,54 +10,54 @@ from src.console import print_note, say
 from src.errors import InputError
 from src.settings import settings, with_role
 from utils.checkpoints.keras_weights import expected_settings, is_keras_file, read_keras_weights
-from utils.checkpoints.manager import Checkpoints, assign, find_checkpoint
+from utils.checkpoints.manager import CheckpointManager, assign, find_checkpoint
 
 PRETRAINED_SETTINGS = with_role("preprocessing", "architecture")
 
 
-def inherit_settings(given):
-    """The settings of a run: PRETRAINED_SETTINGS, if not given, are as in the record of its initial checkpoint."""
-    now = settings(**given)
+def inherit_settings(overrides):
+    """The settings of a run: PRETRAINED_SETTINGS without overrides are those of its initial checkpoint."""
+    now = settings(**overrides)
     if now.pretrained is None:
         if now.train_layers == "head":
-            print_note("setting train_layers: only the head learns, on top of first weights that learned nothing")
+            print_note("setting train_layers: found head without pretrained, so the frozen backbone has random weights")
         return now
     if is_keras_file(now.pretrained):
         recorded = dict(expected_settings(now.pretrained), model_arch="mobilenetv2")
     else:
         prefix = find_checkpoint("setting pretrained", now.pretrained)
-        recorded = (Checkpoints(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
+        recorded = (CheckpointManager(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
     if recorded.get("model_arch") != now.model_arch:
         return now
     inherited = {name: recorded[name] for name in PRETRAINED_SETTINGS if name in recorded}
     if vars(config)["img_size"] is not None:
         inherited.pop("img_size", None)
-    return settings(**dict(inherited, **given))
+    return settings(**dict(inherited, **overrides))
 
 
 def load_pretrained(session, variables, config):
-    """Take over the weights in config.pretrained for variables of the same name and shape; list the others."""
-    if is_keras_file(config.pretrained):
-        source, weights = config.pretrained, read_keras_weights("setting pretrained", config.pretrained)
+    """Assign the weights in config.pretrained to the variables whose name and shape match; print the others."""
+    subject, path = "setting pretrained", config.pretrained
+    if is_keras_file(path):
+        source, weights = path, read_keras_weights(subject, path)
     else:
-        source = find_checkpoint("setting pretrained", config.pretrained)
-        weights = Checkpoints(os.path.dirname(source)).read(source, "setting pretrained")
-    fitting, others = [], []
+        source = find_checkpoint(subject, path)
+        weights = CheckpointManager(os.path.dirname(source)).read(source, subject)
+    matching, others = [], []
     for variable in variables:
-        fits = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
-        (fitting if fits else others).append(variable)
-    if not fitting:
-        expected = f"expected weights of a {config.model_arch}"
-        raise InputError(f"setting pretrained: found nothing in {config.pretrained} that fits, {expected}")
-    broken = [variable.op.name for variable in fitting if not np.isfinite(weights[variable.op.name]).all()]
-    if broken:
-        found = f"found numbers in {broken[0]} of {source} that are not finite"
-        raise InputError(f"setting pretrained: {found}, expected weights that learned something")
-    if all(in_head(variable, config.model_arch) for variable in fitting):
-        expected = f"expected weights of a {config.model_arch} of this width"
-        raise InputError(f"setting pretrained: found only the classifier of {config.pretrained} to fit, {expected}")
-    assign(session, fitting, weights)
+        matches = np.shape(weights.get(variable.op.name)) == tuple(variable.shape.as_list())
+        (matching if matches else others).append(variable)
+    if not matching:
+        raise InputError(subject, f"no weights in {path} that match", f"weights of a {config.model_arch}")
+    for variable in matching:
+        if not np.isfinite(weights[variable.op.name]).all():
+            raise InputError(subject, f"NaN or Inf in {variable.op.name} of {source}", "trained weights")
+    if all(in_head(variable, config.model_arch) for variable in matching):
+        expected = f"weights of a {config.model_arch} of this width"
+        raise InputError(subject, f"only the classifier of {path} to match", expected)
+    assign(session, matching, weights)
     names = [variable.op.name for variable in others]
     rest = f", all but {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
-    say(f"weights of {source}: took {len(fitting)} of {len(variables)} variables{rest}")
-    say("with " + ", ".join(f"{name} {getattr(config, name)}" for name in PRETRAINED_SETTINGS))
+    say(f"weights of {source}: loaded {len(matching)} of {len(variables)} variables{rest}")
+    values = [f"{name} {getattr(config, name)}" for name in PRETRAINED_SETTINGS]
+    say(f"preprocessing and architecture: {', '.join(values)}")

@@ -1,4 +1,4 @@
-"""Beginning a run, and resuming one from its latest valid checkpoint."""
+"""Starting a run, and resuming one from its latest valid checkpoint."""
 
 import os
 import shutil
@@ -6,36 +6,34 @@ import shutil
 from src.console import print_note
 from src.errors import InputError, OutOfMemoryError
 from src.settings import SETTINGS, settings_for, validate, with_role
-from utils.checkpoints.manager import Checkpoints
+from utils.checkpoints.manager import CheckpointManager
 from utils.checkpoints.pretrained import inherit_settings
-from utils.checkpoints.records import RECORD, run_folders
 from utils.checkpoints.run_index import INDEX, find_run, list_runs, new_run_folder
+from utils.checkpoints.run_metadata import METADATA_FILE, run_folders
 from utils.files import check_replaceable, make_writable, remove_leftovers
 from utils.locks import locked
 from utils.training.state import TrainState
 
-RESUMABLE_OVERRIDES = with_role("duration", "machine")  # what may differ when a run is resumed
+RESUMABLE_OVERRIDES = with_role("duration", "machine")  # settings that may differ when a run is resumed
 
 
-def resolve_run(cluster, resume, given):
-    """The run to train: (settings, its Checkpoints, prefix of the checkpoint to resume, its TrainState).
+def resolve_run(cluster, resume, overrides):
+    """The run to train: (settings, its CheckpointManager, prefix of the checkpoint to resume, its TrainState).
 
-    A new run has none of the last three; and of them, only the state is known to other workers of the cluster than the
-    chief. They all have the chief's settings, but for those of the machine, unless all were launched together, on one
-    machine.
+    The last three are None for a new run; for workers other than the chief, the middle two are always None. All workers
+    have the chief's settings, except for those with role "machine" where they were not launched on one machine.
 
     Args:
         cluster: the Cluster or SingleProcess that trains.
-        resume: as for Trainer.
-        given: as for Trainer.
+        resume, overrides: as for Trainer.
     """
 
     def choose():
         if not cluster.is_chief:
-            return settings_for(("model_arch", *RESUMABLE_OVERRIDES) if resume else SETTINGS, given), None, None
+            return settings_for(("model_arch", *RESUMABLE_OVERRIDES) if resume else SETTINGS, overrides), None, None
         if resume:
-            return load_resume_point(given, None if resume is True else resume)
-        return inherit_settings(given), None, None
+            return load_resume_point(overrides, None if resume is True else resume)
+        return inherit_settings(overrides), None, None
 
     config, checkpoints, prefix = cluster.all_or_none(choose)
     state = prefix and read_state(checkpoints, prefix)
@@ -48,113 +46,116 @@ def resolve_run(cluster, resume, given):
 
 
 def read_state(checkpoints, prefix):
-    """The TrainState that the record has of a checkpoint. Raises InputError if there is none, or a wrong one."""
+    """The TrainState in a checkpoint's metadata. Raises InputError if it is missing or invalid."""
     entry = checkpoints.entry(prefix)
     if entry is None:
-        expected = "expected one with settings and results, without NaN or Inf"
-        raise InputError(f"checkpoint {prefix}: found an entry of {RECORD} that training did not write, {expected}")
+        found, expected = f"an invalid entry in {METADATA_FILE}", "settings and results without NaN or Inf"
+        raise InputError(f"checkpoint {prefix}", found, expected)
     return TrainState.from_json(entry, checkpoints.history, f"checkpoint {prefix}")
 
 
-def load_resume_point(given, run=None):
-    """What is to be resumed: (settings, Checkpoints of the run, prefix of its newest whole checkpoint).
+def load_resume_point(overrides, run=None):
+    """What to resume: (settings, CheckpointManager of the run, prefix of its latest valid checkpoint).
 
-    The settings are those that the run had, but for the given ones, and for the folders.
+    The settings are those of the run with overrides; the output folders are always as now.
 
     Args:
-        run: its name; None: the newest.
+        run: its name; None: the latest.
 
     Raises:
-        InputError: nothing to resume, or a given setting that does not fit.
+        InputError: nothing to resume, or an override that a resumed run cannot take.
     """
-    now = settings_for(("model_arch", *RESUMABLE_OVERRIDES), given)
+    now = settings_for(("model_arch", *RESUMABLE_OVERRIDES), overrides)
     checkpoints = find_run(now.checkpoint_dir, run)
-    newest = list_runs(now.checkpoint_dir)[-1]
-    if run is None and newest.is_empty():
-        found = f"found no checkpoint in {newest.folder}, the newest run, which was ended before it wrote one"
-        before = f"--run {os.path.basename(checkpoints.folder)} resumes the one before"
-        raise InputError(f"setting checkpoint_dir: {found}; {before}")
+    latest = list_runs(now.checkpoint_dir)[-1]
+    if run is None and latest.is_empty():
+        hint = f"--run {os.path.basename(checkpoints.folder)} resumes the previous run"
+        raise InputError("setting checkpoint_dir", f"no checkpoint in {latest.folder}, the latest run", hint=hint)
     prefix = latest_valid_checkpoint(checkpoints)
-    recorded = checkpoints.entry(prefix)["settings"]
-    for name in sorted(set(given) - set(RESUMABLE_OVERRIDES)):
-        if given[name] is None and name in with_role("derived"):
-            continue
-        value = validate(name, given[name])
-        if name in recorded and value != recorded[name] and list_of(value) != list_of(recorded[name]):
-            expected = f"expected {recorded[name]!r}: {checkpoints.folder} keeps its settings when it is resumed"
-            raise InputError(f"setting {name}: found {value!r}, {expected}")
-    done = checkpoints.entry(prefix)["progress"]["epoch"]
-    if given.get("num_epoch", done) < done:
-        expected = f"expected {done} or more, the epochs that {checkpoints.folder} has done"
-        raise InputError(f"setting num_epoch: found {given['num_epoch']}, {expected}")
-    changed = set(given).intersection(RESUMABLE_OVERRIDES)
-    changed.update(with_role("output_dir"))  # never those of the record: it could be somebody else's
+    check_overrides(overrides, checkpoints.entry(prefix), checkpoints.folder)
+    changed = set(overrides).intersection(RESUMABLE_OVERRIDES)
+    changed.update(with_role("output_dir"))  # never those in the metadata, which may come from another machine
     return checkpoints.settings_of(prefix, **{name: getattr(now, name) for name in changed}), checkpoints, prefix
 
 
+def check_overrides(overrides, entry, folder):
+    """Raise InputError unless the run in a folder can be resumed with these overrides of a checkpoint's settings."""
+    recorded = entry["settings"]
+    for name in sorted(set(overrides) - set(RESUMABLE_OVERRIDES)):
+        if overrides[name] is None and name in with_role("derived"):
+            continue
+        value = validate(name, overrides[name])
+        if name in recorded and value != recorded[name] and as_list(value) != as_list(recorded[name]):
+            hint = f"{folder} keeps its settings when it is resumed"
+            raise InputError(f"setting {name}", repr(value), repr(recorded[name]), hint)
+    done = entry["progress"]["epoch"]
+    if overrides.get("num_epoch", done) < done:
+        raise InputError("setting num_epoch", overrides["num_epoch"], f"at least {done}, the epochs done in {folder}")
+
+
 def check_state(state, config, data, steps, world_size):
-    """Raise InputError unless a run can be resumed with these images, and so many steps of an epoch and workers."""
-    began = state.world_size
-    if began != world_size:
-        how = f"python run.py launch --workers {began} --resume" if began > 1 else "python run.py --resume"
-        expected = f"expected {began}, as when the run began: {how}, or --pretrained to begin another with its weights"
-        raise InputError(f"--resume: found {world_size} process{'es' * (world_size > 1)}, {expected}")
+    """Raise InputError unless a run can be resumed with these images, steps per epoch, and number of workers."""
+    workers = state.world_size
+    if workers != world_size:
+        how = f"python run.py launch --workers {workers} --resume" if workers > 1 else "python run.py --resume"
+        how += ", or --pretrained to start another run from its weights"
+        raise InputError(
+            "--resume", f"{world_size} process{'es' * (world_size > 1)}", f"{workers}, as when the run started", how
+        )
     if state.fingerprint != data.fingerprint:
         folders = " or ".join(filter(None, [config.train_path, config.valid_path]))
-        expected = "expected the same as when the run began"
-        raise InputError(f"setting train_path or valid_path: found other images in {folders}, {expected}")
+        raise InputError("setting train_path or valid_path", f"other images in {folders}", "those of the run")
     if state.step_in_epoch > steps:
-        found = f"found {state.step_in_epoch} steps of an epoch"
-        raise InputError(f"checkpoint record in {config.checkpoint_dir}: {found}, expected at most {steps}")
+        subject = f"checkpoint metadata in {config.checkpoint_dir}"
+        raise InputError(subject, f"{state.step_in_epoch} steps of an epoch", f"at most {steps}")
 
 
 def check_folders(config, world_size):
-    """Raise InputError unless the folders of a run can be written to, and in a cluster, nobody else trains there."""
+    """Raise InputError unless the output folders can be written to and, in a cluster, no other process trains there."""
     for setting in with_role("output_dir"):
         make_writable(setting, getattr(config, setting))
-    if world_size > 1:  # a process alone finds out when it begins to train
+    if world_size > 1:  # a single process takes the lock when it starts to train
         with locked("checkpoint_dir", config.checkpoint_dir):
             pass
 
 
 def latest_valid_checkpoint(checkpoints):
-    """The prefix of the latest checkpoint that can be read to the end and says how far training was."""
+    """The prefix of the latest checkpoint that can be read completely and has a valid TrainState."""
     skipped = []
     for prefix in reversed(checkpoints.prefixes()):
         try:
             read_state(checkpoints, prefix)
             checkpoints.read(prefix)
         except OutOfMemoryError:
-            raise  # it may be complete
+            raise  # the checkpoint itself may be valid
         except InputError as error:
             skipped.append(error)
             continue
         for error in skipped:
             print_note(f"{error}; skipped")
         return prefix
-    why = f" ({skipped[0]})" if skipped else ""
-    expected = "expected one that this version of training wrote"
-    raise InputError(f"setting checkpoint_dir: found no checkpoint to resume in {checkpoints.folder}{why}, {expected}")
+    found = f"no checkpoint to resume in {checkpoints.folder}" + (f" ({skipped[0]})" if skipped else "")
+    raise InputError("setting checkpoint_dir", found, "one written by this version of training")
 
 
-def list_of(value):
+def as_list(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
-    """The folder of the log and the Checkpoints of a run that begins, or that goes on from its last checkpoint.
+    """The log folder and the CheckpointManager of a run that starts, or continues from its last checkpoint.
 
-    What killed processes have left in them, or beside them, goes.
+    Deletes what killed processes left in the output folders.
     """
     check_replaceable(os.path.join(config.checkpoint_dir, INDEX))
     if run_folder is not None and os.path.islink(run_folder):
-        raise InputError(f"setting tensorboard_dir: found {run_folder}, a symbolic link, expected a folder or none")
+        raise InputError("setting tensorboard_dir", f"{run_folder}, a symbolic link", "a folder or none")
     folders = [folder for folder in run_folders(config.checkpoint_dir) if not os.path.islink(folder)]
     for folder in [config.checkpoint_dir, config.weight_dir, *folders, *filter(None, [run_folder])]:
         remove_leftovers(folder)
     if run_folder is None:
         run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
-        checkpoints = Checkpoints(os.path.join(config.checkpoint_dir, os.path.basename(run_folder)))
+        checkpoints = CheckpointManager(os.path.join(config.checkpoint_dir, os.path.basename(run_folder)))
     if last_checkpoint:
         checkpoints.truncate_after(last_checkpoint)
     else:
@@ -163,7 +164,7 @@ def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
 
 
 def discard_run(checkpoints, run_folder):
-    """Delete the folders of a run that left no checkpoint; that of its log, if any, where it did not even a step."""
+    """Delete the checkpoint folder of a run that has no checkpoint, and its log folder, if given."""
     checkpoints.delete()
     if run_folder:
         shutil.rmtree(run_folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The runs of a network: the folders of checkpoints that they have written, the latest last."""
+"""The runs of a network: finding, listing and deleting their checkpoint folders."""
 
 import contextlib
 import os
@@ -8,61 +8,63 @@ import time
 from src.console import say
 from src.errors import InputError
 from src.tf1 import tf
-from utils.checkpoints.manager import Checkpoints
-from utils.checkpoints.records import RECORD, run_folders
+from utils.checkpoints.manager import CheckpointManager
+from utils.checkpoints.run_metadata import METADATA_FILE, run_folders
 from utils.files import is_in, write_atomically
 
 INDEX = "checkpoint"  # TensorFlow's list of the checkpoints of the latest run
 
 
 def list_runs(checkpoint_dir):
-    """The Checkpoints of all runs, the one that was saved last at the end.
+    """The CheckpointManager of each run, the run that was saved last at the end.
 
-    An earlier version of this program wrote into checkpoint_dir itself.
+    Among them checkpoint_dir itself, if an earlier version of this program has written there.
     """
-    return sorted(map(Checkpoints, run_folders(checkpoint_dir)), key=Checkpoints.time)
+    return sorted(map(CheckpointManager, run_folders(checkpoint_dir)), key=CheckpointManager.time)
 
 
 def find_run(checkpoint_dir, run=None):
-    """The Checkpoints of the newest run that has some, or of the one with that name.
+    """The CheckpointManager of the latest run with checkpoints, or of the run with that name.
 
     Raises:
         InputError: there is none.
     """
     runs = list_runs(checkpoint_dir)
-    found = [checkpoints for checkpoints in runs if checkpoints.newest()]
-    names = [os.path.basename(checkpoints.folder) for checkpoints in found]
+    with_checkpoints = [checkpoints for checkpoints in runs if checkpoints.latest()]
+    names = [os.path.basename(checkpoints.folder) for checkpoints in with_checkpoints]
     if run is not None:
         if run not in names:
-            there = f"one of {', '.join(names)}" if names else "one that python run.py runs lists"
-            raise InputError(f"--run: found no run {run} with checkpoints in {checkpoint_dir}, expected {there}")
-        return found[names.index(run)]
-    for damaged in filter(Checkpoints.is_damaged, runs):
-        if not (found and found[-1].was_saved_after(damaged)):  # then it may be the record of the latest run
-            expected = "expected what training wrote; --run NAME takes another run"
-            raise InputError(f"record {os.path.join(damaged.folder, RECORD)}: found a damaged file, {expected}")
-    if not found:
-        expected = "expected one that training has left"
-        raise InputError(f"setting checkpoint_dir: found no run with checkpoints in {checkpoint_dir}, {expected}")
-    return found[-1]
+            expected = f"one of {', '.join(names)}" if names else "one that python run.py runs lists"
+            raise InputError("--run", f"no run {run} with checkpoints in {checkpoint_dir}", expected)
+        return with_checkpoints[names.index(run)]
+    for corrupt in filter(CheckpointManager.is_corrupt, runs):
+        if not (with_checkpoints and with_checkpoints[-1].was_saved_after(corrupt)):  # it may be the latest run
+            subject = f"metadata {os.path.join(corrupt.folder, METADATA_FILE)}"
+            raise InputError(subject, "a corrupt file", "one written by training", "--run NAME selects another run")
+    if not with_checkpoints:
+        raise InputError(
+            "setting checkpoint_dir", f"no run with checkpoints in {checkpoint_dir}", "a run written by training"
+        )
+    return with_checkpoints[-1]
 
 
 def settings_of_run(checkpoint, checkpoint_dir):
-    """Those that a checkpoint was trained with; {} if it is not there any more."""
+    """The settings that a checkpoint was trained with; {} if it no longer exists."""
     folder = os.path.dirname(checkpoint or "")
-    return (Checkpoints(folder).entry(checkpoint) or {}).get("settings", {}) if is_in(checkpoint_dir, folder) else {}
+    entry = CheckpointManager(folder).entry(checkpoint) if is_in(checkpoint_dir, folder) else None
+    return entry["settings"] if entry else {}
 
 
 def delete_old_runs(checkpoint_dir, current, keep):
-    """Delete the checkpoints of all runs but `current` and `keep` of the others; None: delete none.
+    """Delete the checkpoints of all runs but `current` and the latest `keep` others; None: delete none.
 
-    Runs whose record cannot be read, and links to runs elsewhere, are left alone. One that has no checkpoint, as it was
-    killed before it wrote one, is none of those kept.
+    Runs with corrupt metadata and symbolic links to runs elsewhere are not touched. A run that was killed before its
+    first checkpoint does not count as one that is kept.
     """
     if keep is None:
         return
     others = [run for run in list_runs(checkpoint_dir) if run.folder not in (checkpoint_dir, current)]
-    others = [run for run in others if not run.is_damaged() and not os.path.islink(run.folder)]
+    others = [run for run in others if not run.is_corrupt() and not os.path.islink(run.folder)]
     full = [run for run in others if run.prefixes()]
     kept = full[max(0, len(full) - keep) :]
     for run in others:
@@ -72,19 +74,19 @@ def delete_old_runs(checkpoint_dir, current, keep):
 
 
 def write_index(checkpoint_dir, checkpoints):
-    """Write TensorFlow's list of checkpoints, those of the newest run, so that its own tools find them."""
+    """Write TensorFlow's list of checkpoints for the latest run, so that TensorFlow's own tools find them."""
     names = [os.path.relpath(prefix, checkpoint_dir) for prefix in checkpoints.prefixes()]
-    if not names:  # somebody has deleted them
+    if not names:  # they were deleted by hand
         return
-    # Its own function makes the paths absolute, or takes them for relative to where we are, unless it is given a root.
+    # Without a root, TensorFlow would make the paths absolute, or relative to the working directory.
     state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
     write_atomically({os.path.join(checkpoint_dir, INDEX): str(state)})
 
 
 def new_run_folder(tensorboard_dir, data_path, checkpoint_dir):
-    """Make a folder named by the time and the data, 20201231-235959-flowers for flowers/train.
+    """Make a folder named after the time and the data, such as 20201231-235959-flowers for flowers/train.
 
-    If that time is taken, there or in checkpoint_dir, it is the next free second.
+    If that second is taken, there or in checkpoint_dir, the next free one.
     """
     parts = [part for part in os.path.abspath(data_path).split(os.sep) if part not in ("", "train", "test")]
     data = re.sub("[^A-Za-z0-9._-]", "_", parts[-1] if parts else "data")[:40]

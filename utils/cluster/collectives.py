@@ -1,6 +1,6 @@
-"""What the workers of a cluster do together, by TensorFlow's own all-reduce.
+"""Collective operations of the workers of a cluster, with TensorFlow's all-reduce.
 
-A method that is called collective must be called by every worker, in the same order.
+Collective methods must be called by every worker, in the same order.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ from src.console import say
 from src.errors import ExitCode, InputError, is_out_of_memory
 from src.tf1 import collective_ops, open_session, tf
 from utils.cluster.server import Server
-from utils.cluster.tf_config import read_tf_config, refuse
+from utils.cluster.tf_config import TF_CONFIG, read_tf_config
 from utils.cluster.watchdog import Watchdog, exit_without_saving
 
-GROUP = 1  # TensorFlow's number for all workers together
+GROUP_KEY = 1  # of the group of all workers, in TensorFlow
 
-joined = {}  # the cluster of each TF_CONFIG: a process can open its port only once
+joined = {}  # {TF_CONFIG: cluster}, because a process can open its port only once
 
 
 def join_cluster(timeout):
-    """The Cluster of the environment variable TF_CONFIG, when all of its workers are there; or a SingleProcess.
+    """Wait for all workers in the environment variable TF_CONFIG; returns the Cluster, or a SingleProcess without one.
 
-    Each call returns another, with that timeout, on the same server. Raises InputError if TF_CONFIG is wrong.
+    Each call returns a copy with its own timeout, on the same server. Raises InputError if TF_CONFIG is invalid.
     """
     text = os.environ.get("TF_CONFIG", "")
     if text not in joined:
@@ -38,7 +38,7 @@ def join_cluster(timeout):
 
 
 class SingleProcess:
-    """A process alone: what Cluster does, where there are no others."""
+    """The interface of Cluster for a process that trains alone."""
 
     rank, world_size, is_chief = 0, 1, True
     open_session, say = staticmethod(open_session), staticmethod(say)
@@ -58,29 +58,29 @@ class SingleProcess:
 
 
 class Cluster:
-    """The processes that train together, of which this is one.
+    """The processes that train together, seen from one of them.
 
     Args:
         addresses, rank, launcher: as read_tf_config returns them.
-        timeout: seconds to wait for other workers, but for steps.
+        timeout: seconds to wait for other workers between steps.
 
     Attributes:
-        rank, world_size: the place of this worker, and how many there are.
-        is_chief: whether it is worker 0, which reads and writes checkpoints, the log and the graph.
+        rank, world_size: the index of this worker, and the number of workers.
+        is_chief: whether this is the worker that reads and writes checkpoints, log and graph: that of rank 0.
         launcher, timeout.
     """
 
     def __init__(self, addresses, rank, launcher, timeout):
         self.rank, self.world_size, self.is_chief = rank, len(addresses), rank == 0
         self.launcher, self.timeout = launcher, timeout
-        self._instances = itertools.count(1)  # TensorFlow knows collective operations by their number
+        self._instance_keys = itertools.count(1)  # TensorFlow matches the collective operations of workers by key
         self._sums = {}
         self._server = Server(addresses, rank)
         self._watchdog = Watchdog(launcher)
         self._server.wait_for_others(timeout)
 
     def open_session(self, device):
-        """A session in the default graph, as open_session of src/tf1.py."""
+        """Open a session with the default graph, as open_session of src/tf1.py."""
         return self._server.open_session(device)
 
     def say(self, text):
@@ -90,8 +90,10 @@ class Cluster:
 
     @contextlib.contextmanager
     def exit_if_peer_lost(self, doing, seconds=None):
-        """Within it, an error of TensorFlow's ends the process, or so many seconds (None: the timeout): without saving,
-        for it is out of step with the others. `doing` says in the message what it did."""
+        """End the process if the body takes longer than `seconds` (None: the timeout) or raises an error of TensorFlow.
+
+        It ends without saving, because it is out of step with the others. `doing` names the body in the message.
+        """
         with self._watchdog.deadline(doing, seconds or self.timeout):
             try:
                 yield
@@ -101,16 +103,18 @@ class Cluster:
                 exit_without_saving(f"{doing} failed, another worker of the cluster is gone ({type(error).__name__})")
 
     def check_signals(self, signals, stop=False):
-        """Let HeldSignals act: in a process alone at once, in a cluster if a worker has asked all to stop, of which
-        those without a signal end as after SIGTERM."""
+        """If any worker requested a stop, end this one: by its own held signal, or else as after SIGTERM.
+
+        A single process acts on its signal at once.
+        """
         if stop:
             signals.check()
             raise SystemExit(ExitCode.TERMINATED)
 
     def all_reduce_mean(self, structure):
-        """Collective. The same structure of ops for the means over all workers of its float32 tensors.
+        """Collective. A structure of float32 tensors -> the same structure of their means over all workers.
 
-        In one message: many small ones take longer.
+        All travel in a single message, which is faster than many small ones.
         """
         tensors = tf.nest.flatten(structure)
         with tf.device(self._server.device):
@@ -118,10 +122,11 @@ class Cluster:
         return tf.nest.pack_sequence_as(structure, means)
 
     def _all_reduce(self, tensor, final_op):
-        return collective_ops.all_reduce(tensor, self.world_size, GROUP, next(self._instances), "Add", final_op)
+        keys = GROUP_KEY, next(self._instance_keys)
+        return collective_ops.all_reduce(tensor, self.world_size, *keys, "Add", final_op)
 
     def all_reduce_sum(self, numbers):
-        """Collective. The sums over all workers of some numbers: float64 [n]."""
+        """Collective. The sums over all workers of n numbers: float64 [n]."""
         numbers = np.array(numbers, np.float64)
         if len(numbers) not in self._sums:
             with tf.Graph().as_default(), tf.device(self._server.device):
@@ -132,45 +137,45 @@ class Cluster:
             return session.run(total, {own: numbers})
 
     def barrier(self):
-        """Collective. Wait until all workers are here."""
+        """Collective. Wait until all workers have called it."""
         self.all_reduce_sum([0])
 
     def broadcast_object(self, value):
-        """Collective. What the chief gives, to all workers: anything that JSON can hold."""
+        """Collective. Returns the chief's value, any JSON value, to all workers."""
         content = json.dumps(value).encode("ascii") if self.is_chief else b""
         numbers = np.zeros(int(self.all_reduce_sum([len(content)])[0]))
         numbers[: len(content)] = list(content)
         return json.loads(bytes(self.all_reduce_sum(numbers).astype(np.uint8)).decode("ascii"))
 
     def broadcast_variables(self, variables):
-        """Build into the default graph what gives all workers the values that variables have in the chief's session.
+        """Build ops that set variables to their values in the chief's session.
 
         Returns:
-            A function of the session, collective, that does it.
+            A collective function of the session that runs them.
         """
         updates = []
         with tf.device(self._server.device):
             for dtype in sorted({variable.dtype.base_dtype for variable in variables}, key=str):
                 alike = [variable for variable in variables if variable.dtype.base_dtype == dtype]
-                row = flatten(alike)
-                place = row.shape, dtype, self.world_size, GROUP, next(self._instances)
+                vector = flatten(alike)
+                arguments = vector.shape, dtype, self.world_size, GROUP_KEY, next(self._instance_keys)
                 if self.is_chief:
-                    updates.append(collective_ops.broadcast_send(row, *place))
+                    updates.append(collective_ops.broadcast_send(vector, *arguments))
                 else:
-                    values = unflatten(collective_ops.broadcast_recv(*place), alike)
+                    values = unflatten(collective_ops.broadcast_recv(*arguments), alike)
                     updates += [tf.assign(variable, value) for variable, value in zip(alike, values)]
             update = tf.group(*updates)
 
         def broadcast(session):
-            with self.exit_if_peer_lost("sharing the weights"):
+            with self.exit_if_peer_lost("broadcasting the weights"):
                 session.run(update)
 
         return broadcast
 
     def all_or_none(self, work):
-        """Collective. What work() returns. Where it raises InputError for one worker, it does so for all.
+        """Collective. Returns work(); if it raises InputError in one worker, all raise InputError.
 
-        It may not use what is collective: one of the workers may not come so far.
+        work() must not call collective methods, which a worker that fails would not reach.
         """
         result = error = None
         try:
@@ -181,28 +186,28 @@ class Cluster:
         if error is not None:
             raise error
         if failed:
-            refuse(f"{failed} worker(s) that failed to start (see their output)", "none")
+            raise InputError(TF_CONFIG, f"{failed} worker(s) that failed to start (see their output)", "none")
         return result
 
 
 def check_same(cluster, data):
-    """Collective. Raise InputError, for all workers, unless they have the same images."""
+    """Collective. Raise InputError, in all workers, unless they have the same images."""
     theirs = cluster.broadcast_object(data.fingerprint)
 
     def check():
         if data.fingerprint != theirs:
-            expected = "expected files of the same names in the same classes"
-            raise InputError(f"setting train_path or valid_path: found other images than the chief has, {expected}")
+            expected = "files of the same names in the same classes"
+            raise InputError("setting train_path or valid_path", "other images than on the chief", expected)
 
     cluster.all_or_none(check)
 
 
 def flatten(tensors):
-    """All numbers of some tensors of one dtype, in a row."""
+    """The values of tensors of one dtype, concatenated to a vector."""
     return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
 
 
-def unflatten(row, tensors):
-    """The tensors that flatten() would make such a row of."""
-    parts = tf.split(row, [tensor.shape.num_elements() for tensor in tensors])
+def unflatten(vector, tensors):
+    """The inverse of flatten: tensors with the shapes of `tensors`."""
+    parts = tf.split(vector, [tensor.shape.num_elements() for tensor in tensors])
     return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)]

@@ -1,4 +1,4 @@
-"""A cluster on this machine: run.py in several processes, which train one network together."""
+"""Launches a cluster on this machine: several processes of run.py that train one network together."""
 
 import contextlib
 import json
@@ -15,23 +15,22 @@ from collections import namedtuple
 from src.console import print_error, say, say_error
 from src.errors import ExitCode, InputError
 
-# After these, nothing is started again.
-FINAL = (ExitCode.OK, ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
-AFTER_FAILURE = 3  # seconds in which the others may say what is wrong, and end
-AFTER_SIGNAL = 60  # seconds in which all may finish their step, and save
-POLL = 0.1  # seconds between two looks at the workers
+NO_RESTART = (ExitCode.OK, ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
+AFTER_FAILURE = 3  # seconds for the other workers to report errors and exit, before they are killed
+AFTER_SIGNAL = 60  # seconds for all workers to finish their step and save, before they are killed
+POLL_INTERVAL = 0.1  # seconds
 
 Worker = namedtuple("Worker", "name process readers")
 
 
 def launch(command, config, workers, max_restarts):
-    """Train in so many processes. When one of them dies, all are restarted from the latest checkpoint.
+    """Train in several processes. If one of them dies, all are restarted from the latest checkpoint.
 
     Args:
         command: run.py and its arguments.
-        config: the settings that it has with them, of which device and checkpoint_dir count.
-        workers: processes, the chief included.
-        max_restarts: how often all are restarted.
+        config: the settings, of which device and checkpoint_dir are used.
+        workers: number of processes, including the chief.
+        max_restarts: how often all are restarted at most.
 
     Returns:
         The exit code: 0, or that of the first worker that failed.
@@ -47,10 +46,10 @@ def launch(command, config, workers, max_restarts):
             name, code = wait(start(command + resume, environments(config, workers)), received_signals)
             if received_signals:
                 return code and 128 + received_signals[0]
-            if code in FINAL:
+            if code in NO_RESTART:
                 return code
-            what = f"restarting all, {restarts + 1} of {max_restarts}" if restarts < max_restarts else "giving up"
-            print_error(f"{name} has ended with exit code {code}; {what}")
+            restart = f"restarting all workers ({restarts + 1} of {max_restarts})"
+            print_error(f"{name} exited with code {code}; {restart if restarts < max_restarts else 'giving up'}")
         return code
     finally:
         for number, handler in previous.items():
@@ -62,10 +61,10 @@ def is_newer(path, seconds):
 
 
 def environments(config, workers):
-    """The environment variables of each worker: its place in the cluster, its GPU, its share of the processors."""
+    """The environment variables of each worker, with its task in the cluster, its GPU, and its number of threads."""
     gpus = find_gpus() if config.device == "gpu" else []
     if 0 < len(gpus) < workers:
-        raise InputError(f"--workers: found {workers}, expected at most {len(gpus)}, one for each GPU, or --device cpu")
+        raise InputError("--workers", workers, f"at most {len(gpus)}, one for each GPU, or --device cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     hosts = free_addresses(workers)
     for number in range(workers):
@@ -78,7 +77,7 @@ def environments(config, workers):
 
 
 def find_gpus():
-    """The numbers of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them."""
+    """The numbers of the available GPUs, as CUDA_VISIBLE_DEVICES takes them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [number for number in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if number not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
@@ -88,7 +87,7 @@ def find_gpus():
 
 
 def free_addresses(count):
-    """Addresses that no other machine can name, with ports that are free now."""
+    """Addresses that only this machine can reach, with ports that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for free in sockets:
@@ -104,8 +103,7 @@ def start(command, environments):
             workers.append(start_worker(command, environment, f"worker {number - 1}" if number else "chief"))
         except OSError as error:
             send_signal_to_all(workers, signal.SIGKILL)
-            expected = f"expected fewer, for this machine could start no more than {number}"
-            raise InputError(f"--workers: found too many processes ({error}), {expected}") from error
+            raise InputError("--workers", f"too many ({error})", f"at most {number} on this machine") from error
     return workers
 
 
@@ -113,7 +111,7 @@ def start_worker(command, environment, name):
     process = subprocess.Popen(
         [sys.executable, *command], env=environment, stdin=subprocess.DEVNULL, universal_newlines=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="backslashreplace",
-        start_new_session=True,  # or Ctrl-C in a terminal would reach it twice
+        start_new_session=True,  # else Ctrl-C in a terminal would reach it twice
     )  # fmt: skip
     streams = (process.stdout, say), (process.stderr, say_error)
     readers = [threading.Thread(target=relay, args=(name, *stream), daemon=True) for stream in streams]
@@ -123,22 +121,22 @@ def start_worker(command, environment, name):
 
 
 def relay(name, source, print_line):
-    """Print each line that a worker prints, after its name."""
+    """Print each line of a worker's output, prefixed with its name."""
     for line in source:
         print_line(f"{name}: {line}".rstrip("\n"))
 
 
 def wait(workers, received_signals):
-    """Until all have ended; returns (name, exit code) of the first that failed, or of the chief.
+    """Wait until all workers have ended; returns (name, exit code) of the first that failed, or of the chief.
 
-    Signals that come in the meantime are passed on. When a worker dies, the others are ended.
+    Signals are forwarded to the workers. If a worker dies, the others are killed.
 
     Args:
-        received_signals: the list of those, which grows.
+        received_signals: a list to which the signal handler appends.
     """
     failed, sent, end = None, 0, None
     while any(worker.process.poll() is None for worker in workers):
-        time.sleep(POLL)
+        time.sleep(POLL_INTERVAL)
         for number in received_signals[sent:]:
             send_signal_to_all(workers, number)
             sent, end = sent + 1, time.monotonic() + AFTER_SIGNAL
@@ -155,14 +153,14 @@ def wait(workers, received_signals):
 
 
 def first_failed(workers):
-    """(name, exit code) of a worker that has failed, rather not of one that has only lost another; or None."""
+    """(name, exit code) of a failed worker, preferably not one that only lost its peers; None if none failed."""
     codes = [(worker.name, worker.process.poll()) for worker in workers]
     codes = [(name, 128 - code if code < 0 else code) for name, code in codes if code]
     return min(codes, key=lambda worker: worker[1] == ExitCode.PEER_LOST, default=None)
 
 
 def send_signal_to_all(workers, number):
-    """Send a signal to those that are there."""
+    """Send a signal to the workers that are still running."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.send_signal(number)

@@ -1,22 +1,23 @@
-"""TensorFlow's server of this process, by which the workers of a cluster send each other numbers."""
+"""TensorFlow's server in this process, through which the workers of a cluster exchange tensors."""
 
 import atexit
 import socket
 import time
 
 from src.console import quiet, say
-from src.errors import first_line
+from src.errors import InputError, first_line
 from src.tf1 import session_options, tf
-from utils.cluster.tf_config import host_of, port_of, refuse
+from utils.cluster.tf_config import TF_CONFIG, host_of, port_of
 from utils.cluster.watchdog import exit_without_saving
 
-EXIT_LINGER_SECONDS = 1  # in which the others may still fetch what this worker has sent, before it ends
+EXIT_LINGER_SECONDS = 1  # before it ends, so that others can still fetch what this worker has sent
 
 
 class Server:
-    """Listens at the port of the worker of that rank until the process ends; TensorFlow knows it as `device`.
+    """Listens at the port of the worker of that rank until the process ends; `device` is its name in TensorFlow.
 
-    Raises InputError if its port is taken.
+    Raises:
+        InputError: the port is not free.
     """
 
     def __init__(self, addresses, rank):
@@ -27,13 +28,13 @@ class Server:
         job, index = self._name.split()
         self.device = f"/job:{job}/task:{index}"
         try:
-            with quiet():  # gRPC has lines of its own about a port that is taken
+            with quiet():  # gRPC prints its own lines about a port that is not free
                 options = self._options("gpu")
                 self._server = tf.train.Server(tf.train.ClusterSpec(jobs), job, int(index), config=options)
         except tf.errors.OpError as error:
-            found = f"{addresses[self._name]} for {self._name}"
-            refuse(found, f"a port of this machine that is free ({first_line(error)})")
-        atexit.register(time.sleep, EXIT_LINGER_SECONDS)  # or they would take this one for lost
+            expected = f"a free port of this machine ({first_line(error)})"
+            raise InputError(TF_CONFIG, f"{addresses[self._name]} for {self._name}", expected) from error
+        atexit.register(time.sleep, EXIT_LINGER_SECONDS)  # else they would consider this worker lost
 
     def _options(self, device):
         options = session_options(device)
@@ -44,11 +45,11 @@ class Server:
         return options
 
     def open_session(self, device):
-        """A session in the default graph, on this server."""
+        """Open a session on this server, with the default graph."""
         return tf.Session(self._server.target, config=self._options(device))
 
     def wait_for_others(self, seconds):
-        """Until each of them has opened its port. After so many seconds, the process ends."""
+        """Wait until every worker has opened its port; after so many seconds, end the process."""
         missing = [name for name in self._addresses if name != self._name]
         start = printed = time.monotonic()
         while True:
@@ -66,7 +67,7 @@ class Server:
 
 
 def is_open(address):
-    """Whether somebody listens there."""
+    """Whether a process listens there."""
     try:
         socket.create_connection((host_of(address), port_of(address)), timeout=1).close()
         return True

@@ -1,4 +1,4 @@
-"""The end of a process that has lost another of its cluster: TensorFlow 1.14 would wait for that one for ever."""
+"""Ends a process that has lost another worker of its cluster: TensorFlow 1.14 would wait for that one forever."""
 
 import contextlib
 import os
@@ -13,28 +13,28 @@ from types import SimpleNamespace
 from src.console import print_error
 from src.errors import ExitCode
 
-GRACE = 20  # seconds that a step may still take when the process is asked to end
+GRACE_SECONDS = 20  # that a step may still take after a signal
 
 
 class Watchdog:
-    """A thread that ends the process when a deadline passes, or with its launcher.
+    """A thread that ends the process when a deadline passes, or when its launcher is gone.
 
     Args:
-        launcher: the process that started this one; None: there is none to watch.
+        launcher: ID of the process that started this one; None: watch no launcher.
     """
 
     def __init__(self, launcher):
         self._launcher = launcher
-        self._running = None  # what has a deadline now, and when that is
+        self._running = None  # the current deadline: what is being done, and when it times out
         self._signals, sender = socket.socketpair()
         sender.setblocking(False)
-        if threading.current_thread() is threading.main_thread():  # which alone gets signals
+        if threading.current_thread() is threading.main_thread():  # only the main thread receives signals
             signal.set_wakeup_fd(sender.detach())
         threading.Thread(target=self._watch, daemon=True).start()
 
     @contextlib.contextmanager
     def deadline(self, doing, seconds):
-        """The process ends if it is within this for longer. Ctrl-C or SIGTERM shortens that to GRACE."""
+        """End the process if the body takes longer. Ctrl-C or SIGTERM shortens that to GRACE_SECONDS."""
         outer, self._running = self._running, SimpleNamespace(doing=doing, end=time.monotonic() + seconds)
         try:
             yield
@@ -47,14 +47,14 @@ class Watchdog:
             if self._launcher and os.getppid() != self._launcher:
                 exit_without_saving("the launcher is gone")
             running = self._running
-            if signalled and running:  # Python tells of Ctrl-C when TensorFlow comes back, which it may never do
-                running.end = min(running.end, time.monotonic() + GRACE)
+            if signalled and running:  # Python handles the signal only when TensorFlow returns, which it may never do
+                running.end = min(running.end, time.monotonic() + GRACE_SECONDS)
             if running and time.monotonic() > running.end:
                 exit_without_saving(f"{running.doing} timed out, another worker of the cluster is stuck or gone")
 
 
 def exit_without_saving(reason):
-    """End the process at once: TensorFlow itself would wait for what is lost."""
+    """End the process at once: a regular exit would wait for the lost worker in TensorFlow."""
     print_error(f"{reason}; exiting without saving (exit code {ExitCode.PEER_LOST}), restart with --resume")
     sys.stdout.flush()
     os._exit(ExitCode.PEER_LOST)

@@ -10,7 +10,7 @@ from convert.freeze import frozen_graph
 from dataset import read_test_set
 from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note, suppress_stderr
 from src.errors import InputError
-from utils.checkpoints.manager import Checkpoints
+from utils.checkpoints.manager import CheckpointManager
 from utils.checkpoints.run_index import new_run_folder, settings_of_run
 from utils.files import is_in, make_writable, write_atomically
 from utils.images.decode import read_image
@@ -70,7 +70,7 @@ def open_predictor(config, weights, checkpoint, trust_graph):
     """The Predictor of a checkpoint if given, else of a frozen graph."""
     if checkpoint is None:
         return load(graph_path(config) if weights is None else weights, trust_graph, config.device)
-    trained, values, origin = Checkpoints(os.path.dirname(checkpoint)).load(checkpoint)
+    trained, values, origin = CheckpointManager(os.path.dirname(checkpoint)).load(checkpoint)
     graph_def, metadata = frozen_graph(trained, values), make_metadata(trained, origin)
     return Predictor(graph_def, metadata, checkpoint, config.device, trusted=True)
 

@@ -20,7 +20,7 @@ def table(configs):
     rows = [("run", "model", "images", "epochs", "best val_acc", "MB", "graph")]
     for config in configs:
         for checkpoints in list_runs(config.checkpoint_dir):
-            latest = checkpoints.newest()
+            latest = checkpoints.latest()
             if latest and checkpoints.entry(latest)["settings"].get("model_arch") == config.model_arch:
                 rows.append(row(checkpoints, latest, config))
     if len(rows) == 1:

@@ -1,4 +1,4 @@
-"""The training graph: model, loss, optimizer, and their means over a cluster."""
+"""The training graph: model, loss, optimizer, and gradient averaging in a cluster."""
 
 from collections import namedtuple
 
@@ -6,30 +6,30 @@ from models import build, learned_variables
 from src.tf1 import tf
 from utils.training.input_check import check_batch_norms
 
-# What a worker asks of all, as numbers: to stop after this step, and to save.
+# Whether a worker requests that all stop after this step, or save: 0 or 1, and in a cluster the means over all workers.
 Requests = namedtuple("Requests", "stop save")
-# What the workers average in a step: tensors, and in `moving` the moving statistics. They travel in this order.
+# The tensors that the workers average in each step; `moving` are the moving statistics of batch norm.
 Shared = namedtuple("Shared", "gradients moving cost accuracy requests")
 
 
 class TrainGraph:
-    """Builds all that training needs into the default graph, which then is finalized.
+    """Builds everything that training needs into the default graph, and finalizes it.
 
     Args:
         config: settings.
-        class_weights: what an image of each class counts for in the cost, float32 [total_class]; None: all the same.
+        class_weights: weight of each class in the cost, float32 [total_class]; None: equal weights.
         cluster: the Cluster or SingleProcess that trains.
 
     Attributes:
-        model: the network that learns.
-        inference: loss and accuracy of a network for inference on the same input, which shares the variables.
-        variables: those of the model: what can be learned and the moving statistics.
+        model: the network that is trained.
+        inference: (loss, accuracy) of the network for inference, with the same input and variables.
+        variables: of the model: its weights and moving statistics.
         x, y_true, cross_entropy, cost, accuracy, optimizer, learning_rate, global_step.
-        scalars: {tag: what is logged beside loss and accuracy}.
-        finite: whether all variables are finite numbers.
+        scalars: {tag: scalar that is logged besides loss and accuracy}.
+        finite: whether no variable contains NaN or Inf.
         histograms: a summary of the weights.
         initializer, saver: of all variables.
-        broadcast: a function of the session, which gives all workers the chief's variables.
+        broadcast: broadcast(session) gives all workers the chief's variables.
     """
 
     def __init__(self, config, class_weights, cluster):
@@ -48,11 +48,11 @@ class TrainGraph:
         self.initializer = tf.global_variables_initializer()
         self.saver = tf.train.Saver()
         self.broadcast = cluster.broadcast_variables(variables)
-        tf.get_default_graph().finalize()  # ops that are added in a loop take ever more memory
+        tf.get_default_graph().finalize()  # adding ops in a loop would leak memory
 
     def _build_networks(self, class_weights):
         config = self._config
-        # The frozen part of a network is as in inference: batch norm by the moving statistics, which stay as they are.
+        # With a frozen backbone, batch norm uses its moving statistics and does not update them, as in inference.
         self.model = build(config, is4Train=config.train_layers == "all")
         check_batch_norms(tf.get_default_graph(), config)
         self.variables = tf.global_variables()
@@ -77,16 +77,16 @@ class TrainGraph:
         adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
         gradients, learned = zip(*adam.compute_gradients(self.cost, self._learned))
         means, updates = self._average(gradients, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
-        with tf.control_dependencies([self.cost]):  # or the cost could be that of weights half updated
+        with tf.control_dependencies([self.cost]):  # else the cost could be computed from partly updated weights
             update = adam.apply_gradients(zip(means.gradients, learned), self.global_step)
         self.optimizer = tf.group(update, *updates)
         self._results = [means.cost, means.accuracy, means.requests]
 
     def _average(self, gradients, updates):
-        """(a Shared of means over all workers, what is then to be done beside applying the gradients).
+        """(a Shared of means over all workers, ops that update the moving statistics).
 
         Args:
-            updates: ops that update the moving statistics by this worker's batch.
+            updates: ops that update the moving statistics with this worker's batch.
         """
         moving, self._requests = [], tf.placeholder(tf.float32, [len(Requests._fields)], name="requests")
         if updates and self._cluster.world_size > 1:
@@ -98,17 +98,17 @@ class TrainGraph:
         return means, [tf.assign(variable, mean) for variable, mean in zip(moving, means.moving)] or updates
 
     def step(self, session, batch, requests):
-        """One update of the weights; loss, accuracy and other scalars are those before it.
+        """One update of the weights.
 
         Args:
             requests: the Requests of this worker.
 
         Returns:
-            (loss, accuracy, {tag: other scalars}, the mean Requests of all workers).
+            (loss, accuracy, {tag: other scalars}, the mean Requests of all workers), computed before the update.
         """
         feed = {self.x: batch.images, self.y_true: batch.labels, self._requests: requests}
-        _, scalars, loss, accuracy, asked = session.run([self.optimizer, self.scalars, *self._results], feed)
-        return float(loss), float(accuracy), {tag: float(value) for tag, value in scalars.items()}, Requests(*asked)
+        _, scalars, loss, accuracy, means = session.run([self.optimizer, self.scalars, *self._results], feed)
+        return float(loss), float(accuracy), {tag: float(value) for tag, value in scalars.items()}, Requests(*means)
 
 
 def loss_and_accuracy(logits, labels):
@@ -119,7 +119,7 @@ def loss_and_accuracy(logits, labels):
 
 
 def weight_histograms():
-    """An op for a summary of the trained numbers in the graph: a histogram for each layer or block."""
+    """A summary op: a histogram of the trainable variables of each layer or block."""
     scopes = {}
     for variable in tf.trainable_variables():
         scopes.setdefault(variable.op.name.split("/")[0], []).append(tf.reshape(variable, [-1]))

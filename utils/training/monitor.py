@@ -1,4 +1,4 @@
-"""What people see of a training: printed lines, a progress bar, pictures, and the TensorBoard log."""
+"""Progress of training: printed lines, a progress bar, figures, history.csv, and the TensorBoard log."""
 
 import contextlib
 import csv
@@ -16,17 +16,16 @@ from utils.training.input_check import chance_note, describe_channels, input_not
 from utils.training.state import best_entry
 from utils.training.tensorboard import TensorBoardLogger
 
-SHOWN = 32  # images in train_batch.png
-WINDOW = 100  # a point of a training curve is the mean over this many steps
-# Columns of history.csv: what Trainer.history calls them, and their headings.
-HISTORY = {
+MAX_IMAGES = 32  # in train_batch.png
+STEPS_PER_POINT = 100  # a point of a training curve is the mean over this many steps
+HISTORY_COLUMNS = {  # keys of Trainer.history -> column names of history.csv
     "epoch": "epoch", "loss": "train_loss", "acc": "train_acc", "val_loss": "val_loss", "val_acc": "val_acc",
     "learning_rate": "learning_rate", "seconds": "seconds",
 }  # fmt: skip
 
 
 class NullMonitor(contextlib.ExitStack):
-    """Does nothing, whatever is called: the monitor of a worker that is not the chief, or a log that has failed."""
+    """Does nothing, whatever is called: for workers other than the chief, and in place of a log that failed."""
 
     error = None
 
@@ -35,22 +34,21 @@ class NullMonitor(contextlib.ExitStack):
 
 
 class TrainingMonitor:
-    """Reports one call of Trainer.optimize. What cannot be written is said once, and does not stop the training.
+    """Reports one call of Trainer.optimize. If the log cannot be written, that is reported once; training continues.
 
     Args:
         folder: of the run.
         config: its settings.
-        data: its DataSets. Before the first step, what is unusual about the training images is said.
+        data: its DataSets; a new run begins with a note if the training images are unusual.
         graph: the tf.Graph that is trained.
         state: the TrainState, whose running sums become the points of the training curves.
-        first: the first step of which points are to be written; those of it and of later ones that an interrupted
-            process has left are forgotten.
+        first_step: of which points are written; the log forgets those that an interrupted process wrote from there on.
 
     Attributes:
-        error: what was wrong when something could not be written; None if all is well.
+        error: why the log could not be written; None if it could.
     """
 
-    def __init__(self, folder, config, data, graph, state, first):
+    def __init__(self, folder, config, data, graph, state, first_step):
         self._folder = folder
         self._config = config
         self._data = data
@@ -58,9 +56,9 @@ class TrainingMonitor:
         self._state = state
         self._is_new = not state.has_begun()
         self.error = None
-        with self._tolerant():
+        with self._log_errors_once():
             os.makedirs(folder, exist_ok=True)
-            self._logger = TensorBoardLogger(folder, first)
+            self._logger = TensorBoardLogger(folder, first_step)
             if self._is_new:
                 self._logger.graph(graph)
                 self._logger.settings(state.step, vars(config))
@@ -73,18 +71,18 @@ class TrainingMonitor:
             print_note(text)
 
     @contextlib.contextmanager
-    def _tolerant(self):
-        """Within it, an error in writing is said, if it is the first, and ends the log."""
+    def _log_errors_once(self):
+        """Within it, an error in writing ends the log, and is printed if it is the first."""
         try:
             yield
         except (InputError, OSError, tf.errors.OpError) as error:
             self._logger = NullMonitor()
             if self.error is None:
                 self.error = f"the log in {self._folder} cannot be written ({first_line(error)})"
-                print_error(f"setting tensorboard_dir: {self.error}; training goes on without it")
+                print_error(f"setting tensorboard_dir: {self.error}; training continues without it")
 
     def start(self, title, steps, batch_size):
-        """An epoch of so many steps begins, or goes on. A batch is that of all workers of a cluster."""
+        """An epoch of so many steps starts or continues. batch_size counts the images of all workers."""
         self._title, self._steps, self._batch_size = title, steps, batch_size
         self._bar = tqdm(
             total=steps * batch_size, initial=self._state.step_in_epoch * batch_size, desc=title, unit="images",
@@ -92,40 +90,44 @@ class TrainingMonitor:
         )  # fmt: skip
 
     def step(self, batch, loss, accuracy):
-        """A step is done and counted: its Batch, loss and accuracy before its update."""
-        if self._is_new:  # so that a mistake in the data is seen early
-            names = [escape_label(name, 16) for name in batch.cls[:SHOWN]]
-            images = self._data.train.preprocess.to_rgb(batch.images[:SHOWN])
-            entering = describe_channels(batch.images.mean(axis=(0, 1, 2)), batch.images.std(axis=(0, 1, 2)))
-            with self._tolerant():
-                heading = f"the first batch, as the network sees each channel: {entering}"
+        """A step is done and counted in the state: its Batch, and its loss and accuracy before the update."""
+        if self._is_new:  # so that mistakes in the data are seen early
+            names = [escape_label(name, 16) for name in batch.cls[:MAX_IMAGES]]
+            images = self._data.train.preprocess.to_rgb(batch.images[:MAX_IMAGES])
+            channels = describe_channels(batch.images.mean(axis=(0, 1, 2)), batch.images.std(axis=(0, 1, 2)))
+            with self._log_errors_once():
+                heading = f"the first training batch, input channels: {channels}"
                 draw_grid(os.path.join(self._folder, "train_batch.png"), images, names, heading)
         self._is_new = False
-        # That of the last step comes with the other points of the epoch, so that they are there together.
-        if self._state.step % WINDOW == 0 and self._state.step_in_epoch < self._steps:
-            self._write_window()
+        # At the last step, epoch() writes it together with the other points of the epoch.
+        if self._state.step % STEPS_PER_POINT == 0 and self._state.step_in_epoch < self._steps:
+            self._write_training_point()
         self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
         self._bar.update(self._batch_size)
 
-    def _write_window(self):
-        """A point of the training curves: the means over the last steps."""
+    def _write_training_point(self):
         means = self._state.take_means()
         if means:
-            with self._tolerant():
+            with self._log_errors_once():
                 self._logger.scalars(self._state.step, means)
 
     def epoch(self, seconds, histograms, last):
-        """An epoch is done and in the history: the seconds that its steps took, a summary of histograms, and whether it
-        is the last epoch, after which the steps that are no full window get their point."""
+        """An epoch is done and in the history.
+
+        Args:
+            seconds: that its steps took.
+            histograms: a serialized summary of the weights.
+            last: whether it is the last epoch, so that the steps since the last point get theirs.
+        """
         self._bar.close()
         step, history = self._state.step, self._state.history
         scalars = {name: history[-1][name] for name in ("val_loss", "val_acc")}
         scalars["best_val_acc"] = best_entry(history)["val_acc"]
-        if seconds > 0:  # by a coarse clock, it may have taken no time
+        if seconds > 0:  # 0 by a coarse clock
             scalars["images_per_second"] = self._steps * self._batch_size / seconds
-        if last or step % WINDOW == 0:
-            self._write_window()
-        with self._tolerant():
+        if last or step % STEPS_PER_POINT == 0:
+            self._write_training_point()
+        with self._log_errors_once():
             self._write_history(history)
             self._logger.histograms(step, histograms)
             self._logger.scalars(step, scalars)
@@ -134,7 +136,7 @@ class TrainingMonitor:
             self._note(chance_note(history, self._data.valid.labels, self._config, self._folder))
 
     def _say(self, entry, speed):
-        """A line about an epoch."""
+        """Print a line about an epoch."""
         rate = "" if speed is None else f"{speed:.0f} images/s, "
         say(
             f"{self._title}: loss {entry['loss']:.4f}, accuracy {entry['acc']:.4f}; "
@@ -143,31 +145,31 @@ class TrainingMonitor:
         )
 
     def _write_history(self, history):
-        """history.csv: a line for each epoch."""
+        """Write history.csv, a line for each epoch."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(HISTORY.values())
-        writer.writerows([f"{entry[name]:.6g}" for name in HISTORY] for entry in history)
+        writer.writerow(HISTORY_COLUMNS.values())
+        writer.writerows([f"{entry[name]:.6g}" for name in HISTORY_COLUMNS] for entry in history)
         write_atomically({os.path.join(self._folder, "history.csv"): table.getvalue()})
 
     def flush(self):
-        """Bring the curves to the disk: before each checkpoint, so that both agree if the run is killed."""
-        with self._tolerant():
+        """Write buffered points to disk; before each checkpoint, so that both agree if the run is killed."""
+        with self._log_errors_once():
             self._logger.flush()
 
     def draw_curves(self):
-        """curves.png of the history."""
+        """Write curves.png, if there is a history."""
         history = self._state.history
         if history:
-            with self._tolerant():
+            with self._log_errors_once():
                 draw_curves(os.path.join(self._folder, "curves.png"), history, best_entry(history))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        """Training is over, or has been interrupted."""
+        """Training is done, or was interrupted."""
         if self._bar is not None:
             self._bar.close()
-        with self._tolerant():
+        with self._log_errors_once():
             self._logger.close()

@@ -1,17 +1,17 @@
-"""What a training has done so far, beside its variables: what a checkpoint records so that a run resumes exactly."""
+"""The state of training other than the variables, which a checkpoint stores so that a run resumes exactly."""
 
 from src.errors import InputError
 
-SHOWN = 40  # characters of a wrong value
-LARGEST = 2**63 - 1  # of TensorFlow's int64, such as global_step
+MAX_SHOWN = 40  # characters of an invalid value
+MAX_INT64 = 2**63 - 1
 
 
 def is_count(value):
-    return type(value) is int and 0 <= value <= LARGEST
+    return type(value) is int and 0 <= value <= MAX_INT64
 
 
 def is_finite(value):
-    """Whether it is a number that a float can hold: files may have NaN, Infinity and integers of any length."""
+    """Whether it is a number that fits a float: JSON may hold NaN, Infinity and integers of any length."""
     return type(value) in (int, float) and -1e300 <= value <= 1e300
 
 
@@ -20,7 +20,7 @@ def is_amount(value):
 
 
 def are_sums(value):
-    """Whether it can be TrainState.running_sums. Their names go into a log, which not every text can."""
+    """Whether it is valid as TrainState.running_sums, whose names are written to the log."""
     return isinstance(value, dict) and (
         value == {}
         or all(name.isprintable() and is_finite(number) for name, number in value.items())
@@ -36,9 +36,9 @@ COUNT = is_count, "a whole number, 0 or more"
 AMOUNT = is_amount, "a number, 0 or more"
 FINITE = is_finite, "a finite number"
 RESULT = (lambda value: value is None or is_finite(value)), "a finite number or null"
-# Fields of an entry of run.json: whether a value can be right, and what it is to be.
-ENTRY = {"global_step": COUNT, "val_loss": RESULT, "val_acc": RESULT}
-PROGRESS = {
+# Fields of an entry of run.json: (whether a value is valid, what is expected).
+ENTRY_RULES = {"global_step": COUNT, "val_loss": RESULT, "val_acc": RESULT}
+PROGRESS_RULES = {
     "epoch": COUNT,
     "position": COUNT,
     "sums": (
@@ -51,29 +51,29 @@ PROGRESS = {
     "fingerprint": (lambda value: isinstance(value, str), "a checksum"),
     "members": (lambda value: is_count(value) and value > 0, "a whole number, 1 or more"),
 }  # fmt: skip
-HISTORY = dict.fromkeys(("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds"), FINITE)  # of each epoch
+HISTORY_RULES = dict.fromkeys(("loss", "acc", "val_loss", "val_acc", "learning_rate", "seconds"), FINITE)
 
 
 class TrainState:
-    """The one place for all that must survive a kill, beside the variables. It counts what Trainer's loop does.
+    """All that must survive a kill, other than the variables, with the counters of Trainer's loop.
 
-    A step that is done by hand, in Trainer.session, belongs to no epoch: it counts in `step` alone.
+    A step that the user runs in Trainer.session belongs to no epoch: it counts in `step` alone.
 
     Args:
-        fingerprint: checksum of the images, as that of DataSets.
-        world_size: processes that train together, `members` in run.json.
-        learning_rate: that of the first step.
+        fingerprint: checksum of the images, as DataSets.fingerprint.
+        world_size: number of workers, `members` in run.json.
+        learning_rate: of the first step.
 
     Attributes:
         history: as Trainer.history; a new list after each epoch.
-        step: steps done in all, as the variable global_step says.
-        step_in_epoch: steps done in the epoch that is not complete.
+        step: steps done in total, the value of the variable global_step.
+        step_in_epoch: steps done in the current epoch.
         loss_sum, accuracy_sum: over these steps.
         seconds: that these steps took.
-        val_loss, val_acc: of the variables as they are now; None if they were not validated.
+        val_loss, val_acc: of the current variables; None if they were not validated.
         learning_rate: of the last step.
-        running_sums: {tag: sum of a scalar over the steps since the last point of the training curves}, their number
-            under "steps"; {} if there are none. A new dict after each step: what was recorded stays as it was.
+        running_sums: {tag: sum of a scalar over the steps since the last point of the training curves}, with their
+            number as "steps"; {} if there are none. Each step makes a new dict, so that saved ones do not change.
     """
 
     def __init__(self, fingerprint, world_size, learning_rate):
@@ -89,15 +89,15 @@ class TrainState:
         return len(self.history)
 
     def has_begun(self):
-        """Whether there is a step that belongs to an epoch."""
+        """Whether there was a step that belongs to an epoch."""
         return bool(self.history or self.step_in_epoch)
 
     def add_step(self, loss, accuracy, scalars):
-        """Count a step: loss and accuracy before its update, and {tag: other scalars}, "learning_rate" among them."""
+        """Count a step, with loss, accuracy and {tag: other scalars}, such as "learning_rate", before its update."""
         sums = dict(self.running_sums)
         for tag, value in dict(scalars, train_loss=loss, train_acc=accuracy, steps=1).items():
             sums[tag] = sums.get(tag, 0.0) + float(value)
-        # In one call, for a signal acts between two: either all of the step is counted, or nothing.
+        # A single call, so that no signal handler can run in between: a step is counted completely or not at all.
         vars(self).update(
             step=self.step + 1, step_in_epoch=self.step_in_epoch + 1, loss_sum=self.loss_sum + loss,
             accuracy_sum=self.accuracy_sum + accuracy, val_loss=None, val_acc=None,
@@ -105,21 +105,21 @@ class TrainState:
         )  # fmt: skip
 
     def sync_step(self, global_step):
-        """The variable global_step is this number; returns how many steps were not counted. They belong to no epoch,
-        and what validation has found is not of what they have made of the variables."""
+        """Set `step` to the value of global_step; returns how many steps were not counted. They belong to no epoch, but
+        changed the variables, so the validation results no longer hold."""
         uncounted = global_step - self.step
         if uncounted:
             vars(self).update(step=global_step, val_loss=None, val_acc=None)
         return uncounted
 
     def take_means(self):
-        """{tag: mean over the steps since the last point of the training curves}; forgets their sums."""
+        """{tag: mean over the steps since the last point of the training curves}; resets the running sums."""
         sums, self.running_sums = dict(self.running_sums), {}
         steps = sums.pop("steps", None)
         return {tag: total / steps for tag, total in sums.items()}
 
     def end_epoch(self, val_loss, val_acc, seconds):
-        """An epoch is complete, after so many seconds, and this was found in validation: all of it in one call."""
+        """Add an epoch to the history, with its validation results and duration, in one call as in add_step."""
         entry = {"epoch": self.epoch + 1, "loss": self.loss_sum / self.step_in_epoch}
         entry.update(acc=self.accuracy_sum / self.step_in_epoch, val_loss=val_loss, val_acc=val_acc)
         entry.update(learning_rate=self.learning_rate, seconds=seconds)
@@ -129,7 +129,7 @@ class TrainState:
         )  # fmt: skip
 
     def to_json(self):
-        """What an entry of run.json says of it; the history is beside the entries."""
+        """Its fields in an entry of run.json; the history is stored beside the entries."""
         progress = {"epoch": self.epoch, "position": self.step_in_epoch, "sums": [self.loss_sum, self.accuracy_sum]}
         progress.update(seconds=self.seconds, window=self.running_sums, learning_rate=self.learning_rate)
         progress.update(fingerprint=self.fingerprint, members=self.world_size)
@@ -138,23 +138,23 @@ class TrainState:
 
     @classmethod
     def from_json(cls, entry, history, source):
-        """The state that an entry of run.json describes, with the history beside it. They may be from elsewhere.
+        """The state in an entry of run.json, with the history stored beside it; neither is trusted.
 
         Args:
-            source: what they are of, in errors.
+            source: names them in errors.
 
         Raises:
-            InputError: a field is missing or wrong.
+            InputError: a field is missing or invalid.
         """
-        check_fields(entry, ENTRY, source)
+        check_fields(entry, ENTRY_RULES, source)
         progress = entry.get("progress")
         progress = dict({"members": 1}, **progress) if isinstance(progress, dict) else progress
-        check_fields(progress, PROGRESS, f"{source}, progress")
+        check_fields(progress, PROGRESS_RULES, f"{source}, progress")
         epoch = progress["epoch"]
         if epoch > len(history):
-            raise InputError(f"{source}, progress: found {epoch} as epoch, expected at most {len(history)}")
+            raise InputError(f"{source}, progress", f"{epoch} as epoch", f"at most {len(history)}")
         for number, line in enumerate(history[:epoch], 1):
-            rules = dict(HISTORY, epoch=(is_exactly(number), number))
+            rules = dict(HISTORY_RULES, epoch=(is_exactly(number), number))
             check_fields(line, rules, f"{source}, epoch {number} of the history")
         state = cls(progress["fingerprint"], progress["members"], float(progress["learning_rate"]))
         state.history, state.step, state.step_in_epoch = history[:epoch], entry["global_step"], progress["position"]
@@ -165,18 +165,18 @@ class TrainState:
 
 
 def check_fields(found, rules, source):
-    """Raise InputError unless it is a dict in which each field that has a rule is as that says."""
+    """Raise InputError unless `found` is a dict whose fields satisfy the rules."""
     if not isinstance(found, dict):
-        raise InputError(f"{source}: found {repr(found)[:SHOWN]}, expected {', '.join(rules)}")
-    for name, (is_right, expected) in rules.items():
-        if not is_right(found.get(name)):
-            raise InputError(f"{source}: found {repr(found.get(name))[:SHOWN]} as {name}, expected {expected}")
+        raise InputError(source, repr(found)[:MAX_SHOWN], ", ".join(rules))
+    for name, (is_valid, expected) in rules.items():
+        if not is_valid(found.get(name)):
+            raise InputError(source, f"{repr(found.get(name))[:MAX_SHOWN]} as {name}", expected)
 
 
 def best_entry(entries):
-    """Of some dicts with val_acc and val_loss, the one with the highest accuracy; None if nothing was validated.
+    """Of dicts with val_acc and val_loss, the one with the highest accuracy; None if none was validated.
 
-    The lower loss decides between equals, then the earlier entry.
+    Ties go to the lower loss, then to the earlier entry.
     """
     validated = [entry for entry in entries if None not in (entry["val_acc"], entry["val_loss"])]
     return max(validated, key=lambda entry: (entry["val_acc"], -entry["val_loss"])) if validated else None

@@ -15,39 +15,39 @@ class TensorBoardLogger:
 
     Args:
         folder: of the run.
-        first: the first step of which there are points to write. If that is not 1, the run is resumed: TensorBoard is
-            told to forget points of this step and later ones, which the interrupted process may have left.
+        first_step: of which there are points to write. If it is not 1, the run is resumed, and TensorBoard discards the
+            points from this step on, which the interrupted process may have written.
 
     Tags: train_loss, train_acc, learning_rate and, with weight decay, weight_loss (a point per 100 steps), val_loss,
     val_acc, best_val_acc, images_per_second and histograms of the weights (a point per epoch). A point's x is the
     number of steps done.
 
     Raises:
-        tf.errors.OpError: in all that it does, if that cannot be written.
+        tf.errors.OpError: from any method, if the file cannot be written.
     """
 
-    def __init__(self, folder, first):
-        # Not tf.summary.FileWriter: the thread that writes for it dies of a full disk, and nobody is told.
-        self._writer = tf.io.TFRecordWriter(new_event_file(folder, first))
+    def __init__(self, folder, first_step):
+        # Not tf.summary.FileWriter: on a full disk its writer thread dies silently.
+        self._writer = tf.io.TFRecordWriter(new_event_file(folder, first_step))
         self._write(file_version="brain.Event:2")
-        if first > 1:
-            self._write(first, session_log=tf.SessionLog(status=tf.SessionLog.START))
+        if first_step > 1:
+            self._write(first_step, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def graph(self, graph):
-        """The tf.Graph to show."""
+        """Log a tf.Graph."""
         self._write(graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
 
     def scalars(self, step, scalars):
-        """A point of each curve: {tag: value}."""
+        """Log a point of each curve: {tag: value}."""
         values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(scalars.items())]
         self._write(step, summary=tf.Summary(value=values))
 
     def histograms(self, step, summary):
-        """A serialized summary of histograms."""
+        """Log a serialized summary of histograms."""
         self._write(step, summary=tf.Summary.FromString(summary))
 
     def settings(self, step, settings):
-        """The run's settings, as a table and for the page that compares runs."""
+        """Log the run's settings, as a table and for the HParams page, which compares runs."""
         from tensorboard.plugins.hparams.summary import session_start_pb
 
         values = {name: value if isinstance(value, (int, float)) else utf8(value) for name, value in settings.items()}
@@ -60,7 +60,7 @@ class TensorBoardLogger:
         self._write_serialized(step, session_start_pb(values))
 
     def layout(self, step):
-        """Charts with training and validation in one, of loss and of accuracy."""
+        """Log charts of loss and of accuracy with training and validation in one."""
         from tensorboard.plugins.custom_scalar import layout_pb2
         from tensorboard.plugins.custom_scalar.summary import pb as layout_summary
 
@@ -78,7 +78,7 @@ class TensorBoardLogger:
         self._writer.close()
 
     def _write_serialized(self, step, summary):
-        """TensorBoard's own summaries are of its own protocol buffers."""
+        """Log a summary of TensorBoard's own protocol buffer class."""
         self._write(step, summary=tf.Summary.FromString(summary.SerializeToString()))
 
     def _write(self, step=0, **content):
@@ -86,12 +86,12 @@ class TensorBoardLogger:
 
 
 def new_event_file(folder, step):
-    """A free name, after those that are there, whatever the clock says: TensorBoard reads files in order of names."""
+    """A free name that sorts after the existing ones, whatever the clock: TensorBoard reads files in that order."""
     seconds = [int(found.group(1)) for found in map(EVENT_FILE.match, os.listdir(folder)) if found]
     second = max([int(time.time()), *(second + 1 for second in seconds)])
     return os.path.join(folder, f"events.out.tfevents.{second:010d}.{socket.gethostname()}.step{step:09d}")
 
 
 def utf8(value):
-    """The value as text that can be written to a log: names of folders need not be UTF-8."""
+    """The value as valid UTF-8 text, for folder names may be invalid."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
