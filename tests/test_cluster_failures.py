@@ -57,7 +57,7 @@ def test_a_port_that_is_taken(digits, in_tmp_path):
             stderr=subprocess.PIPE, universal_newlines=True, timeout=60,
         )  # fmt: skip
     assert done.returncode == 2
-    assert re.fullmatch(r"error: .*TF_CONFIG: found 127.0.0.1:\d+ for chief 0, expected a port .*\n", done.stderr)
+    assert re.fullmatch(r"error: .*TF_CONFIG: found 127.0.0.1:\d+ for chief 0, expected a free port .*\n", done.stderr)
 
 
 def test_what_one_worker_lacks_ends_all_at_once(digits, in_tmp_path):
@@ -125,7 +125,7 @@ def test_more_workers_than_the_machine_can_start(monkeypatch):
 
     monkeypatch.setattr(launch, "start_worker", start_worker)
     with pytest.raises(
-        InputError, match="^--workers: found too many .*Too many open files.*, expected fewer, .* than 1$"
+        InputError, match="^--workers: found too many processes .*Too many open files.*, expected at most 1 here$"
     ):
         launch.start([], [{}, {}])
     assert started[0].process.wait(10) == -signal.SIGKILL
