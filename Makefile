@@ -70,6 +70,8 @@ run: python $(INSTALLED)
 	$(VENV)/bin/python run.py --train_path "$$train" --test_path "$(DATA)/test" $${valid:+--valid_path "$$valid"} \
 		$(if $(MODEL),--model_arch "$(MODEL)") $(if $(EPOCHS),--num_epoch "$(EPOCHS)")
 
+# Some tests write names with umlauts, which Python 3.6 cannot where no locale is set.
+test: export LANG := $(or $(LANG),C.UTF-8)
 test: python $(INSTALLED) $(CONVERTERS)
 	@$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
 
