@@ -1,4 +1,5 @@
 import os
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import run
 from src import config
 from src.errors import InputError
 from src.settings import ROLES, SETTINGS, settings, with_role
-from tests.conftest import python
+from tests.conftest import REPOSITORY, python
 from utils.checkpoints.keras_weights import expected_settings
 
 
@@ -160,6 +161,12 @@ def test_every_setting_has_roles_and_one_says_whether_it_may_differ_when_a_run_i
 ])  # fmt: skip
 def test_the_settings_of_each_role(roles, expected):
     assert with_role(*roles.split()) == expected.split()
+
+
+def test_the_page_names_the_settings_that_may_change_on_resume():
+    with open(os.path.join(REPOSITORY, "docs", "settings.md"), encoding="utf-8") as file:
+        (paragraph,) = [text for text in file.read().split("\n\n") if text.startswith("A run that is resumed")]
+    assert re.findall(r"`(\w+)`", paragraph) == with_role("duration", "machine")
 
 
 def test_what_the_weights_of_keras_bring_is_among_what_pretrained_weights_can_bring():
