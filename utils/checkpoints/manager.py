@@ -90,12 +90,11 @@ class CheckpointManager:
                 self._write_metadata(history)
             with writable("checkpoint_dir", self.folder):
                 saver.save(session, prefix, write_meta_graph=False, write_state=False)
-        # Files of the others may have been deleted by hand.
-        self._entries = {name: entry for name, entry in self._entries.items() if self._is_complete(name)}
-        self._entries.pop(name, None)  # the latest is the last
-        self._entries[name] = entry
-        kept = [os.path.basename(prefix) for prefix in self.prefixes()[-MAX_TO_KEEP:] + [self.best()] if prefix]
-        self._entries = {name: entry for name, entry in self._entries.items() if name in kept}
+        # Files of other checkpoints may have been deleted by hand.
+        others = {other: known for other, known in self._entries.items() if other != name and self._has_files(other)}
+        self._entries = dict(others, **{name: entry})  # the latest is the last
+        kept = [os.path.basename(path) for path in [*self.prefixes()[-MAX_TO_KEEP:], self.best()] if path]
+        self._entries = {other: known for other, known in self._entries.items() if other in kept}
         self._write_metadata(history)
         self.delete_unlisted()
         return prefix
@@ -106,7 +105,7 @@ class CheckpointManager:
         self._write_metadata([])
 
     def _make_folder(self):
-        """Make the folder unless it exists. A symbolic link is refused: nothing is to be deleted behind it."""
+        """Make the folder unless it exists. A symbolic link is refused, so that nothing is deleted through it."""
         if os.path.islink(self.folder):
             raise InputError("setting checkpoint_dir", f"{self.folder}, a symbolic link", "a folder or none")
         with writable("checkpoint_dir", self.folder):
@@ -130,7 +129,7 @@ class CheckpointManager:
         now = session.run(variables)
         return set(saved) == set(now) and all(np.array_equal(saved[name], now[name]) for name in now)
 
-    def _is_complete(self, name):
+    def _has_files(self, name):
         """Whether the files of a checkpoint exist."""
         stem = glob.escape(os.path.join(self.folder, name))
         return os.path.exists(os.path.join(self.folder, f"{name}.index")) and bool(glob.glob(f"{stem}.data-*"))
