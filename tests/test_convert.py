@@ -175,8 +175,8 @@ def test_all_conversions_make_one_table(exported, digits, monkeypatch, capsys):
 def test_conversions_of_an_earlier_graph_are_told(exported, monkeypatch, capsys):
     assert convert(monkeypatch, "convert.pb2tflite") == convert(monkeypatch, "convert.pb2onnx") == 0
     assert capsys.readouterr().err == ""
-    later = os.path.getmtime("weights/lenet5/lenet5.onnx") + 10
-    os.utime(GRAPH, (later, later))  # as if training had exported it anew
+    later = os.path.getmtime("weights/lenet5/lenet5.onnx") + 3600
+    os.utime(GRAPH, (later, later))  # as if training had exported it again, in an hour
     os.utime("weights/lenet5/lenet5.onnx", (later, later))
     assert convert(monkeypatch, "convert.pb2savedmodel") == 0
     assert capsys.readouterr().err.splitlines() == [
