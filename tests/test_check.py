@@ -177,7 +177,7 @@ def test_check_tells_where_transparency_hides_colours_that_the_network_sees(chec
     files = {
         "black.png": transparent(0, 0), "grey.png": transparent(128, 100), "deep.png": transparent(0, 0, np.uint16),
         "white.png": transparent(255, 0), "opaque.png": transparent(0, 255), "nearly.png": transparent(0, 250),
-        "plain.png": encoded(NOISE, "PNG"),
+        "plain.png": encoded(NOISE, "PNG"), "deepwhite.png": transparent(65535, 0, np.uint16),
     }  # fmt: skip
     lines, _ = checked(files)
     told = [line for line in lines if "transparent where the colour is not white" in line]

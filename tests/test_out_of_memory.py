@@ -91,7 +91,7 @@ def test_a_checkpoint_for_which_there_is_no_memory_is_not_taken_for_a_damaged_on
     trainer = Trainer(**vars(two_classes))
     trainer.optimize(2)
     monkeypatch.setattr(tf.train, "NewCheckpointReader", raising(MemoryError()))
-    with pytest.raises(InputError, match=f"checkpoint {trainer.last_checkpoint}: found too little memory"):
+    with pytest.raises(InputError, match=f"^checkpoint {trainer.last_checkpoint}: found too little memory"):
         resume.latest_valid_checkpoint(trainer.checkpoints)
 
 

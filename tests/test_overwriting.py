@@ -103,18 +103,21 @@ def test_a_picture_replaces_no_image_and_nothing_but_a_picture(two_runs, capsys)
 
 
 def test_links_beside_a_graph_are_moved_as_links_and_pipes_stay(in_tmp_path):
+    os.makedirs("elsewhere/precious")
     os.mkdir("weights")
     os.chdir("weights")
     for name in ("lenet5.pb", "lenet5.json", "labels.txt"):
         with open(name, "w") as file:
             file.write(name)
-    for name, leads_to in (("lenet5.zero", "/dev/zero"), ("lenet5.onnx", "nowhere"), ("lenet5-savedmodel", "/")):
+    folder = "../elsewhere"
+    for name, leads_to in (("lenet5.zero", "/dev/zero"), ("lenet5.onnx", "nowhere"), ("lenet5-savedmodel", folder)):
         os.symlink(leads_to, name)
     os.mkfifo("lenet5-pipe")
     move_aside("../weights/lenet5.pb", {"run_folder": "graphs/lenet5/another"})
     (aside,) = [name for name in os.listdir(".") if os.path.isdir(name) and not os.path.islink(name)]
     assert os.readlink(f"{aside}/lenet5.zero") == "/dev/zero" and os.readlink(f"{aside}/lenet5.onnx") == "nowhere"
-    assert os.readlink(f"{aside}/lenet5-savedmodel") == "/" and not os.path.islink("lenet5.zero")
+    assert os.readlink(f"{aside}/lenet5-savedmodel") == folder and not os.path.islink("lenet5.zero")
+    assert os.listdir(folder) == ["precious"]
     assert os.path.exists("lenet5-pipe") and not os.path.exists(f"{aside}/lenet5-pipe")
 
 
