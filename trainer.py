@@ -19,7 +19,7 @@ from src.errors import InputError
 from src.settings import settings_for, validate
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
-from utils.checkpoints.manager import readable
+from utils.checkpoints.manager import reading
 from utils.checkpoints.pretrained import load_pretrained
 from utils.checkpoints.resume import check_folders, check_state, discard_run, open_run, resolve_run
 from utils.checkpoints.run_index import delete_old_runs, write_index
@@ -97,7 +97,7 @@ class Trainer:
     def _read_weights(self, prefix):
         """Restore the checkpoint to resume, or load pretrained weights, if any."""
         if prefix:
-            with readable("checkpoint", prefix):
+            with reading("checkpoint", prefix):
                 self.train_graph.saver.restore(self.session, prefix)
         elif self.config.pretrained and self.cluster.is_chief:
             load_pretrained(self.session, self.variables, self.config)

@@ -26,7 +26,7 @@ ENTRY_SCHEMA = {
     "val_acc": (float, type(None)),
     "val_loss": (float, type(None)),
 }
-CHECKPOINT_FILE = re.compile(r"((.+)-\d+)\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
+CHECKPOINT_FILE = re.compile(r"(?P<name>(?P<arch>.+)-\d+)\.(index|data-\d+-of-\d+)(?P<unfinished>\.tempstate\d+)?")
 
 
 class CheckpointManager:
@@ -36,7 +36,7 @@ class CheckpointManager:
         folder: need not exist.
 
     Attributes:
-        history: of the run, as in Trainer.history; [] if an earlier version wrote it.
+        history: that of the run, as in Trainer.history; [] if an earlier version wrote it.
     """
 
     def __init__(self, folder):
@@ -50,8 +50,8 @@ class CheckpointManager:
     def _set_metadata(self, metadata):
         self._metadata, self._entries, self.history = metadata, metadata.entries, metadata.history
 
-    def time(self):
-        """When the run was last saved, as in RunMetadata."""
+    def saved_at(self):
+        """When the run was last saved, as RunMetadata.time."""
         return self._metadata.time
 
     def was_saved_after(self, corrupt):
@@ -72,9 +72,9 @@ class CheckpointManager:
         Args:
             session: its variables are saved.
             saver: a tf.train.Saver.
-            name: of the checkpoint in the folder.
+            name: the checkpoint's file name in the folder, without extension.
             entry: {"settings", "run_folder", "epoch", "global_step", "val_acc", "val_loss", "progress"}.
-            history: of the run so far.
+            history: that of the run so far.
 
         Returns:
             The prefix of the checkpoint.
@@ -88,7 +88,7 @@ class CheckpointManager:
         if not self._has_saved(name, session):
             if self._entries.pop(name, None):
                 self._write_metadata(history)
-            with writable("checkpoint_dir", self.folder):
+            with writing("checkpoint_dir", self.folder):
                 saver.save(session, prefix, write_meta_graph=False, write_state=False)
         # Files of other checkpoints may have been deleted by hand.
         others = {other: known for other, known in self._entries.items() if other != name and self._has_files(other)}
@@ -108,7 +108,7 @@ class CheckpointManager:
         """Make the folder unless it exists. A symbolic link is refused, so that nothing is deleted through it."""
         if os.path.islink(self.folder):
             raise InputError("setting checkpoint_dir", f"{self.folder}, a symbolic link", "a folder or none")
-        with writable("checkpoint_dir", self.folder):
+        with writing("checkpoint_dir", self.folder):
             os.makedirs(self.folder, exist_ok=True)
 
     def _check_unchanged(self):
@@ -165,14 +165,14 @@ class CheckpointManager:
         """Delete incomplete checkpoint files, and those of checkpoints that the metadata does not name."""
         for file in os.listdir(self.folder):
             found = CHECKPOINT_FILE.fullmatch(file)
-            if not found or found.group(2) not in config.MODEL_ARCHS:  # such as copies that users make
+            if not found or found.group("arch") not in config.MODEL_ARCHS:  # such as copies that users make
                 continue
-            if found.group(1) not in self._entries or found.group(4):
+            if found.group("name") not in self._entries or found.group("unfinished"):
                 with contextlib.suppress(OSError):
                     os.remove(os.path.join(self.folder, file))
 
-    def complete_prefixes(self):
-        """The prefixes whose metadata entry is complete."""
+    def valid_prefixes(self):
+        """The prefixes whose metadata entry is valid."""
         return [prefix for prefix in self.prefixes() if self.entry(prefix)]
 
     def is_empty(self):
@@ -184,12 +184,12 @@ class CheckpointManager:
         return is_corrupt(self._metadata)
 
     def latest(self):
-        """The prefix of the latest checkpoint whose metadata entry is complete; None if there is none."""
-        return next(reversed(self.complete_prefixes()), None)
+        """The prefix of the latest checkpoint whose metadata entry is valid; None if there is none."""
+        return next(reversed(self.valid_prefixes()), None)
 
     def best(self):
         """The prefix of the best validated checkpoint of the run that wrote the latest; None if there is none."""
-        entries = [dict(self.entry(prefix), prefix=prefix) for prefix in self.complete_prefixes()]
+        entries = [dict(self.entry(prefix), prefix=prefix) for prefix in self.valid_prefixes()]
         runs = [os.path.basename(entry.get("run_folder") or "") for entry in entries]
         # An earlier version kept several runs in a folder.
         found = best_entry([entry for entry, run in zip(entries, runs) if run == runs[-1]])
@@ -248,17 +248,17 @@ class CheckpointManager:
             raise InputError(f"checkpoint {prefix}, settings in {METADATA_FILE}: {subject}", *rest) from error
 
     def entry(self, prefix):
-        """The metadata of a checkpoint; None if it is missing or incomplete."""
+        """The metadata of a checkpoint; None if it is missing or invalid."""
         entry = self._entries.get(os.path.basename(prefix))
         if not isinstance(entry, dict):
             return None
-        complete = all(key in entry and isinstance(entry[key], kind) for key, kind in ENTRY_SCHEMA.items())
-        return entry if complete else None
+        is_valid = all(key in entry and isinstance(entry[key], kind) for key, kind in ENTRY_SCHEMA.items())
+        return entry if is_valid else None
 
 
 def find_checkpoint(what, path):
     """The prefix of a checkpoint: the path itself, or the latest in that folder, which may be a copy."""
-    with readable(what, path):
+    with reading(what, path):
         prefix = path
         if os.path.isdir(path) and not os.path.exists(f"{path}.index"):
             check_file(os.path.join(path, "checkpoint"))
@@ -286,7 +286,7 @@ def moved_to(folder, path):
 def read_weights(what, path):
     """{variable name: array} of the checkpoint with that prefix, or of the latest in that folder."""
     prefix = find_checkpoint(what, path)
-    with readable(what, path):
+    with reading(what, path):
         reader = tf.train.NewCheckpointReader(prefix)  # load_checkpoint would prefer a folder of that name
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
@@ -300,8 +300,8 @@ def assign(session, variables, weights):
 
 
 @contextlib.contextmanager
-def readable(what, path):
-    """Turn any error into InputError: TensorFlow raises all kinds of them when it reads corrupt checkpoints."""
+def reading(what, path):
+    """Turn any error in reading a checkpoint into InputError: TensorFlow raises all kinds of them for corrupt ones."""
     try:
         with naming_memory(f"{what} {path}"):
             yield
@@ -312,7 +312,7 @@ def readable(what, path):
 
 
 @contextlib.contextmanager
-def writable(setting, folder):
+def writing(setting, folder):
     """Turn errors in writing to a folder, such as a full disk, into InputError."""
     try:
         yield

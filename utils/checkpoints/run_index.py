@@ -20,7 +20,7 @@ def list_runs(checkpoint_dir):
 
     Among them checkpoint_dir itself, if an earlier version of this program has written there.
     """
-    return sorted(map(CheckpointManager, run_folders(checkpoint_dir)), key=CheckpointManager.time)
+    return sorted(map(CheckpointManager, run_folders(checkpoint_dir)), key=CheckpointManager.saved_at)
 
 
 def find_run(checkpoint_dir, run=None):

@@ -15,7 +15,7 @@ TICK = 0.001  # minimum seconds between the times of two runs
 MAX_TIME = 1e11  # seconds since 1970: the year 5138
 
 # entries: {checkpoint name: its metadata}, oldest first.
-# history: of the run, as in Trainer.history; [] if an earlier version wrote it.
+# history: that of the run, as in Trainer.history; [] if an earlier version wrote it.
 # time: when it was written, in seconds since 1970; 0 if an earlier version wrote it. Always later than that of the runs
 #     beside it that were saved before, even if the clock was set back: it orders the runs.
 # corrupt: names of the run folders beside it whose metadata could not be read at that time ("damaged" in the file).

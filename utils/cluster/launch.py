@@ -36,8 +36,11 @@ def launch(command, config, workers, max_restarts):
         The exit code: 0, or that of the first worker that failed.
     """
     received_signals, begun = [], time.time()
-    previous = {number: signal.signal(number, lambda number, _: received_signals.append(number))
-                for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+
+    def remember(number, frame):
+        received_signals.append(number)
+
+    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
     say(f"starting {workers} process{'es' * (workers > 1)}")
     try:
         for restarts in range(max_restarts + 1):
@@ -134,12 +137,13 @@ def wait(workers, received_signals):
     Args:
         received_signals: a list to which the signal handler appends.
     """
-    failed, sent, end = None, 0, None
+    failed, end, sent = None, None, 0  # `sent`: how many of the signals were forwarded
     while any(worker.process.poll() is None for worker in workers):
         time.sleep(POLL_INTERVAL)
         for number in received_signals[sent:]:
             send_signal_to_all(workers, number)
-            sent, end = sent + 1, time.monotonic() + AFTER_SIGNAL
+            sent += 1
+            end = time.monotonic() + AFTER_SIGNAL
         failed = failed or first_failed(workers)
         if failed and end is None:
             was_asked = failed[1] in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
@@ -155,6 +159,7 @@ def wait(workers, received_signals):
 def first_failed(workers):
     """(name, exit code) of a failed worker, preferably not one that only lost its peers; None if none failed."""
     codes = [(worker.name, worker.process.poll()) for worker in workers]
+    # Popen gives -9 for a process that SIGKILL ended, shells give 128 + 9.
     codes = [(name, 128 - code if code < 0 else code) for name, code in codes if code]
     return min(codes, key=lambda worker: worker[1] == ExitCode.PEER_LOST, default=None)
 

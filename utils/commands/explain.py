@@ -3,9 +3,11 @@
 from src.console import say
 from src.errors import InputError
 from utils.images.image_folders import images_at
-from utils.inference.explain import MAX_EXPLAINED, Explainer, draw_explanations
+from utils.inference.explain import Explainer, draw_explanations
 from utils.inference.exported import graph_path
 from utils.inference.predictor import load
+
+MAX_EXPLAINED = 100  # images in a figure
 
 
 def run(config, overrides, images, output="explanation.png", weights=None, trust_graph=False):

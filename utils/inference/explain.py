@@ -11,7 +11,6 @@ from src.tf1 import tf
 from utils.images.plots import check_output, draw_grid, escape_label
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
-MAX_EXPLAINED = 100  # images in a figure
 OPACITY = 0.5  # of a heat map over its image
 LEGEND = "red = strong evidence, blue = none"
 
@@ -38,14 +37,24 @@ class Explainer:
                 raise InputError(f"graph {predictor.source}", found, "one for Grad-CAM")
 
     def heat_map(self, image, label):
-        """Evidence for a class in a normalized image, float32 [img_size, img_size, 3]: as grad_cam."""
+        """The evidence for a class in an image, as grad_cam returns it.
+
+        Args:
+            image: float32 [img_size, img_size, 3], normalized.
+            label: index of the class.
+        """
         features, gradients = self.predictor.session.run(
             [self._features, self._gradients], {self.predictor.input: image[np.newaxis], self._class: label}
         )
         return grad_cam(features[0], gradients[0], self.predictor.img_size)
 
     def explain(self, path, count=3):
-        """(the resized image, uint8 blue, green, red; [(class, probability, heat map)] of the top classes)."""
+        """Classify an image file and compute the heat maps of its most probable classes.
+
+        Returns:
+            (the image as resized for the network, uint8 [img_size, img_size, 3], blue, green, red;
+            [(class name, probability, heat map)] of the `count` most probable classes, the best first).
+        """
         with suppress_stderr:
             pixels = self.predictor.preprocess.load(path)
         image = self.normalized(pixels)
@@ -105,7 +114,7 @@ def draw_explanations(path, explainer, image_paths):
     for image_path in image_paths:
         pixels, top = explainer.explain(image_path)
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)] + [overlaid(pixels, heat_map) for _, _, heat_map in top]
-        titles.append(escape_label(image_path, 16))
+        titles += [escape_label(image_path, 16)]
         titles += [f"{escape_label(name, 12)} {100 * probability:.1f} %" for name, probability, _ in top]
     draw_grid(path, images, titles, f"Grad-CAM heat maps of the top classes: {LEGEND}", columns=1 + len(top))
 

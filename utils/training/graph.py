@@ -80,8 +80,7 @@ class TrainGraph:
         with tf.control_dependencies([self.cost]):  # else the cost could be computed from partly updated weights
             update = adam.apply_gradients(zip(means.gradients, learned), self.global_step)
         self.optimizer = tf.group(update, *updates)
-        # Alone, requests need no detour through the session, which would cost some percent of a LeNet-5 step.
-        self._results = [means.cost, means.accuracy, means.requests if self._cluster.world_size > 1 else []]
+        self._results = [means.cost, means.accuracy, means.requests]
 
     def _average(self, gradients, updates):
         """(a Shared of means over all workers, ops that update the moving statistics).
@@ -89,9 +88,11 @@ class TrainGraph:
         Args:
             updates: ops that update the moving statistics with this worker's batch.
         """
-        moving, self._requests = [], tf.placeholder(tf.float32, [len(Requests._fields)], name="requests")
-        if updates and self._cluster.world_size > 1:
-            moving = [variable for variable in self.variables if variable not in tf.trainable_variables()]
+        moving, self._requests = [], []  # a single process spares its requests the detour, some percent of a step
+        if self._cluster.world_size > 1:
+            self._requests = tf.placeholder(tf.float32, [len(Requests._fields)], name="requests")
+            if updates:
+                moving = [variable for variable in self.variables if variable not in tf.trainable_variables()]
         with tf.control_dependencies(updates):
             moved = [tf.identity(variable) for variable in moving]
         shared = Shared(gradients, moved, self.cost, self.accuracy, self._requests)
