@@ -1,6 +1,5 @@
 """The table of settings, and how src/config.py and overrides become the validated settings of one run."""
 
-import argparse
 import types
 from collections import namedtuple
 
@@ -127,8 +126,15 @@ def check_recorded(what, name, value):
     return value
 
 
+class RunSettings(types.SimpleNamespace):
+    """The settings of one run as attributes, which cannot be assigned: what is built from them would not change."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"setting {name} cannot be assigned after it was used; Trainer({name}=...) sets it")
+
+
 def settings(**overrides):
-    """The validated settings of one run, as a namespace.
+    """The validated settings of one run, as RunSettings.
 
     Precedence: overrides, then src/config.py (or assignments to it), then values derived from other settings.
 
@@ -147,7 +153,7 @@ def settings_for(names, overrides):
     for name in with_role("derived"):
         if name in names and name not in values:
             values[name] = derived(name, values)
-    run = argparse.Namespace(**values)
+    run = RunSettings(**values)
     smallest = config.MODEL_ARCHS[run.model_arch]["min_img_size"]
     if "img_size" in names and run.img_size < smallest:
         raise InputError("setting img_size", run.img_size, f"{smallest} or more for {run.model_arch}")

@@ -191,7 +191,7 @@ def test_what_is_compared(reference, digits):
     with open("model", "wb") as file:
         file.write(bytes(1000))
     found = compare(reference, lambda images: zero, "model", "a runtime", FLOAT32)
-    data = read_test_set(settings(train_path=digits + "/train", test_path=digits + "/test"), preprocess(32))
+    data, _ = read_test_set(settings(train_path=digits + "/train", test_path=digits + "/test"), preprocess(32))
     logits = run_graph(GRAPH, np.concatenate([images for images, _, _, _ in data.batches(100)]))
     assert found.images == 360
     assert found.difference == pytest.approx(np.abs(logits - zero).max() / np.abs(logits).max(), rel=1e-4)

@@ -133,7 +133,7 @@ def test_training_and_prediction_find_the_same_images(linked):
     images, skipped = list_images(path)
     assert found.paths == images == expected
     assert +found.skipped == skipped == {".txt": 1, "device or pipe": 1}
-    assert read_test_set(settings(train_path=path, test_path=path), preprocess(32)).paths == expected
+    assert read_test_set(settings(train_path=path, test_path=path), preprocess(32))[0].paths == expected
 
 
 def test_links_that_loop_end(linked):
@@ -251,7 +251,7 @@ def test_conversion_skips_corrupt_images_as_the_run_did_or_as_it_is_told_to(
     write(path, json.dumps(metadata))
     given = {} if of_the_run else {"bad_images": "skip"}
     reference = open_reference(str(tmp_path / "weights" / "lenet5.pb"), test_path=corrupt, **given)
-    samples = read_sample("train_path", reference.source, preprocess(32), 500)  # as int8 is calibrated with
+    samples, _ = read_sample("train_path", reference.source, preprocess(32), 500)  # as int8 is calibrated with
     assert [sum(len(batch.images) for batch in data.batches(50)) for data in (reference.data, samples)] == [358, 358]
     assert capfd.readouterr().err == 2 * f"note: skipped in {corrupt}: 2 corrupt images\n"
 
@@ -260,7 +260,7 @@ def test_a_test_set_of_which_a_class_is_corrupt_is_judged_without_it(folders, ca
     path = folders({"cat": 2, "dog": 2, "owl": 1})
     write(f"{path}/owl/000.png", "no image")
     config = settings(train_path=path, test_path=path, bad_images="skip")
-    assert read_test_set(config, preprocess(32)).labels.tolist() == [0, 0, 1, 1]
+    assert read_test_set(config, preprocess(32))[0].labels.tolist() == [0, 0, 1, 1]
     assert f"found no images of owl in {path}, so not evaluated (no readable image of owl" in capsys.readouterr().err
     with pytest.raises(InputError, match="^setting train_path: found no readable image of owl in"):
         read_train_sets(config)

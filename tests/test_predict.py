@@ -12,7 +12,7 @@ from run import main
 from src.errors import InputError
 from tests.conftest import REPOSITORY, python, run_opencv, run_py, without_checksum
 from utils.images.image_folders import list_images
-from utils.inference.predictor import load
+from utils.inference.predictor import Predictor
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_evaluate_without_knowing_the_run(shipped, digits, run_here, run):
 
 
 def test_a_batch_gives_the_same_probabilities_as_single_images(shipped, digits):
-    predictor = load(str(shipped / "lenet5.pb"))
+    predictor = Predictor(str(shipped / "lenet5.pb"))
     paths = list_images(f"{digits}/test")[0]
     together = [shares for _, shares in predictor.classify(paths)]
     assert len(together) == 360

@@ -128,7 +128,9 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     assert second == "33 images to train on, 6 to validate on; 2 classes of 19 (dog) to 20 (cat) images"
     assert third == f"note: skipped in {two_classes.train_path}: 2 .gif, 1 .txt, 1 folder, 1 without extension"
     assert output.err == ""
-    assert note == "note: setting test_path: found no folder data/cifar10png/test; evaluate will need one (--test_path)"
+    assert (
+        note == "note: setting test_path: found no folder data/cifar10png/test; evaluate will use the validation images"
+    )
     os.makedirs("tests/cat")
     Trainer(**dict(vars(two_classes), test_path="tests"))
     assert "found no images in class folder tests/cat, expected files" in capsys.readouterr().out

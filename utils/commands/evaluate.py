@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from convert.freeze import frozen_graph
+from convert.freeze import predictor_of
 from dataset import read_test_set
 from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note, suppress_stderr
 from src.errors import InputError
@@ -17,9 +17,9 @@ from utils.images.decode import read_image
 from utils.images.plots import draw_confusion, draw_grid, escape_label
 from utils.inference.evaluation import as_json, as_text, evaluate, predictions_csv
 from utils.inference.explain import Explainer, draw_explained_mistakes
-from utils.inference.exported import graph_path, image_source, make_metadata
+from utils.inference.exported import graph_path, image_source
 from utils.inference.html_report import render_html
-from utils.inference.predictor import Predictor, load
+from utils.inference.predictor import Predictor
 
 MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
@@ -39,7 +39,7 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
     exit_quietly_on_sigpipe()
     predictor = open_predictor(config, weights, checkpoint, trust_graph)
     source, classes = image_source(predictor.metadata, overrides, config), predictor.classes
-    data = read_test_set(source, predictor.preprocess)
+    data, where = read_test_set(source, predictor.preprocess)
     probabilities, mirrored = predict_dataset(predictor, data, flip)
     made_by = predictor.metadata["run"]
     folder = made_by.get("run_folder")
@@ -48,11 +48,11 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
         folder = new_run_folder(config.tensorboard_dir, source.test_path, config.checkpoint_dir)
     make_writable("tensorboard_dir", folder)
     evaluation = evaluate(data.labels, probabilities, classes, mirrored)
-    heading = escape_control_characters(f"{predictor.source} on {source.test_path}")
+    heading = escape_control_characters(f"{predictor.source} on {where}")
     text = f"{heading}\n{as_text(evaluation)}"
     files = {
         "evaluation.txt": text,
-        "evaluation.json": as_json(evaluation, model=predictor.source, test_path=source.test_path),
+        "evaluation.json": as_json(evaluation, model=predictor.source, test_path=where),
         "predictions.csv": predictions_csv(data.paths, data.labels, probabilities, classes),
     }
     write_atomically({os.path.join(folder, name): content for name, content in files.items()})
@@ -69,10 +69,9 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
 def open_predictor(config, weights, checkpoint, trust_graph):
     """The Predictor of a checkpoint if given, else of a frozen graph."""
     if checkpoint is None:
-        return load(graph_path(config) if weights is None else weights, trust_graph, config.device)
-    trained, values, origin = CheckpointManager(os.path.dirname(checkpoint)).load(checkpoint)
-    graph_def, metadata = frozen_graph(trained, values), make_metadata(trained, origin)
-    return Predictor(graph_def, metadata, checkpoint, config.device, trusted=True)
+        return Predictor(graph_path(config) if weights is None else weights, device=config.device, trusted=trust_graph)
+    trained = CheckpointManager(os.path.dirname(checkpoint)).load(checkpoint, device=config.device)
+    return predictor_of(*trained, checkpoint)
 
 
 def settings_of_graph(metadata, trained):
@@ -89,9 +88,9 @@ def predict_dataset(predictor, data, flip=False):
     plain, mirrored = [], []
     with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
         for images, *_ in data.batches(predictor.batch):
-            plain.append(predictor.probabilities(images))
+            plain.append(predictor.run(images))
             if flip:
-                mirrored.append(predictor.probabilities(images[:, :, ::-1]))
+                mirrored.append(predictor.run(images[:, :, ::-1]))
             bar.update(len(images))
     return np.concatenate(plain), np.concatenate(mirrored) if flip else None
 

@@ -9,13 +9,13 @@ from src.console import escape_control_characters, exit_quietly_on_sigpipe
 from src.errors import ExitCode, InputError
 from utils.images.image_folders import images_at
 from utils.inference.exported import graph_path
-from utils.inference.predictor import load
+from utils.inference.predictor import Predictor
 
 
 def run(config, overrides, images, weights=None, top=5, json=False, trust_graph=False):
     """Print the predictions; returns the ExitCode."""
     exit_quietly_on_sigpipe()
-    predictor = load(graph_path(config) if weights is None else weights, trust_graph, config.device)
+    predictor = Predictor(graph_path(config) if weights is None else weights, device=config.device, trusted=trust_graph)
     corrupt = print_predictions(predictor, images_at(images), top, json)
     return ExitCode.PROBLEMS_FOUND if corrupt else ExitCode.OK
 
@@ -34,7 +34,7 @@ def print_predictions(predictor, paths, top, as_json):
                 corrupt += 1
                 tqdm.write(f"error: {escape_control_characters(str(found))}", file=sys.stderr)
             else:
-                best = [(predictor.classes[index], found[index]) for index in found.argsort()[::-1][:top]]
+                best = predictor.ranked(found)[:top]
                 tqdm.write(json_line(path, best) if as_json else table_line(path, path_width, best, predictor.classes))
             bar.update()
     return corrupt

@@ -58,7 +58,7 @@ class Explainer:
         with suppress_stderr:
             pixels = self.predictor.preprocess.load(path)
         image = self.normalized(pixels)
-        probabilities = self.predictor.probabilities(image[np.newaxis])[0]
+        probabilities = self.predictor.run(image[np.newaxis])[0]
         top = probabilities.argsort()[::-1][:count]
         names = self.predictor.classes
         return pixels, [(names[label], probabilities[label], self.heat_map(image, label)) for label in top]
