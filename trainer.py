@@ -155,6 +155,7 @@ class Trainer:
                 # resumed from there would not equal an uninterrupted one.
                 if not self._sync_step():
                     self.save(monitor)
+                monitor.stopped(self.last_checkpoint)
                 raise
             finally:
                 monitor.draw_curves()

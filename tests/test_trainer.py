@@ -163,14 +163,14 @@ def test_the_same_seed_gives_the_same_start(two_classes):
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_an_interruption_leaves_a_checkpoint(trainer, monkeypatch, stop):
     trainer.optimize(num_epoch=1)
-    bar_update, calls = "tqdm.tqdm.update", []
+    bar_text, calls = "utils.progress.ProgressLines.set_postfix_str", []
 
-    def interrupt(self, n=1):
-        calls.append(n)
+    def interrupt(self, text, refresh):
+        calls.append(text)
         if len(calls) == 3:
             raise stop
 
-    monkeypatch.setattr(bar_update, interrupt)
+    monkeypatch.setattr(bar_text, interrupt)
     with pytest.raises(stop):
         trainer.optimize(num_epoch=1)
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-7")

@@ -4,7 +4,6 @@ import os
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from convert.freeze import predictor_of
 from dataset import read_test_set
@@ -20,6 +19,7 @@ from utils.inference.explain import Explainer, draw_explained_mistakes
 from utils.inference.exported import graph_path, image_source
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor
+from utils.progress import progress
 
 MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
@@ -86,7 +86,7 @@ def predict_dataset(predictor, data, flip=False):
     Both are float64 [n, classes].
     """
     plain, mirrored = [], []
-    with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
+    with progress(data.num_examples, "evaluate") as bar:
         for images, *_ in data.batches(predictor.batch):
             plain.append(predictor.run(images))
             if flip:

@@ -10,6 +10,7 @@ from src.errors import ExitCode, InputError
 from utils.images.image_folders import images_at
 from utils.inference.exported import graph_path
 from utils.inference.predictor import Predictor
+from utils.progress import progress
 
 
 def run(config, overrides, images, weights=None, top=5, json=False, trust_graph=False):
@@ -28,7 +29,7 @@ def print_predictions(predictor, paths, top, as_json):
     """
     path_width = max(len(escape_control_characters(path)) for path in paths)
     corrupt = 0
-    with tqdm(total=len(paths), unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
+    with progress(len(paths), "predict") as bar:
         for path, found in predictor.classify(paths):
             if isinstance(found, InputError):
                 corrupt += 1
