@@ -15,7 +15,15 @@ from src.errors import ExitCode, InputError, first_line
 from src.settings import settings, settings_for
 from src.tf1 import tf
 from utils.files import partial_folder, remove_leftovers
-from utils.inference.exported import check_pair, graph_path, image_source, make_metadata, metadata_path, read_metadata
+from utils.inference.exported import (
+    check_pair,
+    describe_origin,
+    graph_path,
+    image_source,
+    make_metadata,
+    metadata_path,
+    read_metadata,
+)
 from utils.inference.graph_def import read_graph
 from utils.inference.predictor import Predictor
 
@@ -214,6 +222,8 @@ def run_conversions(reference, conversions):
             print_error(error)
             code = ExitCode.BAD_INPUT
             continue
+        if heading:
+            print_note(describe_origin(reference.path, reference.predictor.metadata))
         for line in heading + [table_row(comparison, folder)]:
             say(escape_control_characters(line))
         heading = []

@@ -7,9 +7,9 @@ from src import config, rules
 from src.errors import InputError, did_you_mean, in_config
 from src.folders import class_folders
 
-# `help` is its line in --help; `parse`, `is_valid` and `expected` are those of a Rule; `roles` are keys of ROLES. Each
+# `help` is its line in --help; `parse` to `choices` are those of a Rule; `roles` are keys of ROLES. Each
 # setting has exactly one of the first three, which say whether it may differ when a run is resumed.
-Setting = namedtuple("Setting", "help parse is_valid expected roles")
+Setting = namedtuple("Setting", "help parse is_valid expected choices roles")
 ROLES = {
     "learning": "changes what is learned: fixed for a run, and the same for all workers of a cluster (the chief's)",
     "duration": "how long to train: may differ when a run is resumed",
@@ -99,6 +99,12 @@ SETTINGS = {
         "output folder for TensorBoard logs, one subfolder per run; None: graphs/<model_arch>"),
 }
 # fmt: on
+GROUPS = {  # the first setting of each heading in src/config.py
+    "model_arch": "Model",
+    "train_path": "Data",
+    "num_epoch": "Training",
+    "checkpoint_minutes": "Output",
+}  # fmt: skip
 
 
 def with_role(*roles):

@@ -16,7 +16,7 @@ from utils.images.decode import read_image
 from utils.images.plots import draw_confusion, draw_grid, escape_label
 from utils.inference.evaluation import as_json, as_text, evaluate, predictions_csv
 from utils.inference.explain import Explainer, draw_explained_mistakes
-from utils.inference.exported import graph_path, image_source
+from utils.inference.exported import describe_origin, graph_path, image_source
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor
 from utils.progress import progress
@@ -41,6 +41,7 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
     source, classes = image_source(predictor.metadata, overrides, config), predictor.classes
     data, where = read_test_set(source, predictor.preprocess)
     probabilities, mirrored = predict_dataset(predictor, data, flip)
+    print_note(describe_origin(predictor.source, predictor.metadata))
     made_by = predictor.metadata["run"]
     folder = made_by.get("run_folder")
     if not is_in(config.tensorboard_dir, folder):

@@ -5,30 +5,35 @@ import sys
 
 from tqdm import tqdm
 
-from src.console import escape_control_characters, exit_quietly_on_sigpipe
+from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note
 from src.errors import ExitCode, InputError
 from utils.images.image_folders import images_at
-from utils.inference.exported import graph_path
+from utils.inference.exported import describe_origin, graph_path
 from utils.inference.predictor import Predictor
 from utils.progress import progress
 
 
-def run(config, overrides, images, weights=None, top=5, json=False, trust_graph=False):
+def run(config, overrides, images, weights=None, top=None, json=False, trust_graph=False):
     """Print the predictions; returns the ExitCode."""
     exit_quietly_on_sigpipe()
     predictor = Predictor(graph_path(config) if weights is None else weights, device=config.device, trusted=trust_graph)
-    corrupt = print_predictions(predictor, images_at(images), top, json)
+    paths = images_at(images)
+    print_note(describe_origin(predictor.source, predictor.metadata))
+    corrupt = print_predictions(predictor, paths, top, json)
     return ExitCode.PROBLEMS_FOUND if corrupt else ExitCode.OK
 
 
 def print_predictions(predictor, paths, top, as_json):
     """Print the `top` classes of each image, the most probable first, as a table or as lines of JSON.
 
+    Args:
+        top: None: five in a table, all in JSON.
+
     Returns:
         the number of corrupt images.
     """
     path_width = max(len(escape_control_characters(path)) for path in paths)
-    corrupt = 0
+    corrupt, top = 0, top or (len(predictor.classes) if as_json else 5)
     with progress(len(paths), "predict") as bar:
         for path, found in predictor.classify(paths):
             if isinstance(found, InputError):

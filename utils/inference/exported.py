@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections import namedtuple
 
 from src.errors import InputError
@@ -11,6 +12,8 @@ from src.settings import SETTINGS, check_recorded
 from utils.files import is_plain, read_json
 from utils.images.preprocess import EARLIER, Preprocess
 from utils.inference.graph_def import read_graph
+
+NEAR_CHANCE = 1.2  # times 1 / classes: an accuracy below it is hardly better than guessing
 
 # Settings of the run that made a graph, which select the images to evaluate it on.
 IMAGE_SETTINGS = ("train_path", "test_path", "bad_images", "valid_path", "validation_size", "seed")
@@ -57,6 +60,21 @@ def exported_files(path, graph_def, metadata):
     graph = graph_def.SerializeToString(deterministic=True)  # the same weights give the same bytes
     metadata = dict(metadata, graph_sha256=hashlib.sha256(graph).hexdigest())
     return {metadata_path(path): json.dumps(metadata, indent=1) + "\n", path: graph}
+
+
+def describe_origin(path, metadata):
+    """One line: which run's graph it is, when it was written, and its validation accuracy."""
+    run = os.path.basename(metadata["run"].get("run_folder", "")) or "an unknown run"
+    line = f"{path}: {metadata.get('model_arch', 'a graph')} of {run}"
+    if os.path.exists(path):
+        line += time.strftime(", written %Y-%m-%d %H:%M", time.localtime(os.path.getmtime(path)))
+    accuracy, classes = metadata.get("val_acc"), len(metadata["classes"])
+    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+        return line
+    line += f", validation accuracy {accuracy:.4f}"
+    if accuracy < NEAR_CHANCE / classes:
+        line += f", hardly better than guessing one of {classes} classes; python run.py runs lists other runs"
+    return line
 
 
 def read_exported(path, trusted=False):
