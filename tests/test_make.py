@@ -89,16 +89,11 @@ def test_images_may_be_in_any_folder(project, name):
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_validation_images_that_are_there_are_used(project, name):
-    (project / "flowers" / name).mkdir(parents=True)
-    printed = make(project, "run", "DATASET=flowers", valid="not this")[1]
-    assert words(printed) == [
-        "--train_path",
-        "flowers",
-        "--test_path",
-        "flowers/test",
-        "--valid_path",
-        f"flowers/{name}",
-    ]
+    (project / "flowers").mkdir()
+    paths = ["--train_path", "flowers", "--test_path", "flowers/test"]
+    assert words(make(project, "run", "DATASET=flowers", valid="of the environment")[1]) == paths
+    (project / "flowers" / name).mkdir()
+    assert words(make(project, "run", "DATASET=flowers")[1]) == paths + ["--valid_path", f"flowers/{name}"]
 
 
 def test_a_line_break_in_a_name_is_refused_in_one_line(tmp_path, project):
@@ -205,3 +200,19 @@ def test_a_link_to_a_project_or_to_its_environments_moves_nothing(tmp_path, proj
     os.utime(str(other / "requirements.txt"), (0, 0))
     for folder in (tmp_path / "link", other):
         assert not installs(make(folder, "predict")[1])
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_a_clone_made_by_git_for_windows_has_the_same_bytes(tmp_path, project):
+    """Git for Windows comes with core.autocrlf=true, and WSL sees the files of such a clone."""
+    shutil.copy(os.path.join(REPOSITORY, ".gitattributes"), str(project))
+    for name in ("photo.png", "photo.jpg", "a.npz", "a.h5", "a.pb", "a.index", "a.data-00000-of-00001"):
+        (project / name).write_bytes(b"looks like\r\ntext\n")
+    settings = ["-c", "core.autocrlf=true", "-c", "user.name=a", "-c", "user.email=a@b.example"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"], ["clone", "-q", ".", "../clone"]):
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        subprocess.run(["git"] + settings + arguments, cwd=str(project), env=environment, check=True)
+    files = [path.relative_to(project) for path in project.glob("**/*") if path.is_file()]
+    for path in [path for path in files if path.parts[0] != ".git"]:
+        assert (tmp_path / "clone" / path).read_bytes() == (project / path).read_bytes(), path
+    assert make(tmp_path / "clone", "predict")[0] == 0
