@@ -20,6 +20,7 @@ from utils.inference.explain import Explainer, draw_explained_mistakes
 from utils.inference.exported import graph_path, image_source, make_metadata
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor, load
+from utils.training.tensorboard import log_mistakes
 
 MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
@@ -60,6 +61,7 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
     wrong = confident_mistakes(data.labels, probabilities)
     draw_mistakes(os.path.join(folder, "mistakes.png"), wrong, data, probabilities, classes)
     explain_mistakes(os.path.join(folder, "mistakes_explained.png"), wrong, data, predictor)
+    log_mistakes(folder, made_by.get("checkpoint"), wrong, data, probabilities, classes)
     trained = settings_of_run(made_by.get("checkpoint"), config.checkpoint_dir)
     html = render_html(heading, evaluation, settings_of_graph(predictor.metadata, trained), folder)
     write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})
