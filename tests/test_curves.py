@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
+from tensorboard.plugins.hparams.metadata import parse_experiment_plugin_data, parse_session_start_info_plugin_data
 
 from convert.export import export_checkpoint
-from src.settings import SETTINGS
+from src.settings import settings
 from src.tf1 import tf
 from trainer import Trainer
 from utils.checkpoints.run_index import new_run_folder
+from utils.training.tensorboard import TensorBoardLogger
 
 
 def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(trainer):
@@ -22,6 +23,10 @@ def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(tra
     events = EventAccumulator(trainer.run_folder)
     events.Reload()
     assert sorted(events.Tags()["scalars"]) == [
+        "Accuracy/training",
+        "Accuracy/validation",
+        "Loss/training",
+        "Loss/validation",
         "best_val_acc",
         "images_per_second",
         "learning_rate",
@@ -49,8 +54,39 @@ def test_tensorboard_reads_the_curves_the_graph_the_weights_and_the_settings(tra
     assert "| batch_size | 8 |" in text and "| lr | 0.01 |" in text
 
 
-def test_tensorboard_s_plugins_read_their_data(trainer):
-    """Custom Scalars: two charts with two curves each; HParams: the settings of the run."""
+def test_accuracy_and_loss_come_first_and_also_have_the_tags_of_earlier_versions(trainer):
+    """TensorBoard sorts tags as Python does, but for numbers, and opens the first two groups (1.14: three)."""
+    trainer.optimize(num_epoch=2)
+    events = EventAccumulator(trainer.run_folder)
+    events.Reload()
+    tags = sorted(events.Tags()["scalars"] + events.Tags()["histograms"])
+    assert [tag.split("/")[0] for tag in tags[:5]] == ["Accuracy", "Accuracy", "Loss", "Loss", "best_val_acc"]
+    for tag, earlier in (
+        ("Accuracy/training", "train_acc"),
+        ("Accuracy/validation", "val_acc"),
+        ("Loss/training", "train_loss"),
+        ("Loss/validation", "val_loss"),
+    ):
+        points = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert points and points == [(event.step, event.value) for event in events.Scalars(earlier)]
+
+
+def test_a_resumed_run_of_an_earlier_version_continues_its_curves(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "events.out.tfevents.1.host.step000000001")) as file:
+        file.write(tf.Event(file_version="brain.Event:2").SerializeToString())
+        for step in (4, 8, 12):
+            summary = tf.Summary(value=[tf.Summary.Value(tag="val_loss", simple_value=1 / step)])
+            file.write(tf.Event(step=step, summary=summary).SerializeToString())
+    logger = TensorBoardLogger(str(tmp_path), first_step=9)
+    logger.scalars(12, {"val_loss": 0.5})
+    logger.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(4, 0.25), (8, 0.125), (12, 0.5)]
+    assert [(event.step, event.value) for event in events.Scalars("Loss/validation")] == [(12, 0.5)]
+
+
+def test_custom_scalars_has_two_charts_with_two_curves_each(trainer):
     trainer.optimize(1)
     events = EventAccumulator(trainer.run_folder)
     events.Reload()
@@ -58,10 +94,51 @@ def test_tensorboard_s_plugins_read_their_data(trainer):
     layout = layout_pb2.Layout.FromString(tf.make_ndarray(event.tensor_proto).item())
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
     assert charts == {"loss": ["train_loss", "val_loss"], "accuracy": ["train_acc", "val_acc"]}
-    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    hparams = parse_session_start_info_plugin_data(content).hparams
-    assert hparams["batch_size"].number_value == 8 and hparams["model_arch"].string_value == "lenet5"
-    assert set(hparams) == set(SETTINGS)
+
+
+def hparams_of(folder):
+    """(the declared columns, the values of a run) as HParams reads them, and the EventAccumulator."""
+    events = EventAccumulator(folder)
+    events.Reload()
+    experiment = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    values = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    return parse_experiment_plugin_data(experiment), parse_session_start_info_plugin_data(values).hparams, events
+
+
+def test_hparams_compares_runs_by_what_changes_learning_and_by_three_metrics(trainer):
+    trainer.optimize(2)
+    experiment, values, events = hparams_of(trainer.run_folder)
+    names = [column.name for column in experiment.hparam_infos]
+    assert set(names) == set(values) and len(names) == len(values)
+    first = {"lr", "batch_size", "augment", "weight_decay", "img_size"}  # those that it shows
+    assert set(names[:5]) == first
+    if hasattr(experiment.hparam_infos[0], "differs"):  # TensorBoard 2, which sorts by it
+        assert {column.name for column in experiment.hparam_infos if column.differs} == first
+    assert {"classes", "seed", "pretrained", "validation_size"} < set(names)
+    assert not [name for name in names if name.endswith(("_path", "_dir"))]
+    assert not set(names) & {"cache_mb", "device", "keep_runs", "checkpoint_minutes", "step_timeout", "num_epoch"}
+    assert values["batch_size"].number_value == 8 and values["model_arch"].string_value == "lenet5"
+    metrics = [metric.name.tag for metric in experiment.metric_infos]
+    assert metrics == ["val_acc", "val_loss", "best_val_acc"]
+    last = trainer.history[-1]
+    best = max(entry["val_acc"] for entry in trainer.history)
+    assert [events.Scalars(tag)[-1].value for tag in metrics] == pytest.approx(
+        [last["val_acc"], last["val_loss"], best], rel=1e-5
+    )
+
+
+def test_class_names_are_in_their_own_letters(folders, in_tmp_path):
+    """Also one that Python's repr escapes: a joiner of emoji."""
+    names = ["M\u00fcnchen", "\u732b", "\U0001f469\u200d\U0001f680"]
+    path = folders(dict.fromkeys(names, 10))
+    trainer = Trainer(**vars(settings(train_path=path, img_size=16, batch_size=8)))
+    trainer.optimize(1)
+    experiment, values, events = hparams_of(trainer.run_folder)
+    text = tf.make_ndarray(events.Tensors("settings")[0].tensor_proto).item().decode("utf-8")
+    for found in (text, values["classes"].string_value):
+        assert '["{}", "{}", "{}"]'.format(*names) in found
+    (column,) = [column for column in experiment.hparam_infos if column.name == "classes"]
+    assert not column.HasField("domain_discrete")  # in which TensorBoard writes escapes
 
 
 def test_the_history_is_returned_and_in_a_file_that_grows_with_each_epoch(trainer, monkeypatch):

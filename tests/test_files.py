@@ -57,7 +57,7 @@ def test_event_files_keep_their_order_when_the_clock_is_set_back(tmp_path, monke
     names = []
     for now in (1.6e9, 1.6e9, 1.5e9, 1.7e9, 0.0):
         monkeypatch.setattr(time, "time", lambda now=now: now)
-        names.append(new_event_file(str(tmp_path), 1))
+        names.append(new_event_file(str(tmp_path), "step1"))
         open(names[-1], "w").close()
     assert names == sorted(names) and len(set(names)) == 5
     assert "tfevents.1700000000." in names[3] and "tfevents.1700000001." in names[4]

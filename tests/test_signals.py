@@ -101,7 +101,8 @@ def test_a_signal_at_any_moment_of_the_start_ends_in_its_exit_code(few_images, s
             process.wait(delay)
         process.send_signal(sent)
         _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == ({signal.SIGINT: 130, signal.SIGTERM: 143}[sent], "")
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
+        assert errors in ("", "interrupted before TensorFlow had started\n")
 
 
 def test_a_second_ctrl_c_does_no_harm(few_images):

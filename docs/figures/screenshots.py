@@ -23,7 +23,7 @@ def take(logdir, scalars, graph):
         print(f"note: found no {' or '.join(BROWSERS)} on PATH; {scalars} and {graph} are not regenerated")
         return
     with tensorboard(logdir) as address:
-        shoot(browser, f"{address}/#scalars&_smoothingWeight=0&tagFilter=%5E(train%7Cval)_", scalars, (1100, 752))
+        shoot(browser, f"{address}/#scalars&_smoothingWeight=0&tagFilter=%5E(Accuracy%7CLoss)%2F", scalars, (1100, 752))
         shoot(browser, f"{address}/#graphs", graph, (1100, 900), MAIN_GRAPH)
 
 

@@ -153,7 +153,7 @@ BAD = [
     (lambda: os.rename("train/dog", "train/d\ng"), DATA, "setting classes: found ['cat', 'd\\ng'], expected a list of"),
     (
         lambda: os.rename("test", "t") or os.mkdir("test"),
-        "evaluate",
+        "evaluate --test_path test",
         "setting test_path: found no folder test/cat, exp",
     ),
     (None, "evaluate --test_path nowhere", "setting test_path: found no folder nowhere, expected one with a folder"),

@@ -20,6 +20,7 @@ from utils.inference.exported import describe_origin, graph_path, image_source
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor
 from utils.progress import progress
+from utils.training.tensorboard import log_mistakes
 
 MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
@@ -61,6 +62,7 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
     wrong = confident_mistakes(data.labels, probabilities)
     draw_mistakes(os.path.join(folder, "mistakes.png"), wrong, data, probabilities, classes)
     explain_mistakes(os.path.join(folder, "mistakes_explained.png"), wrong, data, predictor)
+    log_mistakes(folder, made_by.get("checkpoint"), wrong, data, probabilities, classes)
     trained = settings_of_run(made_by.get("checkpoint"), config.checkpoint_dir)
     html = render_html(heading, evaluation, settings_of_graph(predictor.metadata, trained), folder)
     write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})

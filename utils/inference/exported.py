@@ -64,10 +64,11 @@ def exported_files(path, graph_def, metadata):
 
 def describe_origin(path, metadata):
     """One line: which run's graph it is, when it was written, and its validation accuracy."""
-    run = os.path.basename(metadata["run"].get("run_folder", "")) or "an unknown run"
+    run = os.path.basename(metadata["run"].get("run_folder") or "") or "an unknown run"
     line = f"{path}: {metadata.get('model_arch', 'a graph')} of {run}"
-    if os.path.exists(path):
-        line += time.strftime(", written %Y-%m-%d %H:%M", time.localtime(os.path.getmtime(path)))
+    file = path if os.path.exists(path) else f"{path}.index"  # of a checkpoint
+    if os.path.exists(file):
+        line += time.strftime(", written %Y-%m-%d %H:%M", time.localtime(os.path.getmtime(file)))
     accuracy, classes = metadata.get("val_acc"), len(metadata["classes"])
     if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
         return line

@@ -61,6 +61,7 @@ class TrainingMonitor:
             if self._is_new:
                 self._logger.graph(graph)
                 self._logger.settings(state.step, vars(config))
+                self._logger.hparams(state.step, vars(config))
                 self._logger.layout(state.step)
         if self._is_new:
             self._note(input_note(data.train, config))
