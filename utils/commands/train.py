@@ -10,6 +10,8 @@ from trainer import Trainer
 from utils.command_line import program
 from utils.training.state import best_entry
 
+BEFORE_THE_FIRST_STEP = "interrupted before the first step; no checkpoint was written"
+
 
 def run(config, overrides, resume=False, run=None):
     """Train and export; returns the ExitCode.
@@ -18,7 +20,11 @@ def run(config, overrides, resume=False, run=None):
         overrides: settings that differ from src/config.py.
         resume: resume the latest run, or the one named `run`.
     """
-    trainer = Trainer(resume=resume and (run or True), **overrides)
+    try:
+        trainer = Trainer(resume=resume and (run or True), **overrides)
+    except (KeyboardInterrupt, SystemExit):
+        say(BEFORE_THE_FIRST_STEP)
+        raise
     try:
         if trainer.epochs_left():
             trainer.optimize()
@@ -48,7 +54,7 @@ def print_outputs(trainer, graph):
 def print_interrupted(trainer, overrides):
     """Print the last checkpoint of an interrupted training, and the commands to resume and to export it."""
     if not trainer.last_checkpoint:
-        say("interrupted before the first step; no checkpoint was written")
+        say(BEFORE_THE_FIRST_STEP)
         return
 
     def options(*names):
