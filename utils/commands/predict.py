@@ -5,7 +5,7 @@ import sys
 
 from tqdm import tqdm
 
-from src.console import escape_control_characters, exit_quietly_on_sigpipe
+from src.console import display_width, escape_control_characters, exit_quietly_on_sigpipe, ljust
 from src.errors import ExitCode, InputError
 from utils.images.image_folders import images_at
 from utils.inference.exported import graph_path
@@ -26,7 +26,9 @@ def print_predictions(predictor, paths, top, as_json):
     Returns:
         the number of corrupt images.
     """
-    path_width = max(len(escape_control_characters(path)) for path in paths)
+    widths = [
+        max(display_width(escape_control_characters(text)) for text in texts) for texts in (paths, predictor.classes)
+    ]
     corrupt = 0
     with tqdm(total=len(paths), unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
         for path, found in predictor.classify(paths):
@@ -35,7 +37,7 @@ def print_predictions(predictor, paths, top, as_json):
                 tqdm.write(f"error: {escape_control_characters(str(found))}", file=sys.stderr)
             else:
                 best = [(predictor.classes[index], found[index]) for index in found.argsort()[::-1][:top]]
-                tqdm.write(json_line(path, best) if as_json else table_line(path, path_width, best, predictor.classes))
+                tqdm.write(json_line(path, best) if as_json else table_line(path, best, *widths))
             bar.update()
     return corrupt
 
@@ -45,7 +47,6 @@ def json_line(path, best):
     return json.dumps({"image": path, "predictions": predictions})
 
 
-def table_line(path, path_width, best, classes):
-    width = max(len(escape_control_characters(name)) for name in classes)
-    columns = "".join(f"  {escape_control_characters(name).ljust(width)} {100 * p:5.1f} %" for name, p in best)
-    return escape_control_characters(path).ljust(path_width) + columns
+def table_line(path, best, path_width, name_width):
+    columns = "".join(f"  {ljust(escape_control_characters(name), name_width)} {100 * p:5.1f} %" for name, p in best)
+    return ljust(escape_control_characters(path), path_width) + columns
