@@ -132,7 +132,7 @@ def test_the_page_of_an_evaluation_is_one_file_with_everything(folders, in_tmp_p
     (folder,) = os.listdir("graphs/lenet5")
     with open(f"graphs/lenet5/{folder}/report.html", encoding="utf-8") as file:
         found = Links(file.read())
-    assert found.open == [] and found.too_wide == [] and len(found.loads) == 5
+    assert found.open == [] and found.too_wide == [] and len(found.loads) == 6
     assert all(link.startswith("data:image/png;base64,") for link in found.loads)
     assert "<b>cat & co" in found.text and "Settings" in found.text
 

@@ -14,8 +14,8 @@ from utils.checkpoints.manager import CheckpointManager
 from utils.checkpoints.run_index import new_run_folder, settings_of_run
 from utils.files import is_in, make_writable, write_atomically
 from utils.images.decode import read_image
-from utils.images.plots import draw_confusion, draw_grid, escape_label
-from utils.inference.evaluation import as_json, as_text, evaluate, predictions_csv
+from utils.images.plots import draw_confusion, draw_grid, draw_precision_recall, escape_label
+from utils.inference.evaluation import as_json, as_text, evaluate, most_confused, precision_recall, predictions_csv
 from utils.inference.explain import Explainer, draw_explained_mistakes
 from utils.inference.exported import graph_path, image_source, make_metadata
 from utils.inference.html_report import render_html
@@ -23,6 +23,9 @@ from utils.inference.predictor import Predictor, load
 
 MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
+MAX_PRINTED = 20  # classes of a confusion matrix on the terminal
+MAX_DRAWN = 100  # classes in confusion.png if there are too many for a matrix of all
+MAX_CURVES = 10  # classes in precision_recall.png
 
 
 def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_graph=False):
@@ -56,13 +59,14 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
         "predictions.csv": predictions_csv(data.paths, data.labels, probabilities, classes),
     }
     write_atomically({os.path.join(folder, name): content for name, content in files.items()})
-    draw_confusion(os.path.join(folder, "confusion.png"), evaluation.confusion_matrix, classes)
+    draw_evaluation(folder, evaluation, data.labels, probabilities)
     wrong = confident_mistakes(data.labels, probabilities)
     draw_mistakes(os.path.join(folder, "mistakes.png"), wrong, data, probabilities, classes)
     explain_mistakes(os.path.join(folder, "mistakes_explained.png"), wrong, data, predictor)
     trained = settings_of_run(made_by.get("checkpoint"), config.checkpoint_dir)
     html = render_html(heading, evaluation, settings_of_graph(predictor.metadata, trained), folder)
     write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})
+    text = f"{heading}\n{as_text(evaluation, MAX_PRINTED)}"
     print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures")
 
 
@@ -94,6 +98,21 @@ def predict_dataset(predictor, data, flip=False):
                 mirrored.append(predictor.probabilities(images[:, :, ::-1]))
             bar.update(len(images))
     return np.concatenate(plain), np.concatenate(mirrored) if flip else None
+
+
+def draw_evaluation(folder, evaluation, labels, probabilities):
+    """Draw confusion.png and precision_recall.png."""
+    names = [row.name for row in evaluation.per_class]
+    matrix, chosen, heading = evaluation.confusion_matrix, range(len(names)), ""
+    if matrix is None:
+        chosen, matrix = most_confused(evaluation, MAX_DRAWN)
+        heading = f"the {len(chosen)} classes of {len(names)} with the most mistakes; "
+    num_images = np.array([evaluation.per_class[label].num_images for label in chosen])
+    path = os.path.join(folder, "confusion.png")
+    draw_confusion(path, matrix, [names[label] for label in chosen], num_images, heading)
+    curves = precision_recall(labels, probabilities, evaluation, MAX_CURVES)
+    chosen = "" if len(curves) == len(names) else f": the {len(curves)} classes of lowest average precision"
+    draw_precision_recall(os.path.join(folder, "precision_recall.png"), curves, f"precision and recall{chosen}")
 
 
 def confident_mistakes(labels, probabilities):
