@@ -11,12 +11,14 @@
 # make lint      check the code's style; make format fixes it where possible
 # make venv      create the environment only; make clean deletes all environments
 #
-# PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow; default: the last one used
+# PYTHON=python3.7 | python3.11 | /path/to/python   which Python, and so which TensorFlow; default: the last one used, at
+#                                                   first python3 if it fits, otherwise the newest that does
 # DATASET=digits | cifar10 | PATH                   the data set (PATH: a folder with train and test in it)
 # MODEL=lenet5   EPOCHS=30                          the network, and how long to train it
 
 .DEFAULT_GOAL := start
-.PHONY: start help venv run evaluate predict convert test guide chaos lint format bench figures python constraints clean
+.PHONY: start help venv run evaluate predict convert test guide chaos lint format bench figures environment python moved \
+	constraints clean
 SHELL := /bin/sh
 
 start:
@@ -27,55 +29,69 @@ start:
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
+# A variable's text as one word for the shell, whatever is in it: spaces, quotes, $.
+quote = '$(subst ','\'',$(value $(1)))'
+
+define LINE_BREAK
+
+
+endef
+$(foreach name,PYTHON DATASET IMAGES MODEL CURDIR,$(if $(findstring $(LINE_BREAK),$(value $(name))),$(error error: \
+	$(name:CURDIR=the folder of this project): found a line break, which make cannot use; rename the folder)))
+
 ifneq ($(filter-out start help clean,$(MAKECMDGOALS)),)
 # Without PYTHON, the last environment used.
-LAST := $(wildcard .venv/$(shell cat .venv/last 2>/dev/null)/bin/python)
-PYTHON ?= $(LAST)
+ifndef PYTHON
+PYTHON := $(wildcard .venv/$(shell cat .venv/last 2>/dev/null)/bin/python)
+endif
 # ruff is only installed with the current TensorFlow.
 FOUND := $(shell sh .ci/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)),\
-	python3.11 python3.12 python3.13,"$(PYTHON)"))
+	python3.11 python3.12 python3.13,$(call quote,PYTHON)))
 ifeq ($(firstword $(FOUND)),error:)
 $(error $(FOUND))
 endif
 endif
 VERSION := $(word 1,$(FOUND))
 TENSORFLOW := $(word 2,$(FOUND))
-BASE_PYTHON := "$(wordlist 3,99,$(FOUND))"
+BASE_PYTHON := $(subst $(VERSION) $(TENSORFLOW) ,,$(FOUND))
 VENV := .venv/$(VERSION)
 INSTALLED := $(VENV)/installed
 CONVERTERS := $(VENV)/installed-converters
+# Scripts in an environment hold its path, as does `installed`: whether it was made elsewhere.
+MOVED := $(shell [ ! -s $(INSTALLED) ] || [ "$$(cat $(INSTALLED))" = "$$(cd ./$(VENV) && pwd -P)" ] || echo moved)
 # The pip that comes with Python 3.6 and 3.7 is too old to choose packages that they can run.
-PIP := $(if $(filter 1.14.0,$(TENSORFLOW)),pip==21.3.1,pip)
+PIP := $(if $(filter 1.14.0,$(TENSORFLOW)),pip==21.3.1)
+INSTALL = sh .ci/pip_install.sh $(VENV)
 
 DATASET ?= digits
 IMAGES ?= data/digitspng/test/7
-DATA := $(DATASET)
-ifeq ($(DATASET),digits)
-EPOCHS ?= $(if $(filter mobilenetv2,$(MODEL)),3,30)
+ifndef EPOCHS
+ifeq ($(value DATASET),digits)
+EPOCHS := $(if $(filter mobilenetv2,$(MODEL)),3,30)
 endif
-ifneq ($(findstring :$(DATASET):,:digits:cifar10:),)
-DATA := data/$(DATASET)png
-PREPARE := $(VENV)/bin/python run.py prepare $(DATASET)
 endif
 
-venv: python $(INSTALLED)
+venv: environment
 	@echo "Python $(VERSION) with TensorFlow $(TENSORFLOW) is in $(VENV). Next: make run, make test"
 
-run: python $(INSTALLED)
-	@$(PREPARE)
-	@[ -d "$(DATA)" ] || { echo "error: DATASET=$(DATASET): found no such folder, expected digits, cifar10 or a folder \
-	with train and test in it"; exit 2; }
-	@train="$(DATA)"; [ ! -d "$$train/train" ] || train="$$train/train"; \
-	for name in val valid validation; do [ ! -d "$(DATA)/$$name" ] || valid="$(DATA)/$$name"; done; set -x; \
-	$(VENV)/bin/python run.py --train_path "$$train" --test_path "$(DATA)/test" $${valid:+--valid_path "$$valid"} \
-		$(if $(MODEL),--model_arch "$(MODEL)") $(if $(EPOCHS),--num_epoch "$(EPOCHS)")
+run: environment
+	@dataset=$(call quote,DATASET); data=$$dataset; valid=; \
+	case $$dataset in digits | cifar10) \
+		data=data/$${dataset}png; $(VENV)/bin/python run.py prepare "$$dataset" || exit;; \
+	esac; \
+	[ -d "$$data" ] || { printf '%s\n' "error: DATASET=$$dataset: found no such folder, expected digits, cifar10 or a folder \
+	with train and test in it"; exit 2; }; \
+	train=$$data; [ ! -d "$$data/train" ] || train=$$data/train; \
+	for name in val valid validation; do [ ! -d "$$data/$$name" ] || valid=$$data/$$name; done; set -x; \
+	$(VENV)/bin/python run.py --train_path "$$train" --test_path "$$data/test" $${valid:+--valid_path "$$valid"} \
+		$(if $(MODEL),--model_arch $(call quote,MODEL)) $(if $(EPOCHS),--num_epoch $(call quote,EPOCHS))
 
 # Some tests write names with umlauts, which Python 3.6 cannot where no locale is set.
 test: export LANG := $(or $(LANG),C.UTF-8)
-test: python $(INSTALLED) $(CONVERTERS)
+test: environment $(CONVERTERS)
 	@$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
 
-guide: python $(INSTALLED) $(CONVERTERS)
+guide: environment $(CONVERTERS)
 	@$(VENV)/bin/python tests/docs/run_docs.py $(PAGES)
 
 # The code must run on Python 3.6; ruff supports 3.7 and later.
@@ -93,58 +109,56 @@ format: $(INSTALLED)
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-evaluate: python $(INSTALLED)
-	@$(VENV)/bin/python run.py evaluate $(if $(MODEL),--model_arch "$(MODEL)")
+evaluate: environment
+	@$(VENV)/bin/python run.py evaluate $(if $(MODEL),--model_arch $(call quote,MODEL))
 
-predict: python $(INSTALLED)
-	@$(VENV)/bin/python run.py predict "$(IMAGES)" $(if $(MODEL),--model_arch "$(MODEL)")
+predict: environment
+	@$(VENV)/bin/python run.py predict $(call quote,IMAGES) $(if $(MODEL),--model_arch $(call quote,MODEL))
 
-convert: python $(INSTALLED) $(CONVERTERS)
-	@$(VENV)/bin/python -m convert $(if $(MODEL),--model_arch "$(MODEL)")
+convert: environment $(CONVERTERS)
+	@$(VENV)/bin/python -m convert $(if $(MODEL),--model_arch $(call quote,MODEL))
 
-chaos: python $(INSTALLED)
+chaos: environment
 	@$(VENV)/bin/python tests/helpers/chaos.py
 	@$(VENV)/bin/python -m pytest tests/test_mutations.py --hypothesis-profile=long
 
-bench: python $(INSTALLED)
+bench: environment
 	@$(VENV)/bin/python tests/bench/benchmark.py $(if $(QUICK),--quick)
 	@$(if $(QUICK),,$(VENV)/bin/python tests/bench/cluster_benchmark.py)
 
-figures: python $(INSTALLED)
+figures: environment
 	@$(VENV)/bin/python docs/figures/make_figures.py
 
-python:
-	@mkdir -p .venv; echo $(VERSION) > .venv/last
-	@echo "Python $(VERSION) with TensorFlow $(TENSORFLOW): $(BASE_PYTHON)"
+# Only a complete environment becomes the one used last.
+environment: python $(INSTALLED)
+	@echo $(VERSION) > .venv/last
 
-# pip, with a line for each package, to show progress. $(1): what to install.
-define install
-	@{ $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-color \
-		$(1) --constraint constraints/$(VERSION).txt; echo $$? > $(VENV)/pip-status; } \
-		| sed -n 's/^Collecting \([^ ;]*\).*/  \1/p; s/^Installing.*/  installing them .../p'; \
-	exit $$(cat $(VENV)/pip-status)
-endef
+python:
+	@printf '%s\n' "Python $(VERSION) with TensorFlow $(TENSORFLOW): "$(call quote,BASE_PYTHON)
+
+moved:
+	@echo "$(VENV) was made in another folder, and its scripts hold that path: it is made again"
 
 # `installed` is written last, so that an interrupted installation is repeated.
-$(INSTALLED): requirements.txt constraints/$(VERSION).txt
+$(INSTALLED): requirements.txt constraints/$(VERSION).txt $(MOVED)
 	@echo "Installing TensorFlow $(TENSORFLOW) and what it needs into $(VENV), once; this takes one to four minutes:"
-	@$(BASE_PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(PIP)"
-	$(call install,--requirement requirements.txt)
+	@$(call quote,BASE_PYTHON) -m venv $(if $(MOVED),--clear) $(VENV)
+	@$(if $(PIP),$(INSTALL) $(PIP))
+	@$(INSTALL) --requirement requirements.txt --constraint constraints/$(VERSION).txt
 	@found=$$($(VENV)/bin/python -c "import cv2" 2>&1) || { echo "error: OpenCV cannot be loaded: $$(echo "$$found" | tail -n 1); \
 	for libgthread, on Debian and Ubuntu: sudo apt-get install libglib2.0-0"; exit 2; }
-	@touch $@
+	@cd ./$(VENV) && pwd -P > installed
 
 $(CONVERTERS): $(INSTALLED) convert/requirements.txt
 	@echo "Installing the converters into $(VENV), once:"
-	$(call install,--requirement convert/requirements.txt)
+	@$(INSTALL) --requirement convert/requirements.txt --constraint constraints/$(VERSION).txt
 	@touch $@
 
 # Pin all packages that both requirements.txt pull in, for one Python.
 constraints:
 	rm -rf .venv/constraints
-	$(BASE_PYTHON) -m venv .venv/constraints
-	.venv/constraints/bin/python -m pip install --quiet "$(PIP)"
+	$(call quote,BASE_PYTHON) -m venv .venv/constraints
+	$(if $(PIP),.venv/constraints/bin/python -m pip install --quiet $(PIP))
 	.venv/constraints/bin/python -m pip install --quiet --requirement requirements.txt --requirement convert/requirements.txt
 	echo "# Generated by: make constraints PYTHON=python$(VERSION)" > constraints/$(VERSION).txt
 	.venv/constraints/bin/python -m pip freeze --all --exclude pip >> constraints/$(VERSION).txt

@@ -3,20 +3,19 @@
 A data set is a folder with one folder per class:  train/cat/1.png  train/cat/2.jpg  train/dog/1.png
 """
 
-import hashlib
 import os
-from collections import Counter, namedtuple
+from collections import namedtuple
 from typing import Iterator
 
 import numpy as np
 
-from src.console import escape_control_characters, print_note
+from src.console import escape_control_characters
 from src.errors import InputError
 from utils.images.augment import augmented, draw_augmentation
-from utils.images.decode import find_problem
-from utils.images.image_folders import ClassImages, check_complete, find_images, skipped_lines
-from utils.images.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, map_images, prefetch
+from utils.images.image_folders import find_images
+from utils.images.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, prefetch
 from utils.images.preprocess import Preprocess
+from utils.images.split import find_and_note, find_split, find_test_images
 
 # n images: float32 [n, img_size, img_size, 3] normalized, float32 one-hot [n, total_class], file names, class names.
 Batch = namedtuple("Batch", "images labels ids cls")
@@ -46,6 +45,9 @@ class DataSet:
         self._augment = augment
         self.epochs_completed = 0
         self._shuffle()
+
+    def __repr__(self):
+        return f"<DataSet of {self.num_examples} images in {len(self._classes)} classes>"
 
     def next_batch(self, batch_size: int) -> Batch:
         """The next `batch_size` images of the epoch; each epoch is shuffled again.
@@ -157,61 +159,66 @@ class DataSet:
         )
 
 
-# The training and the validation set, two DataSets; notes on what else was found, one line each; and the fingerprint of
-# all images.
-DataSets = namedtuple("DataSets", "train valid notes fingerprint")
+class DataSets:
+    """The images of a run.
+
+    Attributes:
+        train, valid: the training and the validation set, two DataSets.
+        notes: on what else was found, one line each.
+        fingerprint: of the training and validation images.
+    """
+
+    def __init__(self, config, train, valid, notes, fingerprint):
+        self._config, self._test = config, None
+        self.train, self.valid, self.notes, self.fingerprint = train, valid, notes, fingerprint
+
+    @property
+    def test(self):
+        """The DataSet of the test images, as read_test_set returns it, read when it is first used."""
+        if self._test is None:
+            self._test, _ = read_test_set(self._config, self.train.preprocess)
+        return self._test
+
+    def __repr__(self):
+        return f"{self.train.num_examples} training and {self.valid.num_examples} validation images"
 
 
 def read_train_sets(config):
-    """Find the training images under config.train_path, and the validation images.
-
-    These are under config.valid_path, or if that is None a fraction, config.validation_size, of the training images.
-    The split is stratified, and a function of the file names and config.seed alone.
-
-    Raises:
-        InputError: no such folder, fewer than two classes, a class without training images, an empty training or
-            validation set.
-    """
-    paths, labels, notes = find_usable_images("train_path", config)
-    if config.valid_path is None:
-        train, valid = split(labels, config.validation_size, config.seed)
-        if len(train) == 0 or len(valid) == 0:
-            split_up = f"which leaves {len(train)} training and {len(valid)} validation images of {len(paths)}"
-            raise InputError("setting validation_size", f"{config.validation_size}, {split_up}", "some of each")
-    else:
-        valid_paths, valid_labels, valid_notes = find_usable_images("valid_path", config)
-        train = np.arange(len(paths))
-        paths, labels, notes = paths + valid_paths, np.concatenate([labels, valid_labels]), notes + valid_notes
-        valid = np.arange(len(train), len(paths))
+    """The DataSets of a run. Raises InputError as find_split."""
+    found = find_split(config)
     common = config.classes, Preprocess.of(config), Cache(config.cache_mb), config.seed
     return DataSets(
-        DataSet([paths[i] for i in train], labels[train], *common, config.augment),
-        DataSet([paths[i] for i in valid], labels[valid], *common),
-        notes,
-        fingerprint(paths, labels),
+        config,
+        DataSet([found.paths[i] for i in found.train], found.labels[found.train], *common, config.augment),
+        DataSet([found.paths[i] for i in found.valid], found.labels[found.valid], *common),
+        found.notes,
+        found.fingerprint,
     )
 
 
-def find_usable_images(setting, config):
-    """(paths, labels, notes) of the images of a path setting; without corrupt ones if config.bad_images is "skip"."""
-    path = getattr(config, setting)
-    found = find_images(setting, path, config.classes)
-    if config.bad_images == "skip":
-        found = without_corrupt(setting, path, config.classes, found)
-    return found.paths, found.labels, found.notes + skipped_lines(path, found.skipped)
+def read_test_set(source, preprocess):
+    """(the DataSet of all images of find_test_images, where these are).
+
+    Args:
+        source: an ImageSource, or the settings of a run.
+        preprocess: the Preprocess of the graph to evaluate.
+    """
+    paths, labels, where = find_test_images(source)
+    return DataSet(paths, labels, source.classes, preprocess, Cache(0)), where
 
 
-def without_corrupt(setting, path, classes, found):
-    """`found` without its corrupt images. Raises InputError if a class that must have images has no others."""
-    is_corrupt = np.array([problem is not None for problem in map_images(find_problem, found.paths, setting)])
-    paths, labels = [path for path, skip in zip(found.paths, is_corrupt) if not skip], found.labels[~is_corrupt]
-    lost = [classes[label] for label in sorted(set(found.labels) - set(labels))]
-    problems = {
-        name: InputError(f"setting {setting}", f"no readable image of {name} in {path}", "some") for name in lost
-    }
-    notes = check_complete(setting, path, problems, len(set(found.labels)))
-    skipped = found.skipped + Counter({"corrupt image": int(is_corrupt.sum())})
-    return ClassImages(paths, labels, skipped, found.notes + notes)
+def read_sample(setting, source, preprocess, count):
+    """As read_test_set, but `count` random images, the same in each call, in random order; all if there are fewer.
+
+    Args:
+        setting: "train_path" for training images, or "test_path".
+    """
+    if setting == "test_path":
+        paths, labels, where = find_test_images(source)
+    else:
+        paths, labels, where = (*find_and_note(setting, source), getattr(source, setting))
+    chosen = np.random.RandomState(0).permutation(len(paths))[:count]
+    return DataSet([paths[index] for index in chosen], labels[chosen], source.classes, preprocess, Cache(0)), where
 
 
 def balanced_weights(labels, classes):
@@ -221,12 +228,6 @@ def balanced_weights(labels, classes):
         found = f"no training image of {classes[counts.argmin()]} left after the split"
         raise InputError("setting class_weights", found, "some of each class")
     return (len(labels) / (len(classes) * counts)).astype(np.float32)
-
-
-def fingerprint(paths, labels):
-    """A checksum of file names and classes, to recognize the images of another run."""
-    names = [f"{label}/{os.path.basename(path)}" for path, label in zip(paths, labels)]
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def describe(data, config):
@@ -243,60 +244,8 @@ def describe(data, config):
 def notes_on_test_set(config):
     """Notes on the test set, one line each."""
     if not os.path.isdir(config.test_path):
-        return [f"setting test_path: found no folder {config.test_path}; evaluate will need one (--test_path)"]
+        return [f"setting test_path: found no folder {config.test_path}; evaluate will use the validation images"]
     try:
         return find_images("test_path", config.test_path, config.classes).notes
     except InputError as error:
-        return [f"{error}; evaluate will need it"]
-
-
-def read_test_set(config, preprocess):
-    """The DataSet of all images of config.classes under config.test_path; prints notes on what is skipped.
-
-    Args:
-        config: the settings test_path, classes and bad_images.
-        preprocess: the Preprocess of the graph to evaluate.
-
-    Raises:
-        InputError: no such folder, two names of one folder, no image of any class.
-    """
-    return DataSet(*find_and_note("test_path", config), config.classes, preprocess, Cache(0))
-
-
-def read_sample(setting, config, preprocess, count):
-    """A DataSet of `count` random images, the same in each call, in random order; all images if there are fewer.
-
-    Args:
-        setting: "train_path" or "test_path".
-        config, preprocess: as for read_test_set.
-
-    Raises:
-        InputError: as read_train_sets.
-    """
-    paths, labels = find_and_note(setting, config)
-    chosen = np.random.RandomState(0).permutation(len(paths))[:count]
-    return DataSet([paths[index] for index in chosen], labels[chosen], config.classes, preprocess, Cache(0))
-
-
-def find_and_note(setting, config):
-    """(paths, labels) of find_usable_images; prints its notes."""
-    paths, labels, notes = find_usable_images(setting, config)
-    for line in notes:
-        print_note(line)
-    return paths, labels
-
-
-def split(labels, validation_size, seed):
-    """Sorted indices (train, valid) of a stratified split, with round(n * validation_size) images in valid.
-
-    Each class contributes its share rounded down, and the classes with the largest remainders one image more, until the
-    number is reached.
-    """
-    random = np.random.RandomState(seed)
-    share = np.bincount(labels) * validation_size
-    take = np.floor(share).astype(int)
-    missing = int(round(len(labels) * validation_size)) - take.sum()
-    take[np.lexsort((random.rand(len(take)), take - share))[:missing]] += 1
-    valid = [random.permutation(np.flatnonzero(labels == label))[:count] for label, count in enumerate(take)]
-    valid = np.sort(np.concatenate(valid))
-    return np.setdiff1d(np.arange(len(labels)), valid), valid
+        return [f"{error}; evaluate will use the validation images"]

@@ -4,6 +4,8 @@
   python run.py, or run.py train     train model_arch on the images under train_path, then export it
   python run.py evaluate             evaluate the exported graph on the test images, with figures
   python run.py predict IMAGE ...    classify images, or all those in a folder, with the exported graph
+  python run.py convert              convert the exported graph to TensorFlow Lite, SavedModel and ONNX
+  tensorboard --logdir graphs        show the learning curves in a browser
   python run.py launch --workers 2   train in two processes together
   python run.py --resume             resume the latest run where it was interrupted
   python run.py runs                 list the runs: model, data, epochs, accuracy, where the graph is, megabytes
@@ -29,10 +31,12 @@ with guarded_imports(__name__):
     from collections import namedtuple
 
     from src.config import MODEL_ARCHS
-    from src.console import restart_in_utf8
+    from src.console import restart_in_utf8, say
     from src.errors import InputError, did_you_mean
     from src.rules import MOST_CLASSES, shortened
     from src.settings import SETTINGS, settings, settings_for, with_role
+    from src.signals import ends_at_once
+    from utils.checkpoints.keras_file import check_exists
     from utils.command_line import TRUST_GRAPH, Parser, at_least, end_process, exit_code, option
     from utils.files import make_writable
     from utils.locks import locked
@@ -57,7 +61,17 @@ def check_train(options, overrides):
         make_writable("checkpoint_dir", config.checkpoint_dir)
         with locked("checkpoint_dir", config.checkpoint_dir):
             pass
+        announce(config, "resume" in options)
     return config
+
+
+def announce(config, resume):
+    """Print what will be trained, before TensorFlow is imported."""
+    what = f"resuming a run of {config.model_arch} in {config.checkpoint_dir}"
+    if not resume:
+        check_exists("setting pretrained", config.pretrained)
+        what = f"{config.model_arch} of {config.img_size} px on {config.train_path}, {config.num_epoch} epochs"
+    say(f"{what}; graph to {config.weight_dir}, logs to {config.tensorboard_dir}; starting TensorFlow")
 
 
 def check_launch(options, overrides):
@@ -72,7 +86,24 @@ def check_evaluate(options, overrides):
 
 def check_runs(options, overrides):
     archs = [overrides["model_arch"]] if "model_arch" in overrides else MODEL_ARCHS
-    return [settings_for(EXPORT_SETTINGS, dict(overrides, model_arch=name)) for name in archs]
+    configs = [settings_for(EXPORT_SETTINGS, dict(overrides, model_arch=name)) for name in archs]
+    if "folders" not in options:
+        return configs
+    found = [
+        dict(vars(config), checkpoint_dir=path)
+        for folder in options.pop("folders")
+        for config in configs
+        for path in checkpoint_dirs(folder, config.model_arch)
+    ]
+    return [settings_for(EXPORT_SETTINGS, given) for given in found]
+
+
+def checkpoint_dirs(folder, model_arch):
+    """Where a folder may have runs of a network: in itself, as a folder of several networks, or as a project."""
+    if not os.path.isdir(folder):
+        raise InputError("runs", f"no folder {folder}", "one with runs, such as another checkpoint_dir")
+    below = [os.path.join(folder, model_arch), os.path.join(folder, "checkpoints", model_arch)]
+    return [folder, *filter(os.path.isdir, below)]
 
 
 def check_summary(options, overrides):
@@ -132,7 +163,7 @@ COMMANDS = {
     "predict": command("Classify images with a frozen graph, which needs only its .pb and the JSON beside it.",
         [
             IMAGES,
-            at_least(1, "--top", help="classes to show per image (default 5)", metavar="COUNT"),
+            at_least(1, "--top", help="classes to show per image (default 5; with --json, all)", metavar="COUNT"),
             option("--json", help="print a line of JSON per image", action="store_true"),
             WEIGHTS,
             TRUST_GRAPH,
@@ -158,7 +189,8 @@ COMMANDS = {
         EXPORT_SETTINGS),
     "runs": command(
         "List the runs that have checkpoints: model, data, epochs, best validation accuracy, graph, megabytes.",
-        settings=EXPORT_SETTINGS, check=check_runs),
+        [option("folders", help="other folders to look in (default: checkpoint_dir)", nargs="*", metavar="FOLDER")],
+        EXPORT_SETTINGS, usage="[FOLDER ...] [--OPTION VALUE ...]", check=check_runs),
     "summary": command("List the layers of a network: output shape, parameters, and multiply-adds for one image.",
         [option("--total_class", type=int, metavar="COUNT", help="number of classes (default: train_path's, or 10)")],
         SUMMARY_SETTINGS, check=check_summary),
@@ -170,6 +202,24 @@ COMMANDS = {
         usage="DATASET [--archive FILE]", check=check_prepare),
 }
 # fmt: on
+SYNONYMS = {  # what other programs call these
+    "test": "evaluate",
+    "eval": "evaluate",
+    "val": "evaluate",
+    "valid": "evaluate",
+    "validate": "evaluate",
+    "infer": "predict",
+    "inference": "predict",
+    "classify": "predict",
+    "fit": "train",
+    "resume": "train --resume",
+    "ls": "runs",
+    "list": "runs",
+    "freeze": "export",
+    "gradcam": "explain",
+    "data": "prepare",
+    "help": "--help",
+}  # fmt: skip
 
 
 def main(argv=None):
@@ -179,9 +229,10 @@ def main(argv=None):
 
 def run(words):
     name = words[0] if words and not words[0].startswith("-") else None
+    if name == "convert":
+        return importlib.import_module("convert.__main__").main(words[1:])
     if name and name not in COMMANDS:
-        hint = did_you_mean(name, COMMANDS) or "python run.py --help lists them"
-        raise InputError(f"unknown command {name}", hint=hint)
+        raise InputError(f"unknown command {name}", hint=suggested_command(name))
     chosen = COMMANDS[name or "train"]
     parser = Parser(
         prog="python run.py" + (f" {name}" if name else ""),
@@ -193,8 +244,19 @@ def run(words):
     parser.add_settings(chosen.settings, chosen.of_the_run)
     options = parser.parse(words[1:] if name else words)
     overrides = {name: options.pop(name) for name in SETTINGS if name in options}
-    config = chosen.check(options, overrides)  # before the command's module imports TensorFlow, which takes seconds
-    return importlib.import_module(f"utils.commands.{name or 'train'}").run(config, overrides, **options)
+    config = chosen.check(options, overrides)
+    with ends_at_once("interrupted before TensorFlow had started"):  # which takes seconds
+        module = importlib.import_module(f"utils.commands.{name or 'train'}")
+    return module.run(config, overrides, **options)
+
+
+def suggested_command(name):
+    """A hint at the command that is meant by `name`."""
+    if name == "tensorboard":
+        return "that is a program of its own: tensorboard --logdir graphs"
+    if name in SYNONYMS:
+        return f"did you mean python run.py {SYNONYMS[name]}?"
+    return did_you_mean(name, [*COMMANDS, "convert"]) or "python run.py --help lists them"
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 T = Trainer()
 T.optimize(num_epoch=1)
+T.evaluate()
+T.predict("photo.jpg")
 T.export()
 """
 
 import contextlib
 import math
-import os
 import time
 from typing import List, Optional, Tuple, Union
 
 import numpy as np
 
 from convert.export import freeze
+from convert.freeze import predictor_of
 from dataset import DataSet, balanced_weights, describe, read_train_sets
 from src.errors import InputError
 from src.settings import settings_for, validate
@@ -21,17 +23,23 @@ from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints.manager import reading
 from utils.checkpoints.pretrained import load_pretrained
-from utils.checkpoints.resume import check_folders, check_state, discard_run, open_run, resolve_run
-from utils.checkpoints.run_index import delete_old_runs, write_index
+from utils.checkpoints.resume import check_folders, check_state, resolve_run
+from utils.checkpoints.run import Run
 from utils.cluster.collectives import check_same, join_cluster
+from utils.delegate import delegate
 from utils.images.loader import inference_batch
-from utils.locks import locked
 from utils.training.graph import Requests, TrainGraph
 from utils.training.memory import check_memory, explaining_memory
 from utils.training.monitor import NullMonitor, TrainingMonitor
 from utils.training.state import TrainState
 
+IN_GRAPH = "model variables inference x y_true cross_entropy cost accuracy optimizer learning_rate global_step"
 
+
+@delegate("state", "history epoch step val_loss val_acc", "it follows from the training so far")
+@delegate("run", "run_folder=folder checkpoints last_checkpoint", "settings such as checkpoint_dir determine it")
+@delegate("config", "lr step_rate decay train_batch_size=batch_size", "use a setting, such as Trainer(lr=0.001)")
+@delegate("train_graph", IN_GRAPH, "the graph is finalized; utils/training/optimizer.py builds the optimizer")
 @explaining_memory
 class Trainer:
     """Trains a network to classify the images in config.train_path. Owns its graph and its session.
@@ -59,30 +67,27 @@ class Trainer:
         InputError: an invalid setting, an unusable data set, an unwritable folder, or nothing to resume.
     """
 
-    history = property(lambda self: self.state.history)
-    epoch = property(lambda self: self.state.epoch)
-    step = property(lambda self: self.state.step)
-    val_loss = property(lambda self: self.state.val_loss)
-    val_acc = property(lambda self: self.state.val_acc)
-
     def __init__(self, resume: Union[bool, str] = False, **overrides):
         self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout"), overrides).cluster_timeout)
-        self.config, self.checkpoints, prefix, state = resolve_run(self.cluster, resume, overrides)
+        self.config, checkpoints, prefix, state = resolve_run(self.cluster, resume, overrides)
         self.cluster.timeout = self.config.cluster_timeout
         self.data = self.cluster.all_or_none(lambda: self._read_data(state))
         check_same(self.cluster, self.data)
         self.state = state or TrainState(self.data.fingerprint, self.cluster.world_size, float(self.config.lr))
-        self._init_run_state()
+        self.run = Run(self.config, checkpoints, prefix)
+        self._init_run_state(state is not None)
         with HeldSignals():  # TensorFlow 1.14 swallows what signals raise while a graph is built
             self._build()
         self.cluster.all_or_none(lambda: self._read_weights(prefix))
         self.train_graph.broadcast(self.session)
-        if state:
-            self._resume(prefix)
+        if self.resumed:
+            more = "" if self.epochs_left() else "; use a larger --num_epoch to train further"
+            done = f"{self.epoch} of {self.config.num_epoch} epochs done"
+            self.cluster.say(f"resuming {self.last_checkpoint}: {done}{more}")
 
     def _read_data(self, state):
         """Read the data sets; check them, and the folders that this worker needs."""
-        config, workers, self.train_batch_size = self.config, self.cluster.world_size, self.config.batch_size
+        config, workers = self.config, self.cluster.world_size
         data = read_train_sets(config)
         self.steps = data.train.num_examples // (config.batch_size * workers)  # of an epoch
         if not self.steps:
@@ -102,39 +107,27 @@ class Trainer:
         elif self.config.pretrained and self.cluster.is_chief:
             load_pretrained(self.session, self.variables, self.config)
 
-    def _init_run_state(self):
+    def _init_run_state(self, resumed):
         self.last_saved = (self.step, self.epoch)
         self.last_save_time = time.monotonic()
-        self.last_checkpoint = self.run_folder = self.log_error = None
+        self.log_error, self._predictor = None, ({}, None)
         self.target_epoch = self.config.num_epoch
-        self.resumed = False
+        self.resumed = resumed
         self.signals = HeldSignals()
 
     def _build(self):
         """Build the graph and open its session."""
         config = self.config
-        self.lr, self.step_rate, self.decay = float(config.lr), config.step_rate, float(config.decay)
-        is_balanced = config.class_weights == "balanced"
-        class_weights = balanced_weights(self.data.train.labels, config.classes) if is_balanced else None
+        class_weights = None
+        if config.class_weights == "balanced":
+            class_weights = balanced_weights(self.data.train.labels, config.classes)
         self.graph = tf.Graph()
         with self.graph.as_default():
-            self.train_graph = train_graph = TrainGraph(config, class_weights, self.cluster)
+            self.train_graph = TrainGraph(config, class_weights, self.steps, self.cluster)
             self.session = self.cluster.open_session(config.device)
         self.cluster.say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
         self.cluster.all_or_none(lambda: check_memory(self))
-        self.session.run(train_graph.initializer)
-        self.model, self.variables, self.inference = train_graph.model, train_graph.variables, train_graph.inference
-        self.x, self.y_true, self.global_step = train_graph.x, train_graph.y_true, train_graph.global_step
-        self.cross_entropy, self.cost, self.accuracy = train_graph.cross_entropy, train_graph.cost, train_graph.accuracy
-        self.optimizer, self.learning_rate = train_graph.optimizer, train_graph.learning_rate
-
-    def _resume(self, prefix):
-        """Continue the run of a checkpoint."""
-        self.last_checkpoint, self.resumed = prefix, True
-        if self.cluster.is_chief:
-            self.run_folder = os.path.join(self.config.tensorboard_dir, os.path.basename(self.checkpoints.folder))
-        more = "" if self.epochs_left() else "; use a larger --num_epoch to train further"
-        self.cluster.say(f"resuming {prefix}: {self.epoch} of {self.config.num_epoch} epochs done{more}")
+        self.session.run(self.train_graph.initializer)
 
     def optimize(self, num_epoch: Optional[int] = None) -> List[dict]:
         """Train for `num_epoch` more epochs, validating and saving after each.
@@ -162,6 +155,7 @@ class Trainer:
                 # resumed from there would not equal an uninterrupted one.
                 if not self._sync_step():
                     self.save(monitor)
+                monitor.stopped(self.last_checkpoint)
                 raise
             finally:
                 monitor.draw_curves()
@@ -170,25 +164,15 @@ class Trainer:
 
     @contextlib.contextmanager
     def _exclusive_run(self):
-        """Create the folders of the run, and keep other processes out of checkpoint_dir; gives the monitor."""
+        """Open the run, if this is the chief, within the block; gives the monitor."""
         if not self.cluster.is_chief:
             yield NullMonitor()
             return
-        config = self.config
-        with locked("checkpoint_dir", config.checkpoint_dir):
-            self._open_run()
-            first = self.step + (self.state.step_in_epoch < self.steps)  # + 0 if only validation is left
-            try:
-                with TrainingMonitor(self.run_folder, config, self.data, self.graph, self.state, first) as monitor:
-                    yield monitor
-            finally:
-                if not self.last_checkpoint:
-                    discard_run(self.checkpoints, None if self.step else self.run_folder)
-            delete_old_runs(config.checkpoint_dir, self.checkpoints.folder, config.keep_runs)
-
-    def _open_run(self):
-        run = self.run_folder, self.checkpoints, self.last_checkpoint
-        self.run_folder, self.checkpoints = open_run(self.config, *run)
+        first = self.step + (self.state.step_in_epoch < self.steps)  # + 0 if only validation is left
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.run.exclusive(self.state))
+            monitor = TrainingMonitor(self.run_folder, self.config, self.data, self.graph, self.state, first)
+            yield stack.enter_context(monitor)
 
     def epochs_left(self) -> int:
         """Epochs of config.num_epoch that optimize() would train for."""
@@ -269,8 +253,13 @@ class Trainer:
             f"last good checkpoint: {good}; setting lr: found {self.lr}, try a smaller one"
         )
 
-    def evaluate(self, data: DataSet) -> Tuple[float, float]:
-        """Mean cross entropy and accuracy of the inference network over all images of a DataSet, each used once."""
+    def evaluate(self, data: Optional[DataSet] = None) -> Tuple[float, float]:
+        """Mean cross entropy and accuracy of the current weights over all images of a DataSet, each used once.
+
+        Args:
+            data: None: data.test, the test images.
+        """
+        data = self.data.test if data is None else data
         totals, cluster = np.zeros(3), self.cluster  # of loss, correct predictions, images
         for batch in data.batches(inference_batch(self.config.img_size), cluster.rank, cluster.world_size):
             means = self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels})
@@ -294,19 +283,10 @@ class Trainer:
             return
         self._check_variables()
         if self.cluster.is_chief:
-            self._write_checkpoint(monitor)
+            if monitor:
+                monitor.flush()
+            self.run.save(self.session, self.train_graph.saver, self.state, self.target_epoch)
         self.last_saved, self.last_save_time = (self.step, self.epoch), time.monotonic()
-
-    def _write_checkpoint(self, monitor):
-        if monitor:
-            monitor.flush()
-        elif self.checkpoints is None:  # all steps were run by the user
-            self._open_run()
-        recorded = {"settings": dict(vars(self.config), num_epoch=self.target_epoch), "run_folder": self.run_folder}
-        name = f"{self.config.model_arch}-{self.step}"
-        entry = dict(self.state.to_json(), **recorded)
-        self.last_checkpoint = self.checkpoints.save(self.session, self.train_graph.saver, name, entry, self.history)
-        write_index(self.config.checkpoint_dir, self.checkpoints)
 
     def _sync_step(self):
         """Set `step` to the value of global_step; returns how many steps were not counted.
@@ -323,15 +303,35 @@ class Trainer:
         Args:
             last: freeze the current weights instead, as when no epoch was validated.
         """
-        if not self.cluster.is_chief:
-            return None
-        prefix = None if last or self.checkpoints is None else self.checkpoints.best()
+        return freeze(*self._trained(best=not last)) if self.cluster.is_chief else None
+
+    def predict(self, images, rgb: bool = False, best: bool = False):
+        """Classify images with the current weights, as Predictor does with those of an exported graph.
+
+        Args:
+            images, rgb: see Predictor, which also says what is returned.
+            best: use the weights of the best epoch instead, those that export() freezes.
+        """
+        config, weights, origin = self._trained(best)
+        used, predictor = self._predictor
+        if not all(np.array_equal(value, used.get(name)) for name, value in weights.items()):
+            predictor = predictor_of(config, weights, origin, f"of {self!r}")
+            self._predictor = weights, predictor
+        return predictor(images, rgb)
+
+    def _trained(self, best):
+        """(settings, weights, origin), as freeze takes them, of the best epoch if there is one, or of the session."""
+        prefix = self.checkpoints.best() if best and self.checkpoints else None
         if prefix:
-            return freeze(*self.checkpoints.load(prefix, weight_dir=self.config.weight_dir))
+            return self.checkpoints.load(prefix, weight_dir=self.config.weight_dir)
         self._sync_step()
         weights = self.session.run({variable.op.name: variable for variable in self.variables})
         origin = {"val_acc": self.val_acc, "run_folder": self.run_folder, "checkpoint": None}
-        return freeze(self.config, weights, origin)
+        return self.config, weights, dict(origin, fingerprint=self.data.fingerprint)
+
+    def __repr__(self):
+        done = f"{self.epoch} epochs and {self.step} steps done in {self.run_folder or 'no run yet'}"
+        return f"<Trainer of {self.config.model_arch}, {done}, {self.data}>"
 
     def close(self) -> None:
         """Free the session's memory; the Trainer cannot be used afterwards."""

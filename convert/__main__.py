@@ -9,7 +9,7 @@ from functools import partial
 from utils.start import guarded_imports
 
 with guarded_imports(__name__):
-    from convert.command import command, end_process
+    from convert.command import command, end_process, run
     from convert.pb2onnx import pb2onnx
     from convert.pb2savedmodel import pb2savedmodel
     from convert.pb2tflite import QUANTIZE, pb2tflite
@@ -47,6 +47,11 @@ def compare_opencv(reference):
 def run_opencv(net, images):
     net.setInput(images.transpose(0, 3, 1, 2))  # to [n, channels, height, width]
     return net.forward()
+
+
+def main(words):
+    """python run.py convert, with these words as arguments."""
+    return run(words, "convert", __doc__, conversions)
 
 
 if __name__ == "__main__":

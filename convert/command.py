@@ -17,7 +17,7 @@ def command(name, about, conversions, **choices):
         choices: {option of this converter: its values, the default first}.
     """
     restart_in_utf8()
-    return exit_code(lambda: run(parser(name, about, choices), conversions, choices))
+    return exit_code(lambda: run(sys.argv[1:], name, about, conversions, **choices))
 
 
 def parser(name, about, choices):
@@ -42,8 +42,9 @@ def parser(name, about, choices):
     return result
 
 
-def run(parser, conversions, choices):
-    options = parser.parse(sys.argv[1:])
+def run(words, name, about, conversions, **choices):
+    """As command, with these words as arguments, within another command line."""
+    options = parser(name, about, choices).parse(words)
     chosen = {option: options.pop(option) for option in choices}
     settings_for(SETTINGS, {name: options[name] for name in SETTINGS if name in options})  # invalid ones fail at once
     from convert.compare import open_reference, run_conversions

@@ -15,16 +15,24 @@ from src.errors import ExitCode, InputError, first_line
 from src.settings import settings, settings_for
 from src.tf1 import tf
 from utils.files import partial_folder, remove_leftovers
-from utils.inference.exported import check_pair, graph_path, image_source, make_metadata, metadata_path, read_metadata
+from utils.inference.exported import (
+    check_pair,
+    describe_origin,
+    graph_path,
+    image_source,
+    make_metadata,
+    metadata_path,
+    read_metadata,
+)
 from utils.inference.graph_def import read_graph
 from utils.inference.predictor import Predictor
 
 NUM_IMAGES = 1000  # test images that both models classify
 INTERLEAVE = 50  # images that the models classify in turn, so that a busy moment of the machine slows both
 
-# What is converted: its path, its GraphDef, its Predictor, the device that runs it, the ImageSource, and the DataSet of
-# test images on which logits are compared.
-ReferenceModel = namedtuple("ReferenceModel", "path graph_def predictor device source data")
+# What is converted: its path, its GraphDef, its Predictor, the device that runs it, the ImageSource, the DataSet of
+# test images on which logits are compared, and where these are.
+ReferenceModel = namedtuple("ReferenceModel", "path graph_def predictor device source data where")
 
 # How much a converted model may differ; None: by any amount.
 #   difference: of two logits, relative to the largest logit of all. Within it, the class can differ only where the
@@ -64,8 +72,8 @@ def open_reference(graph=None, input=None, output=None, trust_graph=False, **ove
     check_pair(path, checksum, metadata)
     predictor = Predictor(graph_def, metadata, path, now.device, trust_graph)
     source = image_source(metadata, overrides, now)
-    data = read_sample("test_path", source, predictor.preprocess, NUM_IMAGES)
-    return ReferenceModel(path, graph_def, predictor, now.device, source, data)
+    sample = read_sample("test_path", source, predictor.preprocess, NUM_IMAGES)
+    return ReferenceModel(path, graph_def, predictor, now.device, source, *sample)
 
 
 def find_metadata(graph, overrides, input, output):
@@ -81,7 +89,7 @@ def find_metadata(graph, overrides, input, output):
         if not config.classes:
             expected = "those of the graph's classes, as it has no JSON that names them"
             raise InputError("setting train_path", f"no class folders in {config.train_path}", expected)
-        metadata = make_metadata(config, {"val_acc": None, "run_folder": None, "checkpoint": None})
+        metadata = make_metadata(config, dict.fromkeys(("val_acc", "run_folder", "checkpoint", "fingerprint")))
     for role, name in (("input", input), ("output", output)):
         metadata[role]["name"] = name or metadata[role]["name"]
     return metadata
@@ -204,8 +212,7 @@ def run_conversions(reference, conversions):
     code = ExitCode.OK
     folder = os.path.dirname(reference.path) or "."
     heading = [
-        f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on images of "
-        + reference.source.test_path,
+        f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on images of " + reference.where,
         TABLE_ROW % (f"in {folder}", "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "verdict"),
     ]
     for conversion in conversions:
@@ -215,6 +222,8 @@ def run_conversions(reference, conversions):
             print_error(error)
             code = ExitCode.BAD_INPUT
             continue
+        if heading:
+            print_note(describe_origin(reference.path, reference.predictor.metadata))
         for line in heading + [table_row(comparison, folder)]:
             say(escape_control_characters(line))
         heading = []

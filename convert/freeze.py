@@ -8,6 +8,8 @@ from models import build
 from src.errors import InputError
 from src.tf1 import tf
 from utils.checkpoints.manager import assign
+from utils.inference.exported import make_metadata
+from utils.inference.predictor import Predictor
 
 
 def frozen_graph(config, weights):
@@ -20,6 +22,17 @@ def frozen_graph(config, weights):
         frozen = fold_constants(session, model.getInput(), model.getOutput())
     # Without attributes at their default values, older TensorFlows, which know fewer attributes, can read it.
     return tf.train.export_meta_graph(graph_def=frozen, strip_default_attrs=True).graph_def
+
+
+def predictor_of(config, weights, origin, source):
+    """The Predictor of a network that is not exported.
+
+    Args:
+        config, weights, origin: as for convert.export.freeze.
+        source: its name in errors.
+    """
+    graph_def, metadata = frozen_graph(config, weights), make_metadata(config, origin)
+    return Predictor(graph_def, metadata, source, config.device, trusted=True)
 
 
 def fold_constants(session, image, output):

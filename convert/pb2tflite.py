@@ -62,7 +62,7 @@ def convert(reference, quantize, path):
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if quantize == "int8":
-        samples = read_sample("train_path", reference.source, reference.predictor.preprocess, CALIBRATION_IMAGES)
+        samples, _ = read_sample("train_path", reference.source, reference.predictor.preprocess, CALIBRATION_IMAGES)
         converter.representative_dataset = tf.lite.RepresentativeDataset(
             lambda: ([batch[0]] for batch in samples.batches(1))
         )

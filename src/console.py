@@ -51,6 +51,11 @@ def say_error(text):
         print(text, file=sys.stderr, flush=True)
 
 
+def is_interactive():
+    """Whether Python statements are typed in, in a notebook or at a prompt."""
+    return hasattr(sys, "ps1")
+
+
 def escape_control_characters(text):
     """The text with control characters, which file names may contain, as escapes such as \\n."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -6,8 +6,10 @@ import os
 import unicodedata
 from collections import namedtuple
 
-# `parse` converts command-line text to a value, `is_valid` checks a value, `expected` describes the valid ones.
-Rule = namedtuple("Rule", "parse is_valid expected")
+# `parse` converts command-line text to a value, `is_valid` checks a value, `expected` describes the valid ones, and
+# `choices` has them if they are a few words.
+Rule = namedtuple("Rule", "parse is_valid expected choices")
+Rule.__new__.__defaults__ = ((),)  # of choices
 
 LARGEST = 2**31 - 1  # integer
 HUGE = 1e30  # limit for floats
@@ -103,7 +105,7 @@ def three_numbers(at_least, at_most, limits):
 
 
 def one_of(*names):
-    return Rule(str, lambda value: isinstance(value, str) and value in names, " or ".join(names))
+    return Rule(str, lambda value: isinstance(value, str) and value in names, " or ".join(names), names)
 
 
 def or_none(rule):

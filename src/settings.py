@@ -1,6 +1,5 @@
 """The table of settings, and how src/config.py and overrides become the validated settings of one run."""
 
-import argparse
 import types
 from collections import namedtuple
 
@@ -8,9 +7,9 @@ from src import config, rules
 from src.errors import InputError, did_you_mean, in_config
 from src.folders import class_folders
 
-# `help` is its line in --help; `parse`, `is_valid` and `expected` are those of a Rule; `roles` are keys of ROLES. Each
+# `help` is its line in --help; `parse` to `choices` are those of a Rule; `roles` are keys of ROLES. Each
 # setting has exactly one of the first three, which say whether it may differ when a run is resumed.
-Setting = namedtuple("Setting", "help parse is_valid expected roles")
+Setting = namedtuple("Setting", "help parse is_valid expected choices roles")
 ROLES = {
     "learning": "changes what is learned: fixed for a run, and the same for all workers of a cluster (the chief's)",
     "duration": "how long to train: may differ when a run is resumed",
@@ -100,6 +99,12 @@ SETTINGS = {
         "output folder for TensorBoard logs, one subfolder per run; None: graphs/<model_arch>"),
 }
 # fmt: on
+GROUPS = {  # the first setting of each heading in src/config.py
+    "model_arch": "Model",
+    "train_path": "Data",
+    "num_epoch": "Training",
+    "checkpoint_minutes": "Output",
+}  # fmt: skip
 
 
 def with_role(*roles):
@@ -127,8 +132,15 @@ def check_recorded(what, name, value):
     return value
 
 
+class RunSettings(types.SimpleNamespace):
+    """The settings of one run as attributes, which cannot be assigned: what is built from them would not change."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"setting {name} cannot be assigned after it was used; Trainer({name}=...) sets it")
+
+
 def settings(**overrides):
-    """The validated settings of one run, as a namespace.
+    """The validated settings of one run, as RunSettings.
 
     Precedence: overrides, then src/config.py (or assignments to it), then values derived from other settings.
 
@@ -147,7 +159,7 @@ def settings_for(names, overrides):
     for name in with_role("derived"):
         if name in names and name not in values:
             values[name] = derived(name, values)
-    run = argparse.Namespace(**values)
+    run = RunSettings(**values)
     smallest = config.MODEL_ARCHS[run.model_arch]["min_img_size"]
     if "img_size" in names and run.img_size < smallest:
         raise InputError("setting img_size", run.img_size, f"{smallest} or more for {run.model_arch}")

@@ -1,12 +1,39 @@
 """Deferring Ctrl-C and SIGTERM to a safe point."""
 
+import contextlib
+import os
 import signal
 import sys
 import threading
 
+from src.console import say_error
 from src.errors import ExitCode
 
 HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def ends_at_once(line):
+    """Within the block, Ctrl-C and SIGTERM print a line and end the process at once, HeldSignals or not.
+
+    For imports before anything was begun: TensorFlow's takes seconds, and in 1.14 swallows exceptions.
+    """
+
+    def end(number, frame):
+        say_error(line)
+        os._exit(128 + number)
+
+    end.at_once = True
+    previous = {number: signal.getsignal(number) for number in HELD}
+    for number, handler in previous.items():
+        if handler not in (signal.SIG_IGN, None):
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 class HeldSignals:
@@ -24,7 +51,7 @@ class HeldSignals:
         if threading.current_thread() is threading.main_thread():
             for number in HELD:
                 previous = signal.getsignal(number)
-                if previous not in (signal.SIG_IGN, None):
+                if previous not in (signal.SIG_IGN, None) and not hasattr(previous, "at_once"):
                     self._previous[number] = previous
                     signal.signal(number, self._hold)
         return self

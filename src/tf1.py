@@ -9,8 +9,9 @@ is always used, unless TF_ENABLE_ONEDNN_OPTS disables it.
 
 import contextlib
 import os
+import sys
 
-from src.console import quiet
+from src.console import print_note, quiet
 from src.errors import InputError, first_line
 from src.signals import HeldSignals
 
@@ -32,6 +33,7 @@ def without_keras():
 
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read when TensorFlow is imported; 1.14 ignores it
+was_imported = "tensorflow" in sys.modules
 quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
 # TensorFlow 1.14 swallows exceptions that signal handlers raise during its import.
 with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
@@ -46,6 +48,12 @@ with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
     from tensorflow.python.ops import collective_ops  # noqa: F401 (for utils/cluster/)
 
 tf.logging.set_verbosity(tf.logging.ERROR)
+if was_imported and tf.executing_eagerly():
+    print_note(
+        "TensorFlow was imported before: from here on, this process is in graph mode, without eager tensors, "
+        "tf.function and Keras' fit; use a process of its own for these"
+    )
+# Its parts cannot be had alone: with eager execution, tensors of a graph could not be keys of a feed_dict.
 tf.disable_v2_behavior()
 IS_1_14 = tf.__version__.startswith("1.")  # for this file only; what follows names the differences
 WRITES_FLOAT16 = not IS_1_14  # to TensorFlow Lite

@@ -189,6 +189,13 @@ def run_here(capfd, monkeypatch):
     return run_main
 
 
+def without_origin(stderr):
+    """What a command printed on standard error, without its note on which graph answers, of which there must be one."""
+    lines = stderr.splitlines(True)
+    (note,) = [line for line in lines if re.match(r"note: .*: lenet5 of .*, written 20..-..-.. ..:..", line)]
+    return "".join(line for line in lines if line != note)
+
+
 def load_graph(path):
     graph_def = tf.GraphDef()
     with open(path, "rb") as file:

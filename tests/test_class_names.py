@@ -46,7 +46,7 @@ def test_a_folder_counts_once_where_a_disk_has_it_under_two_names(folders):
 def test_a_name_in_another_form_of_unicode_is_found(folders, given, there):
     train, test = folders({there: 3, "dog": 3}), folders({there: 2, "dog": 1}, name="test")
     assert read_train_sets(settings(train_path=train, classes=[given, "dog"])).train.num_examples == 5
-    data = read_test_set(settings(train_path=train, test_path=test, classes=[given, "dog"]), preprocess(32))
+    data, _ = read_test_set(settings(train_path=train, test_path=test, classes=[given, "dog"]), preprocess(32))
     assert data.labels.tolist() == [0, 0, 1]
 
 

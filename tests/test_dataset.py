@@ -152,7 +152,7 @@ def test_a_larger_batch_than_is_left_starts_the_next_epoch(folders):
 
 def test_walking_gives_every_image_once_in_order_the_short_batch_too(folders):
     path = folders({"cat": 5, "dog": 6})
-    test = read_test_set(settings(train_path=path, test_path=path), preprocess(32))
+    test, _ = read_test_set(settings(train_path=path, test_path=path), preprocess(32))
     batches = list(test.batches(4))
     assert [len(batch[0]) for batch in batches] == [4, 4, 3]
     assert every_id(batches) == [f"cat/{i:03d}.png" for i in range(5)] + [f"dog/{i:03d}.png" for i in range(6)]
@@ -170,7 +170,7 @@ def test_a_broken_image_is_named_and_no_thread_is_left(folders, tmp_path, conten
     broken.write_bytes(content)
     threads = threading.active_count()
     with pytest.raises(InputError, match="007.png"):
-        list(read_test_set(settings(train_path=path, test_path=path), preprocess(32)).batches(4))
+        list(read_test_set(settings(train_path=path, test_path=path), preprocess(32))[0].batches(4))
     assert threading.active_count() == threads
     paths = [str(tmp_path / "train" / "cat" / "000.png")] * 40
     batches = DataSet(paths, np.zeros(40, int), ["cat"], preprocess(32), Cache(1)).epoch(2)

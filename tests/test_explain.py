@@ -15,7 +15,7 @@ from utils.images.plots import draw_grid, escape_label
 from utils.inference.evaluation import evaluate
 from utils.inference.explain import Explainer, draw_explained_mistakes, draw_explanations, grad_cam
 from utils.inference.html_report import render_html
-from utils.inference.predictor import Predictor, load
+from utils.inference.predictor import Predictor
 
 
 def metadata(size, classes):
@@ -73,7 +73,7 @@ def test_the_heat_is_where_the_square_is(in_tmp_path):
                 cv2.imwrite(path, image)
     trainer = Trainer(train_path="train", test_path="test", batch_size=16, img_size=size)
     trainer.optimize(8)
-    explainer = Explainer(load(trainer.export(last=True)))
+    explainer = Explainer(Predictor(trainer.export(last=True)))
     hits = []
     for path in [path for path in places if path.startswith("test")]:
         _, ((name, _, heat_map),) = explainer.explain(path, count=1)

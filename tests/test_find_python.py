@@ -33,26 +33,49 @@ def test_this_python_is_found_and_its_tensorflow_is_named():
     version = "{}.{}".format(*sys.version_info)
     found = find(sys.executable, PATH="", HOME="/nowhere")
     tensorflow = "1.14.0" if sys.version_info < (3, 8) else "2.21.0"
-    assert found.stdout == f"{version} {tensorflow} {sys.executable}\n"
+    in_environment = sys.prefix != sys.base_prefix
+    path = os.path.realpath(sys.executable) if in_environment else sys.executable
+    assert found.stdout == f"{version} {tensorflow} {path}\n"
 
 
-def test_a_python_for_tensorflow_1_is_preferred(fake, tmp_path):
-    fake("python3.7", "3.7 1.14.0 /here/python3.7")
-    fake("python3", "3.12 2.21.0 /here/python3")
-    assert find(PATH=str(tmp_path), HOME="/nowhere").stdout == "3.7 1.14.0 /here/python3.7\n"
-    assert find("python3", PATH=str(tmp_path), HOME="/nowhere").stdout == "3.12 2.21.0 /here/python3\n"
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="tests run in the virtual environment of make, or in conda")
+def test_of_an_environment_the_python_that_it_was_made_with(tmp_path):
+    """The environment cannot be made again with its own Python: that is deleted first."""
+    (path,) = find(sys.executable, PATH="", HOME="/nowhere").stdout.split()[2:]
+    assert not path.startswith(sys.prefix)
+    prefix = subprocess.check_output([path, "-c", "import sys; print(sys.prefix)"], universal_newlines=True).strip()
+    assert prefix == sys.base_prefix
 
 
-def test_otherwise_python3(fake, tmp_path):
-    fake("python3", "3.12 2.21.0 /here/python3")
-    assert find(PATH=str(tmp_path), HOME="/nowhere").stdout == "3.12 2.21.0 /here/python3\n"
-    assert find("", PATH=str(tmp_path), HOME="/nowhere").stdout == "3.12 2.21.0 /here/python3\n"
+VERSIONS = ["3.13", "3.12", "3.11", "3.7", "3.6"]
+
+
+@pytest.mark.parametrize("active", VERSIONS)
+@pytest.mark.parametrize("arguments", [[], [""]])
+def test_the_active_python3_comes_first(fake, tmp_path, arguments, active):
+    for version in VERSIONS:
+        fake(f"python{version}", f"{version} x.y.z /here/python{version}")
+    fake("python3", f"{active} x.y.z /here/python3")
+    assert find(*arguments, PATH=str(tmp_path), HOME="/nowhere").stdout == f"{active} x.y.z /here/python3\n"
+
+
+@pytest.mark.parametrize("first", range(len(VERSIONS)))
+@pytest.mark.parametrize("python3", ["unfit 3.10", None])
+def test_then_the_newest_that_fits_on_path_or_under_pyenv(fake, tmp_path, python3, first):
+    if python3:
+        fake("python3", python3)
+    names = ["python{}", ".pyenv/versions/{}.4/bin/python"] * 3  # taking turns
+    there = [(version, name.format(version)) for version, name in zip(VERSIONS, names)][first:]
+    for version, name in there:
+        fake(name, f"{version} x.y.z /here/{name}")
+    version, name = there[0]
+    assert find(PATH=str(tmp_path), HOME=str(tmp_path)).stdout == f"{version} x.y.z /here/{name}\n"
 
 
 def test_behind_a_pyenv_shim_that_fails_stands_pyenv_s_own_folder(fake, tmp_path):
     fake("python3.6", "pyenv: python3.6: command not found", code=127)
     fake(".pyenv/versions/3.6.15/bin/python", "3.6 1.14.0 /there/python")
-    fake("python3", "3.12 2.21.0 /here/python3")
+    fake("python3", "unfit 3.10")
     for arguments in ([], ["python3.6"]):
         assert find(*arguments, PATH=str(tmp_path), HOME=str(tmp_path)).stdout == "3.6 1.14.0 /there/python\n"
 

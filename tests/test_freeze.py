@@ -12,7 +12,7 @@ from src.errors import InputError
 from tests.conftest import FIXTURES, load_graph, make_folders, run_file, run_graph, run_opencv, working_in
 from trainer import Trainer
 from utils.checkpoints.manager import CheckpointManager
-from utils.inference.predictor import load
+from utils.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,12 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
             "train_path": exported.config.train_path,
             "test_path": "data/cifar10png/test",
             "bad_images": "stop",
+            "valid_path": None,
+            "validation_size": 0.16,
+            "seed": 0,
             "run_folder": exported.run_folder,
             "checkpoint": metadata["run"]["checkpoint"],
+            "fingerprint": exported.data.fingerprint,
         },
         "graph_sha256": metadata["graph_sha256"],
     }
@@ -194,14 +198,14 @@ def test_a_checkpoint_of_either_runtime_and_of_an_earlier_version_is_exported(in
     path, origin = export_checkpoint()
     np.testing.assert_allclose(run_graph(path, answer["images"]), answer["logits"], atol=1e-5)
     assert origin["checkpoint"] == "checkpoints/lenet5/lenet5-3"
-    np.testing.assert_allclose(load(path).logits(answer["images"]), answer["logits"], atol=1e-5)
+    np.testing.assert_allclose(Predictor(path).logits(answer["images"]), answer["logits"], atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["1.14", "2.21"])
 def test_graph_and_metadata_of_either_runtime_and_of_an_earlier_version_are_read(runtime):
     folder = os.path.join(FIXTURES, f"tensorflow-{runtime}")
     answer = np.load(os.path.join(folder, "answer.npz"))
-    predictor = load(os.path.join(folder, "lenet5.pb"))
+    predictor = Predictor(os.path.join(folder, "lenet5.pb"))
     assert predictor.classes == ["cat", "dog", "owl"]
     np.testing.assert_allclose(predictor.logits(answer["images"]), answer["logits"], atol=1e-5)
 

@@ -13,7 +13,7 @@ from src.tf1 import tf
 from tests.conftest import python
 from utils.inference import graph_def as judged
 from utils.inference.graph_def import check_resources
-from utils.inference.predictor import load
+from utils.inference.predictor import Predictor
 
 SIZE = 16
 
@@ -149,7 +149,7 @@ HARMFUL = {
 
 def load_all(folder):
     """Load each of them with 2 GB of memory; print {name: what is said}, and the megabytes that it took to say it."""
-    load(write(os.path.join(folder, "harmless"), make(tf.identity)))
+    Predictor(write(os.path.join(folder, "harmless"), make(tf.identity)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open("/proc/self/statm") as file:
         room = int(file.read().split()[0]) * resource.getpagesize() + 2 * 2**30
@@ -158,7 +158,7 @@ def load_all(folder):
     for name, (build, _) in HARMFUL.items():
         path = write(os.path.join(folder, name), build())
         try:
-            load(path)
+            Predictor(path)
         except InputError as error:
             said[name] = str(error)
     print(json.dumps([said, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024]))
@@ -238,7 +238,7 @@ def test_sizes_that_tensorflow_works_out_from_shapes_are_known(tmp_path):
         return tf.reshape(x, tf.stack([tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])]))
 
     images = np.ones([3, SIZE, SIZE, 3], np.float32)
-    logits = load(write(str(tmp_path / "keras"), make(build))).logits(images)
+    logits = Predictor(write(str(tmp_path / "keras"), make(build))).logits(images)
     np.testing.assert_allclose(logits, np.full([3, 2], 256 + 3 * 768))
 
 
@@ -248,7 +248,7 @@ def test_what_only_training_needs_can_have_any_size(tmp_path):
         tf.reduce_sum(tf.tile(labels, [7, 7]))
         return image
 
-    load(write(str(tmp_path / "leftovers"), make(build)))
+    Predictor(write(str(tmp_path / "leftovers"), make(build)))
 
 
 def test_a_graph_that_is_trusted_can_be_of_any_size(tmp_path, monkeypatch):
@@ -257,14 +257,14 @@ def test_a_graph_that_is_trusted_can_be_of_any_size(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(judged, limit, 3)
             with pytest.raises(InputError, match="--trust_graph runs it anyway"):
-                load(path)
-            load(path, trusted=True)
+                Predictor(path)
+            Predictor(path, trusted=True)
 
 
 def test_a_graph_that_fails_on_some_images_only_is_said_in_one_line(tmp_path):
     """It takes the row of a table that the first pixel says."""
     graph_def = make(lambda image: tf.gather([1.0, 2.0], tf.cast(image[0, 0, 0, 0], tf.int32)))
-    predictor = load(write(str(tmp_path / "graph"), graph_def))
+    predictor = Predictor(write(str(tmp_path / "graph"), graph_def))
     with pytest.raises(InputError, match="cannot be run on 1 float32 images") as raised:
         predictor.logits(np.full([1, SIZE, SIZE, 3], 9, np.float32))
     assert "\n" not in str(raised.value)

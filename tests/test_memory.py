@@ -35,7 +35,7 @@ MEASURED = {
 def learning_graph(model_arch, size):
     config = settings(model_arch=model_arch, img_size=size, classes=["a", "b"], total_class=2)
     with tf.Graph().as_default():
-        return config, TrainGraph(config, None, SingleProcess(None))
+        return config, TrainGraph(config, None, 1, SingleProcess(None))
 
 
 def resized_graph(learning, size):

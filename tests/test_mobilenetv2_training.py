@@ -170,7 +170,7 @@ def test_small_strides_learn_the_digits_and_stay_through_export_and_transfer(dig
         (features,) = tf.import_graph_def(load_graph(path), return_elements=[f"{pooling.input[0]}:0"])
     assert features.shape.as_list()[1:3] == [4, 4]  # 1x1 with the strides of the paper
     config = settings(train_path=f"{digits}/train", test_path=f"{digits}/test", classes=list("01234"))
-    ((images, labels, _, _),) = read_test_set(config, preprocess(32)).batches(360)
+    ((images, labels, _, _),) = read_test_set(config, preprocess(32))[0].batches(360)
     logits = run_graph(path, images)
     assert len(images) > 150 and np.mean(logits.argmax(axis=1) == labels.argmax(axis=1)) > 0.95
     assert np.abs(logits - run_opencv(path, images)).max() <= 1e-4 * np.abs(logits).max()

@@ -3,14 +3,12 @@
 import glob
 import json
 import os
-import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 
-from tests.conftest import REPOSITORY, run_graph
+from tests.conftest import run_graph
+from tests.helpers.program_copy import copy_program, run_copy
 
 EDITS = {  # all of them: {file: [(what is there, what follows it)]}
     "src/config.py": [
@@ -38,10 +36,7 @@ EDITS = {  # all of them: {file: [(what is there, what follows it)]}
 
 
 def copy_with_the_setting(folder):
-    for name in ("src", "models", "utils", "convert"):
-        shutil.copytree(os.path.join(REPOSITORY, name), os.path.join(folder, name))
-    for name in ("run.py", "trainer.py", "dataset.py"):
-        shutil.copy(os.path.join(REPOSITORY, name), folder)
+    copy_program(folder)
     for name, edits in EDITS.items():
         path = os.path.join(folder, name)
         with open(path, encoding="utf-8") as file:
@@ -53,17 +48,11 @@ def copy_with_the_setting(folder):
             file.write(text)
 
 
-def run(folder, *words):
-    """Without PYTHONPATH, so that the copy is run and not the program itself; returns what it printed."""
-    done = subprocess.run([sys.executable, "run.py", *words], cwd=folder, stdout=subprocess.PIPE, check=True)
-    return done.stdout.decode()
-
-
 def test_a_new_setting_of_preprocessing_reaches_training_graph_prediction_and_transfer(folders, tmp_path):
     folder, train_path = str(tmp_path / "program"), folders({"cat": 20, "dog": 20}, size=48)
     copy_with_the_setting(folder)
     data = ["--train_path", train_path, "--test_path", train_path, "--batch_size", "8"]
-    run(folder, *data, "--interpolation", "nearest")
+    run_copy(folder, *data, "--interpolation", "nearest")
     with open(os.path.join(folder, "weights", "lenet5", "lenet5.json")) as file:
         assert json.load(file)["interpolation"] == "nearest"
 
@@ -72,12 +61,12 @@ def test_a_new_setting_of_preprocessing_reaches_training_graph_prediction_and_tr
     normalized = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     (logits,) = run_graph(os.path.join(folder, "weights", "lenet5", "lenet5.pb"), [normalized.astype(np.float32)])
     expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    found = json.loads(run(folder, "predict", image, "--json"))["predictions"]
+    found = json.loads(run_copy(folder, "predict", image, "--json"))["predictions"]
     found = {row["class"]: row["probability"] for row in found}
     np.testing.assert_allclose([found["cat"], found["dog"]], expected, atol=2e-6)
 
     (checkpoint,) = glob.glob(os.path.join(folder, "checkpoints", "lenet5", "2*"))
-    output = run(folder, *data, "--pretrained", checkpoint, "--checkpoint_dir", "other")
+    output = run_copy(folder, *data, "--pretrained", checkpoint, "--checkpoint_dir", "other")
     assert "interpolation nearest" in output
     (record,) = glob.glob(os.path.join(folder, "other", "2*", "run.json"))
     with open(record) as file:

@@ -162,21 +162,6 @@ def test_validation_images_of_one_s_own(folders, in_tmp_path):
         Trainer(**vars(config))
 
 
-def test_make_takes_the_validation_images_that_are_there(tmp_path):
-    """make -n shows the commands without running them; the shell is told to do the same."""
-    with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), "Makefile")) as file:
-        recipe = file.read().split("run: python $(INSTALLED)\n")[1].split("\n\n")[0]
-    script = recipe.split("@train=")[1].split("$(if")[0].replace("$$", "$").replace("\\\n", "")
-    script = "train=" + script.replace("$(DATA)", "flowers").replace("$(VENV)/bin/python", "echo")
-    for name in ("val", "valid", "validation"):
-        (tmp_path / name / "flowers" / "train").mkdir(parents=True)
-        (tmp_path / name / "flowers" / name).mkdir()
-        done = python("-c", f"import subprocess; subprocess.run(['sh', '-c', {script!r}])", cwd=tmp_path / name)
-        assert done.stdout.split() == [
-            "run.py", "--train_path", "flowers/train", "--test_path", "flowers/test", "--valid_path", f"flowers/{name}",
-        ]  # fmt: skip
-
-
 def test_balanced_weights_are_scikit_learn_s():
     labels = np.array([0] * 50 + [1] * 30 + [2] * 7)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)

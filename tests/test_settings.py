@@ -9,7 +9,7 @@ from src import config
 from src.errors import InputError
 from src.settings import ROLES, SETTINGS, settings, with_role
 from tests.conftest import REPOSITORY, python
-from utils.checkpoints.keras_weights import expected_settings
+from utils.checkpoints.keras_file import expected_settings
 
 
 def test_defaults():

@@ -88,7 +88,7 @@ def test_a_link_to_nowhere_is_named(folders):
     path = folders({"cat": 3, "dog": 3})
     os.symlink("nowhere", f"{path}/cat/link.png")
     with pytest.raises(InputError, match="link.png: cannot be read .No such file"):
-        list(read_test_set(settings(train_path=path, test_path=path), preprocess(32)).batches(4))
+        list(read_test_set(settings(train_path=path, test_path=path), preprocess(32))[0].batches(4))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,8 @@ def test_data_that_cannot_be_used(folders, counts, given, expected):
 
 
 def test_a_test_set_without_any_of_the_classes(folders):
-    config = settings(train_path=folders({"cat": 2, "dog": 2}), test_path=folders({"owl": 2}, name="test"))
+    config = settings(
+        train_path=folders({"cat": 2, "dog": 2}), test_path=folders({"owl": 2}, name="test"), validation_size=0.01
+    )  # and no validation images
     with pytest.raises(InputError, match="test_path: found no folder .*cat"):
         read_test_set(config, preprocess(32))

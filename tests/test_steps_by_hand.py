@@ -38,12 +38,12 @@ def interrupt_after(monkeypatch, step):
     """Ctrl-C comes when so many steps have been done."""
     calls = []
 
-    def interrupting(bar, n=1):
-        calls.append(n)
+    def interrupting(bar, text, refresh):
+        calls.append(text)
         if len(calls) == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("tqdm.tqdm.update", interrupting)
+    monkeypatch.setattr("utils.progress.ProgressLines.set_postfix_str", interrupting)
 
 
 def variables(trainer):

@@ -1,14 +1,13 @@
 """CONTRIBUTING.md, "Add a network", done in a copy of the program."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY, run_file
+from tests.conftest import run_file
+from tests.helpers.program_copy import copy_program
 
 MODEL = """
 from models.layers import fully_connected
@@ -44,10 +43,7 @@ def program(tmp_path):
 
     def make(model=MODEL, row=ROW):
         folder = tmp_path / "program"
-        for name in ("src", "models", "utils", "convert"):
-            shutil.copytree(os.path.join(REPOSITORY, name), str(folder / name))
-        for name in ("run.py", "trainer.py", "dataset.py"):
-            shutil.copy(os.path.join(REPOSITORY, name), str(folder))
+        copy_program(str(folder))
         if model:
             (folder / "models" / "tiny.py").write_text(model)
         edit(folder / "src" / "config.py", "MODEL_ARCHS = {\n", "MODEL_ARCHS = {\n    " + row + "\n")

@@ -128,7 +128,9 @@ def test_training_says_what_it_computes_on_and_learns_from(two_classes, capsys):
     assert second == "33 images to train on, 6 to validate on; 2 classes of 19 (dog) to 20 (cat) images"
     assert third == f"note: skipped in {two_classes.train_path}: 2 .gif, 1 .txt, 1 folder, 1 without extension"
     assert output.err == ""
-    assert note == "note: setting test_path: found no folder data/cifar10png/test; evaluate will need one (--test_path)"
+    assert (
+        note == "note: setting test_path: found no folder data/cifar10png/test; evaluate will use the validation images"
+    )
     os.makedirs("tests/cat")
     Trainer(**dict(vars(two_classes), test_path="tests"))
     assert "found no images in class folder tests/cat, expected files" in capsys.readouterr().out
@@ -161,14 +163,14 @@ def test_the_same_seed_gives_the_same_start(two_classes):
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_an_interruption_leaves_a_checkpoint(trainer, monkeypatch, stop):
     trainer.optimize(num_epoch=1)
-    bar_update, calls = "tqdm.tqdm.update", []
+    bar_text, calls = "utils.progress.ProgressLines.set_postfix_str", []
 
-    def interrupt(self, n=1):
-        calls.append(n)
+    def interrupt(self, text, refresh):
+        calls.append(text)
         if len(calls) == 3:
             raise stop
 
-    monkeypatch.setattr(bar_update, interrupt)
+    monkeypatch.setattr(bar_text, interrupt)
     with pytest.raises(stop):
         trainer.optimize(num_epoch=1)
     assert tf.train.latest_checkpoint("checkpoints/lenet5").endswith("lenet5-7")

@@ -13,7 +13,7 @@ import traceback
 from src import config
 from src.console import drop_output, print_error, standard_streams
 from src.errors import ExitCode, InputError, did_you_mean, first_line, is_out_of_memory, reason
-from src.settings import SETTINGS
+from src.settings import GROUPS, SETTINGS
 
 
 def option(*names, **options):
@@ -80,15 +80,21 @@ class Parser(argparse.ArgumentParser):
         return result
 
     def add_settings(self, names, of_the_run=()):
-        """Add options for settings; --help says that the default of those `of_the_run` is that of the graph's run."""
+        """Add options for settings, grouped by GROUPS; the default of those `of_the_run` is that of the graph's run."""
         if not names:
             return
-        group = self.add_argument_group("settings (override src/config.py; [current value])")
-        for name in names:
-            setting = SETTINGS[name]
-            now = "that of the run" if name in of_the_run else current_value(name)
-            about = f"{setting.help}; {setting.expected} [{now}]".replace("%", "%%")
-            group.add_argument(f"--{name}", type=setting.parse, metavar="VALUE", help=about)
+        title, group = None, None
+        for name, setting in SETTINGS.items():
+            title = GROUPS.get(name, title)
+            if name not in names:
+                continue
+            if group is None or group.title != f"{title} settings":
+                group = self.add_argument_group(f"{title} settings")
+            default = "that of the run" if name in of_the_run else current_value(name)
+            about = setting.help if setting.choices else f"{setting.help}; {setting.expected}"
+            metavar = f"{{{','.join(setting.choices)}}}" if setting.choices else "VALUE"
+            about = f"{about} (default: {default})".replace("%", "%%")
+            group.add_argument(f"--{name}", type=setting.parse, metavar=metavar, help=about)
 
 
 def to_argv(options):

@@ -33,7 +33,7 @@ from src.settings import settings  # noqa: E402
 from trainer import Trainer  # noqa: E402
 from utils.commands.summary import layers  # noqa: E402
 from utils.images.image_folders import list_images  # noqa: E402
-from utils.inference.predictor import load  # noqa: E402
+from utils.inference.predictor import Predictor  # noqa: E402
 
 DATA = "data/cifar10png"
 RUN = "docs/figures/.run"
@@ -51,7 +51,7 @@ def main():
     graph = train_once("lr-0.01", *TRAINING)
     train_once("lr-0.003", *COMPARED)
     evaluate_once("lr-0.01")
-    predictor = load(graph)
+    predictor = Predictor(graph)
     draw_run(graph, predictor.metadata["run"]["run_folder"])
     draw_network(predictor)
     draw_training()

@@ -163,9 +163,9 @@ def torch_mobilenetv2(nn):
 def predict(graph, folder):
     """The frozen graph on every image in a folder, from files to probabilities, as `python run.py predict` does it."""
     from utils.images.image_folders import list_images
-    from utils.inference.predictor import load
+    from utils.inference.predictor import Predictor
 
-    predictor, paths = load(graph), list_images(folder)[0]
+    predictor, paths = Predictor(graph), list_images(folder)[0]
     tell()
     while True:
         start = time.monotonic()

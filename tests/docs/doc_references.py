@@ -37,7 +37,8 @@ def makefile_names(root):
     """The targets of the Makefile, and the variables that it reads."""
     with open(os.path.join(root, "Makefile"), encoding="utf-8") as file:
         text = file.read()
-    return set(re.findall(r"^([a-z]\w*):", text, re.MULTILINE)), set(re.findall(r"\$\(([A-Z]+)\)", text))
+    targets, variables = r"^([a-z]\w*):", r"\$\((?:call quote,)?([A-Z]+)\)"
+    return set(re.findall(targets, text, re.MULTILINE)), set(re.findall(variables, text))
 
 
 def name_faults(page, root):

@@ -8,7 +8,6 @@ HDF5 files can link to other files and keep arrays in them. Keras' do not, so su
 any file, or to a pipe that never ends.
 """
 
-import os
 import re
 
 import h5py
@@ -16,35 +15,15 @@ import numpy as np
 
 from models.mobilenetv2 import BOTTLENECKS, HEAD
 from src.errors import InputError, first_line
+from utils.checkpoints.keras_file import check_exists
 
-# Width and image size in the name of a published file.
-PUBLISHED_NAME = re.compile(r"_(0\.35|0\.5|0\.75|1\.0|1\.3|1\.4)_(96|128|160|192|224)(_no_top)?\.h5$")
 MAX_ARRAY_SIZE = 2**26
 BATCH_NORM_VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")  # in Keras' order
 
 
-def is_keras_file(path):
-    """Whether the path is a Keras file by its name, so that a corrupt one is reported as such."""
-    return path.endswith((".h5", ".hdf5", ".keras"))
-
-
-def expected_settings(path):
-    """The settings that the weights were trained with: RGB images, x / 127.5 - 1.
-
-    The names of published files also give width and image size.
-    """
-    half = [0.5, 0.5, 0.5]
-    found = {"image_normalize_mean": half, "image_normalize_std": half, "channel_order": "rgb"}
-    published = PUBLISHED_NAME.search(path)
-    if published:
-        found.update(width=float(published.group(1)), img_size=int(published.group(2)))
-    return found
-
-
 def read_keras_weights(what, path):
     """{variable name: array} of a file. Raises InputError, naming `what`, if it has no weights of a MobileNetV2."""
-    if not os.path.isfile(path):
-        raise InputError(what, f"no file {path}", "weights of a MobileNetV2 from Keras")
+    check_exists(what, path)
     try:
         with h5py.File(path, "r") as file:
             layers, group = child(file, "layers"), child(file, "model_weights")

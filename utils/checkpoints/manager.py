@@ -225,7 +225,9 @@ class CheckpointManager:
     def origin(self, prefix):
         """Where weights come from, as freeze takes it."""
         entry = self.entry(prefix)
-        return {"val_acc": entry["val_acc"], "run_folder": entry["run_folder"], "checkpoint": prefix}
+        progress = entry.get("progress")  # an earlier version may lack it
+        origin = {"fingerprint": progress.get("fingerprint") if isinstance(progress, dict) else None}
+        return dict(origin, val_acc=entry["val_acc"], run_folder=entry["run_folder"], checkpoint=prefix)
 
     def settings_of(self, prefix, **overrides):
         """The settings that a checkpoint was trained with, with overrides.

@@ -9,7 +9,8 @@ from src import config
 from src.console import print_note, say
 from src.errors import InputError
 from src.settings import settings, with_role
-from utils.checkpoints.keras_weights import expected_settings, is_keras_file, read_keras_weights
+from utils.checkpoints.keras_file import expected_settings, is_keras_file
+from utils.checkpoints.keras_weights import read_keras_weights
 from utils.checkpoints.manager import CheckpointManager, assign, find_checkpoint
 
 PRETRAINED_SETTINGS = with_role("preprocessing", "architecture")

@@ -1,16 +1,14 @@
-"""Starting a run, and resuming one from its latest valid checkpoint."""
+"""Which run to train: a new one, or one that is resumed from its latest valid checkpoint."""
 
 import os
-import shutil
 
 from src.console import print_note
 from src.errors import InputError, OutOfMemoryError
 from src.settings import SETTINGS, settings_for, validate, with_role
-from utils.checkpoints.manager import CheckpointManager
 from utils.checkpoints.pretrained import inherit_settings
-from utils.checkpoints.run_index import INDEX, find_run, list_runs, new_run_folder
-from utils.checkpoints.run_metadata import METADATA_FILE, run_folders
-from utils.files import check_replaceable, make_writable, remove_leftovers
+from utils.checkpoints.run_index import find_run, list_runs
+from utils.checkpoints.run_metadata import METADATA_FILE
+from utils.files import make_writable
 from utils.locks import locked
 from utils.training.state import TrainState
 
@@ -140,31 +138,3 @@ def latest_valid_checkpoint(checkpoints):
 
 def as_list(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def open_run(config, run_folder=None, checkpoints=None, last_checkpoint=None):
-    """The log folder and the CheckpointManager of a run that starts, or continues from its last checkpoint.
-
-    Deletes what killed processes left in the output folders.
-    """
-    check_replaceable(os.path.join(config.checkpoint_dir, INDEX))
-    if run_folder is not None and os.path.islink(run_folder):
-        raise InputError("setting tensorboard_dir", f"{run_folder}, a symbolic link", "a folder or none")
-    folders = [folder for folder in run_folders(config.checkpoint_dir) if not os.path.islink(folder)]
-    for folder in [config.checkpoint_dir, config.weight_dir, *folders, *filter(None, [run_folder])]:
-        remove_leftovers(folder)
-    if run_folder is None:
-        run_folder = new_run_folder(config.tensorboard_dir, config.train_path, config.checkpoint_dir)
-        checkpoints = CheckpointManager(os.path.join(config.checkpoint_dir, os.path.basename(run_folder)))
-    if last_checkpoint:
-        checkpoints.truncate_after(last_checkpoint)
-    else:
-        checkpoints.create()
-    return run_folder, checkpoints
-
-
-def discard_run(checkpoints, run_folder):
-    """Delete the checkpoint folder of a run that has no checkpoint, and its log folder, if given."""
-    checkpoints.delete()
-    if run_folder:
-        shutil.rmtree(run_folder, ignore_errors=True)

@@ -4,9 +4,8 @@ import os
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from convert.freeze import frozen_graph
+from convert.freeze import predictor_of
 from dataset import read_test_set
 from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note, suppress_stderr
 from src.errors import InputError
@@ -17,9 +16,10 @@ from utils.images.decode import read_image
 from utils.images.plots import draw_confusion, draw_grid, draw_precision_recall, escape_label
 from utils.inference.evaluation import as_json, as_text, evaluate, most_confused, precision_recall, predictions_csv
 from utils.inference.explain import Explainer, draw_explained_mistakes
-from utils.inference.exported import graph_path, image_source, make_metadata
+from utils.inference.exported import describe_origin, graph_path, image_source
 from utils.inference.html_report import render_html
-from utils.inference.predictor import Predictor, load
+from utils.inference.predictor import Predictor
+from utils.progress import progress
 
 MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
@@ -42,8 +42,9 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
     exit_quietly_on_sigpipe()
     predictor = open_predictor(config, weights, checkpoint, trust_graph)
     source, classes = image_source(predictor.metadata, overrides, config), predictor.classes
-    data = read_test_set(source, predictor.preprocess)
+    data, where = read_test_set(source, predictor.preprocess)
     probabilities, mirrored = predict_dataset(predictor, data, flip)
+    print_note(describe_origin(predictor.source, predictor.metadata))
     made_by = predictor.metadata["run"]
     folder = made_by.get("run_folder")
     if not is_in(config.tensorboard_dir, folder):
@@ -51,11 +52,10 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
         folder = new_run_folder(config.tensorboard_dir, source.test_path, config.checkpoint_dir)
     make_writable("tensorboard_dir", folder)
     evaluation = evaluate(data.labels, probabilities, classes, mirrored)
-    heading = escape_control_characters(f"{predictor.source} on {source.test_path}")
-    text = f"{heading}\n{as_text(evaluation)}"
+    heading = escape_control_characters(f"{predictor.source} on {where}")
     files = {
-        "evaluation.txt": text,
-        "evaluation.json": as_json(evaluation, model=predictor.source, test_path=source.test_path),
+        "evaluation.txt": f"{heading}\n{as_text(evaluation)}",
+        "evaluation.json": as_json(evaluation, model=predictor.source, test_path=where),
         "predictions.csv": predictions_csv(data.paths, data.labels, probabilities, classes),
     }
     write_atomically({os.path.join(folder, name): content for name, content in files.items()})
@@ -66,17 +66,16 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
     trained = settings_of_run(made_by.get("checkpoint"), config.checkpoint_dir)
     html = render_html(heading, evaluation, settings_of_graph(predictor.metadata, trained), folder)
     write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})
-    text = f"{heading}\n{as_text(evaluation, MAX_PRINTED)}"
-    print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures")
+    print(f"{heading}\n{as_text(evaluation, MAX_PRINTED)}")
+    print(f"written to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures")
 
 
 def open_predictor(config, weights, checkpoint, trust_graph):
     """The Predictor of a checkpoint if given, else of a frozen graph."""
     if checkpoint is None:
-        return load(graph_path(config) if weights is None else weights, trust_graph, config.device)
-    trained, values, origin = CheckpointManager(os.path.dirname(checkpoint)).load(checkpoint)
-    graph_def, metadata = frozen_graph(trained, values), make_metadata(trained, origin)
-    return Predictor(graph_def, metadata, checkpoint, config.device, trusted=True)
+        return Predictor(graph_path(config) if weights is None else weights, device=config.device, trusted=trust_graph)
+    trained = CheckpointManager(os.path.dirname(checkpoint)).load(checkpoint, device=config.device)
+    return predictor_of(*trained, checkpoint)
 
 
 def settings_of_graph(metadata, trained):
@@ -91,11 +90,11 @@ def predict_dataset(predictor, data, flip=False):
     Both are float64 [n, classes].
     """
     plain, mirrored = [], []
-    with tqdm(total=data.num_examples, unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
+    with progress(data.num_examples, "evaluate") as bar:
         for images, *_ in data.batches(predictor.batch):
-            plain.append(predictor.probabilities(images))
+            plain.append(predictor.run(images))
             if flip:
-                mirrored.append(predictor.probabilities(images[:, :, ::-1]))
+                mirrored.append(predictor.run(images[:, :, ::-1]))
             bar.update(len(images))
     return np.concatenate(plain), np.concatenate(mirrored) if flip else None
 

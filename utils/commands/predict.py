@@ -5,23 +5,29 @@ import sys
 
 from tqdm import tqdm
 
-from src.console import display_width, escape_control_characters, exit_quietly_on_sigpipe, ljust
+from src.console import display_width, escape_control_characters, exit_quietly_on_sigpipe, ljust, print_note
 from src.errors import ExitCode, InputError
 from utils.images.image_folders import images_at
-from utils.inference.exported import graph_path
-from utils.inference.predictor import load
+from utils.inference.exported import describe_origin, graph_path
+from utils.inference.predictor import Predictor
+from utils.progress import progress
 
 
-def run(config, overrides, images, weights=None, top=5, json=False, trust_graph=False):
+def run(config, overrides, images, weights=None, top=None, json=False, trust_graph=False):
     """Print the predictions; returns the ExitCode."""
     exit_quietly_on_sigpipe()
-    predictor = load(graph_path(config) if weights is None else weights, trust_graph, config.device)
-    corrupt = print_predictions(predictor, images_at(images), top, json)
+    predictor = Predictor(graph_path(config) if weights is None else weights, device=config.device, trusted=trust_graph)
+    paths = images_at(images)
+    print_note(describe_origin(predictor.source, predictor.metadata))
+    corrupt = print_predictions(predictor, paths, top, json)
     return ExitCode.PROBLEMS_FOUND if corrupt else ExitCode.OK
 
 
 def print_predictions(predictor, paths, top, as_json):
     """Print the `top` classes of each image, the most probable first, as a table or as lines of JSON.
+
+    Args:
+        top: None: five in a table, all in JSON.
 
     Returns:
         the number of corrupt images.
@@ -29,14 +35,14 @@ def print_predictions(predictor, paths, top, as_json):
     widths = [
         max(display_width(escape_control_characters(text)) for text in texts) for texts in (paths, predictor.classes)
     ]
-    corrupt = 0
-    with tqdm(total=len(paths), unit="images", disable=None, leave=False, dynamic_ncols=True) as bar:
+    corrupt, top = 0, top or (len(predictor.classes) if as_json else 5)
+    with progress(len(paths), "predict") as bar:
         for path, found in predictor.classify(paths):
             if isinstance(found, InputError):
                 corrupt += 1
                 tqdm.write(f"error: {escape_control_characters(str(found))}", file=sys.stderr)
             else:
-                best = [(predictor.classes[index], found[index]) for index in found.argsort()[::-1][:top]]
+                best = predictor.ranked(found)[:top]
                 tqdm.write(json_line(path, best) if as_json else table_line(path, best, *widths))
             bar.update()
     return corrupt

@@ -8,11 +8,11 @@ import urllib.request
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from src.console import say
 from src.errors import InputError, first_line, reason
 from utils.files import atomic_folder, open_file
+from utils.progress import progress
 
 DIGITS_PATH = os.path.join("data", "digitspng")
 CIFAR10_PATH = os.path.join("data", "cifar10png")
@@ -35,7 +35,7 @@ def prepare_digits(path=DIGITS_PATH):
     train, test = train_test_split(np.arange(len(pixels)), test_size=0.2, stratify=digits.target, random_state=0)
     with atomic_folder(path) as folder:
         for part, chosen in (("train", train), ("test", test)):
-            for index in tqdm(np.sort(chosen), desc=part, unit="images", disable=None, leave=False):
+            for index in np.sort(chosen):
                 write_image(folder, part, str(digits.target[index]), index, pixels[index])
 
 
@@ -66,7 +66,7 @@ def prepare_cifar10(path=CIFAR10_PATH, archive=None, url=CIFAR10_URL, md5=CIFAR1
 def cifar10_images(archive):
     """Yield ("train" or "test", number in that part, label, image: uint8 [32, 32, 3], channels blue, green, red)."""
     numbers = {"train": 0, "test": 0}
-    with tarfile.open(archive, "r:gz") as members, tqdm(total=60000, unit="images", disable=None, leave=False) as bar:
+    with tarfile.open(archive, "r:gz") as members, progress(60000) as bar:
         for member in members:
             part = CIFAR10_PARTS.get(os.path.basename(member.name))
             if part is None:
@@ -96,7 +96,7 @@ def download(url, path):
     try:
         with urllib.request.urlopen(url, timeout=60) as response, open(path, "wb") as file:
             size = int(response.headers.get("Content-Length", 0))
-            with tqdm(total=size, desc="download", unit="B", unit_scale=True, disable=None, leave=False) as bar:
+            with progress(size, "download", unit="B") as bar:
                 for block in iter(lambda: response.read(BLOCK), b""):
                     file.write(block)
                     bar.update(len(block))

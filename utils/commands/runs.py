@@ -8,9 +8,11 @@ from src.errors import InputError
 from utils.checkpoints.run_index import list_runs
 from utils.inference.exported import metadata_path, read_metadata
 
+ELSEWHERE = "python run.py runs FOLDER looks in another folder"
+
 
 def run(configs, overrides):
-    """Print the table of the runs of some networks, of each of which `configs` has the settings."""
+    """Print the table of the runs in each checkpoint_dir of `configs`."""
     exit_quietly_on_sigpipe()
     print(table(configs))
 
@@ -24,7 +26,7 @@ def table(configs):
             if latest and checkpoints.entry(latest)["settings"].get("model_arch") == config.model_arch:
                 rows.append(row(checkpoints, latest, config))
     if len(rows) == 1:
-        return f"no runs in {', '.join(sorted({config.checkpoint_dir for config in configs}))}"
+        return f"no runs in {', '.join(sorted({config.checkpoint_dir for config in configs}))}; {ELSEWHERE}"
     widths = [max(map(display_width, column)) for column in zip(*rows)]
     return "\n".join("  ".join(ljust(text, width) for text, width in zip(line, widths)).rstrip() for line in rows)
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from src.console import suppress_stderr
+from utils.progress import progress
 
 cv2.setNumThreads(1)  # images are decoded in parallel by our own threads
 
@@ -71,9 +71,12 @@ class ImageFiles:
 
 def map_images(function, paths, title):
     """[function(path) for path in paths], in threads, with a progress bar."""
-    with ThreadPoolExecutor(THREADS) as pool, suppress_stderr:
-        results = pool.map(function, paths)
-        return list(tqdm(results, total=len(paths), desc=title, unit="images", disable=None, leave=False))
+    results = []
+    with ThreadPoolExecutor(THREADS) as pool, suppress_stderr, progress(len(paths), title) as bar:
+        for result in pool.map(function, paths):
+            results.append(result)
+            bar.update()
+    return results
 
 
 def inference_batch(img_size):

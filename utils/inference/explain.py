@@ -68,7 +68,7 @@ class Explainer:
         with suppress_stderr:
             pixels = self.predictor.preprocess.load(path)
         image = self.predictor.preprocess.normalize(pixels[np.newaxis])[0]
-        probabilities = self.predictor.probabilities(image[np.newaxis])[0]
+        probabilities = self.predictor.run(image[np.newaxis])[0]
         labels = [*probabilities.argsort()[::-1][:count], *([] if label is None else [label])]
         names = self.predictor.classes
         maps = self.heat_maps(image, labels)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections import namedtuple
 
 from src.errors import InputError
@@ -12,8 +13,13 @@ from utils.files import is_plain, read_json
 from utils.images.preprocess import EARLIER, Preprocess
 from utils.inference.graph_def import read_graph
 
-# Settings that select the images for a graph: by default those of the run that made it.
-ImageSource = namedtuple("ImageSource", "train_path test_path bad_images classes")
+NEAR_CHANCE = 1.2  # times 1 / classes: an accuracy below it is hardly better than guessing
+
+# Settings of the run that made a graph, which select the images to evaluate it on.
+IMAGE_SETTINGS = ("train_path", "test_path", "bad_images", "valid_path", "validation_size", "seed")
+# These settings, or others that were given instead; the classes; the fingerprint of the run's training and validation
+# images; and whether test_path was given. What an earlier version did not record is None.
+ImageSource = namedtuple("ImageSource", (*IMAGE_SETTINGS, "classes", "fingerprint", "is_test_path_given"))
 
 
 def graph_path(config):
@@ -31,7 +37,7 @@ def make_metadata(config, origin):
 
     Args:
         origin: {"val_acc": its validation accuracy, "run_folder": the folder of the run's figures and logs,
-            "checkpoint": its prefix}; values may be None.
+            "checkpoint": its prefix, "fingerprint": that of the run's images}; values may be None.
     """
     preprocessing = Preprocess.of(config).to_json()
     size = preprocessing.pop("img_size")
@@ -43,11 +49,8 @@ def make_metadata(config, origin):
         "classes": list(config.classes),
         "val_acc": origin["val_acc"],
         "run": {
-            "train_path": config.train_path,
-            "test_path": config.test_path,
-            "bad_images": config.bad_images,
-            "run_folder": origin["run_folder"],
-            "checkpoint": origin["checkpoint"],
+            **{name: getattr(config, name) for name in IMAGE_SETTINGS},
+            **{name: origin[name] for name in ("run_folder", "checkpoint", "fingerprint")},
         },
     }
 
@@ -57,6 +60,21 @@ def exported_files(path, graph_def, metadata):
     graph = graph_def.SerializeToString(deterministic=True)  # the same weights give the same bytes
     metadata = dict(metadata, graph_sha256=hashlib.sha256(graph).hexdigest())
     return {metadata_path(path): json.dumps(metadata, indent=1) + "\n", path: graph}
+
+
+def describe_origin(path, metadata):
+    """One line: which run's graph it is, when it was written, and its validation accuracy."""
+    run = os.path.basename(metadata["run"].get("run_folder", "")) or "an unknown run"
+    line = f"{path}: {metadata.get('model_arch', 'a graph')} of {run}"
+    if os.path.exists(path):
+        line += time.strftime(", written %Y-%m-%d %H:%M", time.localtime(os.path.getmtime(path)))
+    accuracy, classes = metadata.get("val_acc"), len(metadata["classes"])
+    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+        return line
+    line += f", validation accuracy {accuracy:.4f}"
+    if accuracy < NEAR_CHANCE / classes:
+        line += f", hardly better than guessing one of {classes} classes; python run.py runs lists other runs"
+    return line
 
 
 def read_exported(path, trusted=False):
@@ -91,8 +109,15 @@ def read_metadata(path):
     check_shape(what, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
     preprocess_of(metadata, what)
     run = metadata.get("run") if isinstance(metadata.get("run"), dict) else {}
-    metadata["run"] = {name: text for name, text in run.items() if isinstance(text, str) and is_plain(text)}
+    metadata["run"] = {name: value for name, value in run.items() if is_valid_in_run(name, value)}
     return metadata
+
+
+def is_valid_in_run(name, value):
+    """Whether a field of the metadata's "run" can be used; others are ignored."""
+    if isinstance(value, str) and not is_plain(value):
+        return False
+    return SETTINGS[name].is_valid(value) if name in IMAGE_SETTINGS else isinstance(value, str)
 
 
 def preprocess_of(metadata, what):
@@ -116,6 +141,8 @@ def check_shape(what, metadata, role, expected, is_valid):
 
 def image_source(metadata, overrides, config):
     """The ImageSource of a graph: each setting from `overrides`, else from its run, else from `config`."""
-    names = ("train_path", "test_path", "bad_images")
-    values = [overrides.get(name, metadata["run"].get(name, getattr(config, name, None))) for name in names]
-    return ImageSource(*values, metadata["classes"])
+    run = metadata["run"]
+    values = {name: run.get(name) for name in (*IMAGE_SETTINGS, "fingerprint")}
+    for name in ("train_path", "test_path", "bad_images"):
+        values[name] = overrides.get(name, run.get(name, getattr(config, name, None)))
+    return ImageSource(classes=metadata["classes"], is_test_path_given="test_path" in overrides, **values)

@@ -5,6 +5,7 @@ from collections import namedtuple
 from models import build, learned_variables
 from src.tf1 import tf
 from utils.training.input_check import check_batch_norms
+from utils.training.optimizer import build_learning_rate, build_optimizer
 
 # Whether a worker requests that all stop after this step, or save: 0 or 1, and in a cluster the means over all workers.
 Requests = namedtuple("Requests", "stop save")
@@ -18,6 +19,7 @@ class TrainGraph:
     Args:
         config: settings.
         class_weights: weight of each class in the cost, float32 [total_class]; None: equal weights.
+        steps: steps of an epoch.
         cluster: the Cluster or SingleProcess that trains.
 
     Attributes:
@@ -32,13 +34,11 @@ class TrainGraph:
         broadcast: broadcast(session) gives all workers the chief's variables.
     """
 
-    def __init__(self, config, class_weights, cluster):
+    def __init__(self, config, class_weights, steps, cluster):
         self._config, self._cluster = config, cluster
         self._build_networks(class_weights)
         self.global_step = tf.train.get_or_create_global_step()
-        self.learning_rate = tf.train.exponential_decay(
-            float(config.lr), self.global_step, config.step_rate, float(config.decay), staircase=True
-        )
+        self.learning_rate = build_learning_rate(config, self.global_step, steps)
         self.scalars = {"learning_rate": self.learning_rate}
         self._build_optimizer()
         variables = tf.global_variables()
@@ -74,11 +74,11 @@ class TrainGraph:
             self.cost += weight_loss
             self.scalars["weight_loss"] = weight_loss
 
-        adam = tf.train.AdamOptimizer(learning_rate=self.learning_rate, epsilon=config.epsilon)
-        gradients, learned = zip(*adam.compute_gradients(self.cost, self._learned))
+        optimizer = build_optimizer(config, self.learning_rate)
+        gradients, learned = zip(*optimizer.compute_gradients(self.cost, self._learned))
         means, updates = self._average(gradients, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
         with tf.control_dependencies([self.cost]):  # else the cost could be computed from partly updated weights
-            update = adam.apply_gradients(zip(means.gradients, learned), self.global_step)
+            update = optimizer.apply_gradients(zip(means.gradients, learned), self.global_step)
         self.optimizer = tf.group(update, *updates)
         self._results = [means.cost, means.accuracy, means.requests]
 

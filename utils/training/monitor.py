@@ -5,13 +5,12 @@ import csv
 import io
 import os
 
-from tqdm import tqdm
-
-from src.console import print_error, print_note, say
+from src.console import is_interactive, print_error, print_note, say
 from src.errors import InputError, first_line
 from src.tf1 import tf
 from utils.files import write_atomically
 from utils.images.plots import draw_curves, draw_grid, escape_label
+from utils.progress import progress
 from utils.training.input_check import chance_note, describe_channels, input_note
 from utils.training.state import best_entry
 from utils.training.tensorboard import TensorBoardLogger
@@ -84,10 +83,7 @@ class TrainingMonitor:
     def start(self, title, steps, batch_size):
         """An epoch of so many steps starts or continues. batch_size counts the images of all workers."""
         self._title, self._steps, self._batch_size = title, steps, batch_size
-        self._bar = tqdm(
-            total=steps * batch_size, initial=self._state.step_in_epoch * batch_size, desc=title, unit="images",
-            disable=None, leave=False, dynamic_ncols=True,
-        )  # fmt: skip
+        self._bar = progress(steps * batch_size, title, self._state.step_in_epoch * batch_size)
 
     def step(self, batch, loss, accuracy):
         """A step is done and counted in the state: its Batch, and its loss and accuracy before the update."""
@@ -156,6 +152,12 @@ class TrainingMonitor:
         """Write buffered points to disk; before each checkpoint, so that both agree if the run is killed."""
         with self._log_errors_once():
             self._logger.flush()
+
+    def stopped(self, checkpoint):
+        """Optimize was interrupted, and has saved this checkpoint (None: nothing to save)."""
+        if is_interactive():  # a command prints how to resume it from the shell
+            saved = f"saved {checkpoint}" if checkpoint else "no step was done"
+            say(f"stopped; {saved}; optimize() continues from here, in another session Trainer(resume=True).optimize()")
 
     def draw_curves(self):
         """Write curves.png, if there is a history."""

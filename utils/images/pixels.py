@@ -1,0 +1,67 @@
+"""Images in memory: NumPy arrays and Pillow images, with the same result as decode.read_image for files."""
+
+import os
+
+import numpy as np
+
+from src.errors import InputError, first_line
+from utils.images.decode import read_image
+
+EXPECTED = "uint8 levels of shape [height, width], [height, width, 3] or [height, width, 4]"
+
+
+def is_path(image):
+    return isinstance(image, (str, bytes, os.PathLike))
+
+
+def is_pillow(image):
+    return hasattr(image, "convert") and hasattr(image, "mode")  # Pillow itself need not be installed
+
+
+def is_single(images):
+    """Whether it is one image, not a list of images or an array [n, height, width, 3]."""
+    return is_path(images) or is_pillow(images) or hasattr(images, "ndim") and images.ndim < 4
+
+
+def pixels_of(image, rgb, name):
+    """The pixels of an image: uint8 [H, W, 3], channels blue, green, red; grey becomes colour, transparency is dropped.
+
+    Args:
+        image: a path; a Pillow image, which is rotated as its EXIF orientation says; or an array, uint8 [H, W] or
+            [H, W, 1, 3 or 4], such as OpenCV's.
+        rgb: whether the channels of an array are red, green, blue.
+        name: of an image that is no path, in errors.
+
+    Raises:
+        InputError: the file is not a valid image, or the object is not such an image.
+    """
+    if is_path(image):
+        return read_image(os.fsdecode(image))
+    if is_pillow(image):
+        return from_array(from_pillow(image, name), True, name)
+    return from_array(image, rgb, name)
+
+
+def from_pillow(image, name):
+    """A Pillow image as an array, uint8 [H, W, 3], channels red, green, blue."""
+    from PIL import ImageOps  # it is installed where such an image comes from
+
+    if image.mode[0] in "IF":
+        raise InputError(name, f"a Pillow image of mode {image.mode}", "8 bits a channel, such as mode RGB")
+    try:
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError) as error:  # Pillow reads the file only now
+        raise InputError(name, f"a Pillow image that cannot be read ({first_line(error)})", "a valid one") from error
+
+
+def from_array(array, rgb, name):
+    """An array as uint8 [H, W, 3], channels blue, green, red."""
+    if not hasattr(array, "__array__"):
+        raise InputError(name, f"an object of type {type(array).__name__}", "a path, an array or a Pillow image")
+    array = np.asarray(array)
+    shape = array.shape
+    if array.dtype != np.uint8 or 0 in shape or not (len(shape) == 2 or len(shape) == 3 and shape[2] in (1, 3, 4)):
+        raise InputError(name, f"an array of {array.dtype} and shape {list(shape)}", EXPECTED)
+    array = array.reshape(*shape[:2], -1)
+    array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
+    return np.ascontiguousarray(array[:, :, ::-1] if rgb else array)
