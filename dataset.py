@@ -40,7 +40,6 @@ class DataSet:
         self.num_examples = len(paths)
         self._ids = [os.path.basename(path) for path in paths]
         self._classes = classes
-        self._one_hot = np.eye(len(classes), dtype=np.float32)
         self._files = ImageFiles(paths, preprocess, cache)
         self._seed = seed
         self._augment = augment
@@ -150,9 +149,11 @@ class DataSet:
 
     def _batch(self, chosen, images):
         labels = self.labels[chosen]
+        one_hot = np.zeros([len(labels), len(self._classes)], np.float32)
+        one_hot[np.arange(len(labels)), labels] = 1
         return Batch(
             self.preprocess.normalize(images),
-            self._one_hot[labels],
+            one_hot,
             [self._ids[index] for index in chosen.tolist()],
             [self._classes[label] for label in labels.tolist()],
         )

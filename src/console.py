@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import unicodedata
 
 UTF8_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8", "en_US.UTF-8")  # every system has one of them
 
@@ -58,6 +59,26 @@ def is_interactive():
 def escape_control_characters(text):
     """The text with control characters, which file names may contain, as escapes such as \\n."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def display_width(text):
+    """The number of columns that a terminal needs: two for a Chinese, Japanese or Korean letter or an emoji, none for
+    a combining mark."""
+    letters = unicodedata.normalize("NFC", text)
+    return sum(
+        0 if unicodedata.category(letter) in ("Mn", "Me") else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in letters
+    )
+
+
+def ljust(text, width):
+    """As str.ljust, but for a width in columns of a terminal."""
+    return text + " " * (width - display_width(text))
+
+
+def rjust(text, width):
+    """As str.rjust, but for a width in columns of a terminal."""
+    return " " * (width - display_width(text)) + text
 
 
 @contextlib.contextmanager

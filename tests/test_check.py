@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import run
+from tests.conftest import without_origin
 from tests.helpers.image_files import NOISE, PHOTO, encoded, jpegs, write
-from utils.commands.check import check_data
+from utils.commands.check import inspect_all, report
 
 
 @pytest.fixture
@@ -78,6 +79,9 @@ def test_check_lists_all_that_is_odd(odd, capfd):
         "test/cat/copy.png", "valid/dog/broken.png: found a text file, expected", "train/cat/cut.jpg: found",
         "16x16 (52)", "16 bit, colour (1)", "train/cat/long.png: is more than 3 times as long as wide",
         "train/cat/dot.png: is less than a quarter of img_size",
+        "  width x height: smallest 2x2, median 16x16, largest 100x10\n",
+        "    remedy: a smaller --img_size", "    remedy: --resize crop", "    remedy: delete or replace these files",
+        "\n  remedy: keep each image in one set only", "\n  remedy: keep each image in its true class only",
     ):  # fmt: skip
         assert text in output.out, text
     assert output.err == ""
@@ -95,7 +99,8 @@ def test_a_folder_with_all_that_is_odd_goes_the_whole_way(odd, capfd):
     with open("test/dog/cut.png", "w"):  # a run that skips corrupt images is evaluated without them
         assert run.main(["evaluate"]) == 0
     output = capfd.readouterr()
-    assert "balanced accuracy" in output.out and output.err == f"note: skipped in {odd[3]}: 1 corrupt image\n"
+    assert "balanced accuracy" in output.out
+    assert without_origin(output.err) == f"note: skipped in {odd[3]}: 1 corrupt image\n"
     assert run.main(["explain", *["train/dog/000.png"] * 101]) == 2
     assert "explain: found 101 images, expected at most 100 for one figure" in capfd.readouterr().err
     assert run.main(["explain", "train/cat"]) == 2
@@ -126,12 +131,11 @@ def checked(tmp_path, capfd):
     def check(files):
         paths = [write(tmp_path / name, content) for name, content in sorted(files.items())]
         sets = {"train_path": (paths, np.zeros(len(paths), int))}
-        found = check_data(sets, ["flower"], 32, str(tmp_path / "samples" / "samples.png"))
+        found = report(sets, {"train_path": inspect_all(paths, "train_path")}, ["flower"], 32)
         output = capfd.readouterr()
         assert output.err + output.out == ""  # libjpeg writes to file number 2
         return found
 
-    (tmp_path / "samples").mkdir()
     return check
 
 
@@ -159,10 +163,13 @@ def test_check_does_not_take_a_cut_progressive_jpeg_for_healthy(checked):
     assert problems == 1 and "half.jpg: found a corrupt JPEG (premature end of data segment), exp" in "\n".join(lines)
 
 
-def test_nothing_of_libjpeg_is_seen_while_check_draws_its_picture(checked):
-    """It warns of this image each time that it is read; `checked` looks at what is written."""
-    lines, problems = checked({"new.jpg": jpegs()["of another version"]})
-    assert problems == 0 and lines[-1].startswith("some images of each class: ")
+def test_nothing_of_libjpeg_is_seen_while_check_draws_its_picture(folders, in_tmp_path, capfd):
+    """It warns of this image each time that it is read."""
+    train = folders({"cat": 1, "dog": 1})
+    write(in_tmp_path / "train" / "cat" / "new.jpg", jpegs()["of another version"])
+    assert run.main(["check", "--train_path", train]) == 0
+    output = capfd.readouterr()
+    assert output.out.splitlines()[-1] == "some images of each class: samples.png" and output.err == ""
 
 
 def transparent(colour, alpha, dtype=np.uint8):
@@ -208,3 +215,30 @@ def test_a_bmp_with_an_empty_fourth_channel_is_not_called_transparent(checked):
     header = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + pixels.size, 0, 54, 40, 64, -48, 1, 32, 0, 0, 0, 0, 0, 0)
     lines, _ = checked({"screen.bmp": header + pixels.tobytes()})
     assert not any("transparen" in line for line in lines)
+
+
+def test_check_says_the_smallest_the_median_and_the_largest_size(checked):
+    shapes = [(40, 30), (5, 60), (70, 20), (8, 8), (100, 90), (33, 31)]  # 1200, 300, 1400, 64, 9000, 1023 pixels
+    files = {f"{n}.png": encoded(np.full((*shape, 3), 9 * n + 99, np.uint8), "PNG") for n, shape in enumerate(shapes)}
+    lines, _ = checked(files)
+    assert "  width x height: smallest 8x8, median 31x33, largest 90x100" in lines
+
+
+def test_check_tells_what_becomes_of_transparency(checked):
+    lines, _ = checked({"white.png": transparent(255, 0), "half.png": transparent(255, 128)})
+    assert "  2 images with transparency: it is dropped, the network sees the colours without it" in lines
+    lines, _ = checked({"plain.png": encoded(NOISE, "PNG")})
+    assert not any("transparency" in line for line in lines)
+
+
+def test_long_lists_of_duplicates_end_with_how_many_more_there_are(checked):
+    files = {f"{n:02d} of one.png": encoded(NOISE, "PNG") for n in range(9)}
+    for pair in range(12):
+        for n in range(2):
+            files[f"pair {pair:02d} {n}.png"] = encoded(NOISE // 2 + pair, "PNG")
+    lines, problems = checked(files)
+    start = next(number for number, line in enumerate(lines) if line.startswith("duplicate images: "))
+    assert re.findall(r"(\d\d of one)", lines[start]) == [f"0{n} of one" for n in range(4)]
+    assert lines[start].endswith(" and 5 more") and problems == 13
+    assert all(line.startswith("duplicate images: ") for line in lines[start : start + 10])
+    assert lines[start + 10 : start + 12] == ["and 3 more", "  remedy: delete all but one of each"]

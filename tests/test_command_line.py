@@ -38,10 +38,8 @@ def test_the_first_line_comes_before_tensorflow_and_ctrl_c_is_answered_at_once(w
     """Importing TensorFlow alone takes over a second of processor time, so it had not ended when the line came."""
     process = start(*DATA.split(), "--num_epoch", "3", "--img_size", "20")
     first = process.stdout.readline()
-    assert (
-        first
-        == "lenet5 of 20 px on train, 3 epochs; graph to weights/lenet5, logs to graphs/lenet5; starting TensorFlow\n"
-    )
+    outputs = "graph to weights/lenet5, logs to graphs/lenet5"
+    assert first == f"lenet5 of 20 px on train, 3 epochs; {outputs}; starting TensorFlow\n"
     used = os.times()
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -134,17 +132,14 @@ def test_a_missing_keras_file_is_named_with_its_address_before_tensorflow_starts
     assert errors == f"error: {expected}; Keras publishes them at {address}\n"
 
 
-METADATA = {
-    "model_arch": "lenet5",
-    "classes": list("0123456789"),
-    "run": {"run_folder": "graphs/lenet5/20260102-030405-x"},
-}
+RUN = "20260102-030405-x"
+METADATA = {"model_arch": "lenet5", "classes": list("0123456789"), "run": {"run_folder": f"graphs/lenet5/{RUN}"}}
 
 
 @pytest.mark.parametrize("changes, end", [
     ({"val_acc": 0.98765}, ", validation accuracy 0.9877"),
-    ({"val_acc": 0.101}, ", validation accuracy 0.1010, hardly better than guessing one of 10 classes; python run.py runs "
-     "lists other runs"),
+    ({"val_acc": 0.101}, ", validation accuracy 0.1010, hardly better than guessing one of 10 classes; python run.py "
+     "runs lists other runs"),
     ({"val_acc": "1"}, ""),
     ({"val_acc": None, "run": {}}, ""),
 ])  # fmt: skip
@@ -154,7 +149,7 @@ def test_which_graph_answers(tmp_path, changes, end):
         pass
     moment = time.mktime((2026, 11, 28, 9, 5, 0, 0, 0, -1))
     os.utime(path, (moment, moment))
-    run_name = "an unknown run" if changes.get("run") == {} else "20260102-030405-x"
+    run_name = "an unknown run" if changes.get("run") == {} else RUN
     expected = f"{path}: lenet5 of {run_name}, written 2026-11-28 09:05{end}"
     assert describe_origin(path, dict(METADATA, **changes)) == expected
 
@@ -164,3 +159,18 @@ def test_the_classes_of_a_network_are_not_needed_to_list_runs(in_tmp_path):
         run.check_runs({"folders": ["none"]}, {})
     make_folders("some", {"cat": 1})
     assert [config.checkpoint_dir for config in run.check_runs({"folders": ["some"]}, {})] == ["some", "some"]
+
+
+def test_what_was_found_is_printed_although_nothing_can_be_written(work, run_here, monkeypatch):
+    assert run_here(*DATA.split(), "--test_path", "train", cwd=work).returncode == 0
+
+    def read_only(*arguments, **options):
+        raise OSError(30, "Read-only file system", "the disk")
+
+    monkeypatch.setattr(os, "replace", read_only)
+    done = run_here("evaluate", cwd=work)
+    assert done.returncode == 2 and "\n40 images: loss " in done.stdout and "predicted class" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Read-only file system" in done.stderr
+    done = run_here("check", *DATA.split()[2:], cwd=work)
+    assert done.returncode == 2 and "train_path: 40 images of 2 classes\n" in done.stdout
+    assert done.stderr.startswith("error: ") and "Read-only file system" in done.stderr

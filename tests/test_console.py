@@ -5,10 +5,20 @@ import signal
 import subprocess
 import sys
 import threading
+import unicodedata
 
 import pytest
 
-from src.console import capture_stderr, escape_control_characters, restart_in_utf8, say, suppress_stderr
+from src.console import (
+    capture_stderr,
+    display_width,
+    escape_control_characters,
+    ljust,
+    restart_in_utf8,
+    rjust,
+    say,
+    suppress_stderr,
+)
 from tests.conftest import REPOSITORY, python
 
 PRELUDE = """
@@ -134,3 +144,13 @@ def test_names_of_files_are_taken_for_utf_8_in_any_locale(monkeypatch, encoding,
     restart_in_utf8()
     assert bool(started) == starts_again
     assert ("UTF-8" in os.environ["LC_ALL"].upper().replace("UTF8", "UTF-8")) == starts_again
+
+
+@pytest.mark.parametrize("text, columns", [
+    ("", 0), ("cat", 3), ("café", 4), ("猫", 2), ("고양이", 6), ("Ａ", 2), ("ｶ", 1), ("🐱", 2), ("قطة", 3), ("חָתוּל", 4),
+])  # fmt: skip
+def test_wide_letters_take_two_columns_and_combining_marks_none(text, columns):
+    for form in ("NFC", "NFD"):  # as macOS stores file names
+        assert display_width(unicodedata.normalize(form, text)) == columns
+    assert ljust(text, 8) == text + " " * (8 - columns) and rjust(text, 8) == " " * (8 - columns) + text
+    assert ljust(text, 0) == rjust(text, 0) == text

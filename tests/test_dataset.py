@@ -2,6 +2,7 @@
 
 import os
 import threading
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -248,3 +249,15 @@ def test_reading_ahead_is_bounded_by_bytes(monkeypatch, choice_bytes, most):
     for taken, result in enumerate(results):
         assert result == taken
         assert len(asked) == min(20, taken + 1 + most)
+
+
+def test_a_batch_of_very_many_classes_does_not_take_their_square_in_memory(folders):
+    """np.eye of 20,000 classes takes 1.6 GB."""
+    path = f"{folders({'cat': 1, 'dog': 1})}/cat/000.png"
+    tracemalloc.start()
+    data = DataSet([path] * 3, np.array([7, 0, 19999]), [str(label) for label in range(20000)], preprocess(8), Cache(0))
+    labels = data.read(np.array([2, 0])).labels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6 and labels.shape == (2, 20000) and labels.dtype == np.float32
+    assert np.argwhere(labels).tolist() == [[0, 19999], [1, 7]] and labels.sum() == 2

@@ -13,7 +13,7 @@ from src.tf1 import tf
 from trainer import Trainer
 from utils.images.plots import draw_grid, escape_label
 from utils.inference.evaluation import evaluate
-from utils.inference.explain import Explainer, grad_cam
+from utils.inference.explain import Explainer, draw_explained_mistakes, draw_explanations, grad_cam
 from utils.inference.html_report import render_html
 from utils.inference.predictor import Predictor
 
@@ -30,7 +30,7 @@ def test_a_heat_map_worked_out_by_hand():
     """The weights are the means of the gradients, 1 and -2; relu(1 * f0 - 2 * f1) = relu([[4 - 2, 1], [0 - 2, 3]])."""
     features = np.array([[[4, 1], [1, 0]], [[0, 1], [3, 0]]], np.float32)
     gradients = np.array([[[0, -2], [2, -2]], [[1, -4], [1, 0]]], np.float32)
-    np.testing.assert_allclose(grad_cam(features, gradients, 2), [[2 / 3, 1 / 3], [0, 1]], rtol=1e-6)
+    np.testing.assert_allclose(grad_cam(features, gradients, 2), [[2, 1], [0, 3]], rtol=1e-6)
     assert grad_cam(-features, np.ones_like(gradients), 2).max() == 0  # nothing speaks for it
 
 
@@ -45,14 +45,16 @@ def linear_network():
         return graph.as_graph_def(), matrix
 
 
-def test_the_heat_map_of_a_linear_network():
-    """Its gradients are the same everywhere: the column of the matrix / 16; so the map is relu(features . column)."""
+def test_the_heat_maps_of_a_linear_network_have_one_scale():
+    """Its gradients are the same everywhere: the column of the matrix / 16; a map is relu(features . column) / 16."""
     graph_def, matrix = linear_network()
     explainer = Explainer(Predictor(graph_def, metadata(4, ["a", "b"]), "linear"))
     image = np.random.RandomState(0).rand(4, 4, 3).astype(np.float32)
-    for label in (0, 1):
-        expected = np.maximum(image[..., :2] @ matrix[:, label], 0)
-        np.testing.assert_allclose(explainer.heat_map(image, label), expected / expected.max(), atol=1e-5)
+    expected = np.stack([np.maximum(image[..., :2] @ matrix[:, label], 0) for label in (0, 1)])
+    assert expected[0].max() < 0.6 * expected[1].max()
+    np.testing.assert_allclose(explainer.heat_maps(image, [0, 1]), expected / expected.max(), atol=1e-5)
+    (alone,) = explainer.heat_maps(image, [0])
+    np.testing.assert_allclose(alone, expected[0] / expected[0].max(), atol=1e-5)
 
 
 def test_the_heat_is_where_the_square_is(in_tmp_path):
@@ -102,15 +104,17 @@ def test_a_network_whose_answer_has_no_gradient_cannot_be_explained():
 
 
 class Links(HTMLParser):
-    """What a page loads, and how its elements are nested."""
+    """What a page loads, how its elements are nested, and what is wide but in no box that scrolls."""
 
     def __init__(self, text):
         super().__init__()
-        self.loads, self.open, self.text = [], [], []
+        self.loads, self.open, self.text, self.too_wide = [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.loads += [value for name, value in attributes if name in ("src", "href")]
+        if tag in ("table", "img") and self.open[-1] != "div":
+            self.too_wide.append(tag)
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
@@ -128,16 +132,55 @@ def test_the_page_of_an_evaluation_is_one_file_with_everything(folders, in_tmp_p
     (folder,) = os.listdir("graphs/lenet5")
     with open(f"graphs/lenet5/{folder}/report.html", encoding="utf-8") as file:
         found = Links(file.read())
-    assert found.open == [] and len(found.loads) == 5
+    assert found.open == [] and found.too_wide == [] and len(found.loads) == 6
     assert all(link.startswith("data:image/png;base64,") for link in found.loads)
     assert "<b>cat & co" in found.text and "Settings" in found.text
+
+
+class Grids(list):
+    """What draw_grid is asked to draw: (images, titles, heading) of each figure."""
+
+    def __call__(self, path, images, titles, heading, columns):
+        self.append((images, titles, heading))
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    found = Grids()
+    monkeypatch.setattr("utils.inference.explain.draw_grid", found)
+    return found
+
+
+def test_heat_maps_are_under_the_names_of_their_files_and_have_one_scale(tmp_path, grids):
+    graph_def, matrix = linear_network()
+    predictor = Predictor(graph_def, metadata(4, ["cat", "a long name of a dog"]), "linear")
+    pixels = np.random.RandomState(0).randint(0, 256, (4, 4, 3)).astype(np.uint8)
+    folder = tmp_path / "a long name of a folder"
+    folder.mkdir()
+    paths = [str(folder / name) for name in ("1.png", "a_long_name_of_a_file_12.png")]
+    for path in paths:
+        cv2.imwrite(path, pixels)
+    draw_explanations("explanation.png", Explainer(predictor), paths)
+    draw_explained_mistakes("mistakes_explained.png", Explainer(predictor), paths[:1], np.array([0]))
+    logits = pixels[..., :2].reshape(-1, 2).mean(axis=0) / 255 @ matrix
+    dog = 100 / (1 + np.exp(logits[0] - logits[1]))
+    assert dog > 50
+    texts = [f"a long n… of a dog\n{dog:.1f} %", f"cat\n{100 - dog:.1f} %"]
+    assert grids[0][1] == ["1.png", *texts, "a_long_n…le_12.png", *texts]
+    assert grids[1][1] == ["1.png", f"predicted: {dog:.1f} %\na long n… of a dog", f"true: {100 - dog:.1f} %\ncat"]
+    for images, _, heading in grids:
+        assert heading.endswith("blue = no evidence,\nred = the strongest evidence in any map of its row")
+        evidence = [np.maximum(pixels[..., :2] @ matrix[:, label], 0) for label in (1, 0)]
+        for image, one in zip(images[1:], evidence):
+            colours = cv2.applyColorMap(np.round(255 * one / np.max(evidence)).astype(np.uint8), cv2.COLORMAP_JET)
+            expected = (pixels.astype(int) + colours)[..., ::-1] / 2
+            assert np.abs(image - expected).max() <= 3
 
 
 def test_names_that_are_not_utf_8_are_drawn(tmp_path):
     path = str(tmp_path / "grid.png")
     draw_grid(path, [np.zeros((4, 4, 3), np.uint8)], [escape_label(os.fsdecode(b"0\xff.png"), 18)], "heading")
     assert cv2.imread(path).std() > 5
-    assert escape_label("Oxford_flower_species_number_010", 12) == "Oxfor…er_010"
 
 
 PETS = evaluate(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]), ["cat", "dog"])

@@ -11,6 +11,7 @@ import pytest
 from run import main
 from src.errors import InputError
 from tests.conftest import REPOSITORY, python, run_opencv, run_py, without_checksum, without_origin
+from utils.commands.predict import print_predictions
 from utils.images.image_folders import list_images
 from utils.inference.predictor import Predictor
 
@@ -48,6 +49,23 @@ def test_predict_prints_a_table(shipped, digits, run_here):
     words = done.stdout.split()
     assert words[:2] == [image, "7"] and len(words) == 1 + 5 * 3
     assert done.stdout.isprintable() is False and done.stdout.count("\n") == 1 and "\x1b" not in done.stdout
+
+
+def test_columns_of_names_with_wide_letters_are_aligned(capsys):
+    """As in a terminal, where each of these Chinese and Korean letters takes two columns."""
+
+    class Known:
+        classes = ["cat", "고양이"]
+        ranked = Predictor.ranked
+
+        def classify(self, paths):
+            return [(path, np.array([0.25, 0.75])) for path in paths]
+
+    print_predictions(Known(), ["猫/1.png", "cat.png"], 2, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "猫/1.png  고양이  75.0 %  cat     25.0 %",
+        "cat.png   고양이  75.0 %  cat     25.0 %",
+    ]
 
 
 def test_images_of_any_kind_and_broken_ones(shipped, run_here):

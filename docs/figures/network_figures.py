@@ -7,7 +7,7 @@ from training_figures import BLUE, ORANGE, canvas, rgb, show
 from models.layers import kernel
 from models.lenet5 import SIGMA
 from src.tf1 import tf
-from utils.images.plots import save
+from utils.images.figure import save
 from utils.training.graph import loss_and_accuracy
 
 INPUT = np.array([[1, 0, 2, 3, 1], [0, 1, 3, 1, 0], [2, 1, 0, 1, 2], [1, 3, 1, 0, 1], [0, 2, 1, 1, 3]], np.float32)

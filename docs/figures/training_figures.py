@@ -8,8 +8,8 @@ import numpy as np
 
 from dataset import DataSet
 from utils.images.decode import read_image
+from utils.images.figure import new_figure, save
 from utils.images.loader import Cache
-from utils.images.plots import new_figure, save
 from utils.images.preprocess import Preprocess
 
 RESULTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results")

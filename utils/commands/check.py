@@ -34,6 +34,18 @@ HIDDEN = 32  # difference, in levels, of a colour and its appearance on white; i
 
 FEW_LEVELS = f"values within {MIN_RANGE} of the 256 levels, as read in 8 bit"
 TRANSPARENT = "transparent where the colour is not white (the network sees that colour, people the background)"
+WITH_ALPHA = "with transparency"
+
+REMEDIES = {
+    "corrupt": "delete or replace these files; --bad_images skip leaves out those that cannot be read",
+    "small": "a smaller --img_size, or larger images: enlarging adds no detail",
+    "long": "--resize crop or --resize pad, which keep the proportions, or crop these images to what matters",
+    "same class": "delete all but one of each",
+    "different sets": "keep each image in one set only, or evaluation measures what was learned by heart",
+    "different classes": "keep each image in its true class only, or the network learns contradictions",
+    FEW_LEVELS: "scale the values to 0 to 255 before training, for example with cv2.normalize",
+    TRANSPARENT: "save these images on an opaque background",
+}
 
 # libjpeg's messages about a corrupt JPEG that it decodes anyway, mostly to grey or noise.
 CORRUPT = re.compile(r"Corrupt JPEG data: (.*)|(Premature end of JPEG file|Inconsistent progression sequence)")
@@ -56,7 +68,7 @@ def inspect(path, captured):
         return corrupt(InputError(f"image {path}", "a file that OpenCV reads only in part"))
     if kind_of(content) == "BMP" and raw.ndim == 3:
         raw = raw[..., :3]  # some versions of OpenCV add a fourth channel, mostly empty
-    channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: "with transparency"}.get(raw.shape[-1], "colour")}[raw.ndim]
+    channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: WITH_ALPHA}.get(raw.shape[-1], "colour")}[raw.ndim]
     checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
     kind = f"{8 * raw.dtype.itemsize} bit, {channels}"
     return Finding(None, checksum, pixels.shape[:2], kind, unusual(pixels, raw), captured.length() != length)
@@ -109,38 +121,35 @@ def run(config, overrides, output="samples.png"):
                 if name == "train_path":
                     raise
                 faults.append(str(error))
-    lines, problems = check_data(sets, config.classes, config.img_size, output)
-    lines += [escape_control_characters(line) for line in [f"note: {note}" for note in notes] + faults]
-    say("\n".join(lines))
+    check_output(output, [path for paths, _ in sets.values() for path in paths])
+    findings = {name: inspect_all(paths, name) for name, (paths, _) in sets.items()}
+    lines, problems = report(sets, findings, config.classes, config.img_size)
+    for line in [*lines, *(f"note: {note}" for note in notes), *faults]:
+        say(escape_control_characters(line))
+    with suppress_stderr:
+        shown = draw_samples(output, sets, findings, config.classes)
+    say(escape_control_characters(f"some images of {shown}: {output}"))
     return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
 
-def check_data(sets, classes, img_size, output):
-    """Check every image, and draw samples of each class.
+def report(sets, findings, classes, img_size):
+    """(lines to print, number of problems) of the images.
 
     Args:
         sets: {name: (paths, labels)}, such as {"train_path": ...}.
-        output: path of the figure.
-
-    Returns:
-        (lines to print, number of problems).
+        findings: {name: a Finding for each path}.
     """
-    check_output(output, [path for paths, _ in sets.values() for path in paths])
-    findings = {name: inspect_all(paths, name) for name, (paths, _) in sets.items()}
     lines, problems = [], 0
     for name, (paths, labels) in sets.items():
         lines.append(f"{name}: {len(paths)} images of {len(classes)} classes")
         lines += class_lines(labels, classes, name == "train_path")
         lines += unusual_lines(paths, findings[name], img_size)
         faults = [finding.problem for finding in findings[name] if finding.problem]
-        lines += shortened(faults)
+        lines += with_remedy(faults, "corrupt")
         problems += len(faults)
-    duplicates = duplicate_lines(sets, findings)
+    duplicates, groups = duplicate_lines(sets, findings)
     lines += duplicates or ["no duplicate images"]
-    with suppress_stderr:
-        shown = draw_samples(output, sets, findings, classes)
-    lines.append(f"some images of {shown}: {output}")
-    return [escape_control_characters(line) for line in lines], problems + len(duplicates)
+    return lines, problems + groups
 
 
 def class_lines(labels, classes, is_training):
@@ -164,40 +173,64 @@ def unusual_lines(paths, findings, img_size):
         common = values.most_common(3)
         rest = f" and {len(values) - 3} others" if len(values) > 3 else ""
         lines.append(f"  {what}: " + ", ".join(f"{value} ({count})" for value, count in common) + rest)
+    lines[1:1] = size_lines([finding.shape for _, finding in readable])
     small = [path for path, finding in readable if max(finding.shape) * 4 < img_size]
     long = [path for path, finding in readable if max(finding.shape) > LONG * min(finding.shape)]
-    lines += shortened([f"{path}: is less than a quarter of img_size" for path in small])
+    lines += with_remedy([f"{path}: is less than a quarter of img_size" for path in small], "small")
+    lines += transparency_lines([finding.kind for _, finding in readable])
     for what in (FEW_LEVELS, TRANSPARENT):
         found = [path for path, finding in readable if what in finding.unusual]
         if found:
-            lines.append(
-                f"  {what}: {len(found)} image{'s' * (len(found) > 1)}, such as {', '.join(found[:MAX_EXAMPLES])}"
-            )
-    return lines + shortened([f"{path}: is more than {LONG} times as long as wide" for path in long])
+            text = f"{what}: {len(found)} image{'s' * (len(found) > 1)}, such as {', '.join(found[:MAX_EXAMPLES])}"
+            lines += with_remedy([text], what)
+    return lines + with_remedy([f"{path}: is more than {LONG} times as long as wide" for path in long], "long")
+
+
+def size_lines(shapes):
+    """The smallest, the median and the largest of these sizes, (height, width), by their number of pixels."""
+    if not shapes:
+        return []
+    ordered = sorted(shapes, key=lambda shape: (shape[0] * shape[1], shape))
+    named = zip(("smallest", "median", "largest"), (ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]))
+    return ["  width x height: " + ", ".join(f"{name} {width}x{height}" for name, (height, width) in named)]
+
+
+def transparency_lines(kinds):
+    count = sum(kind.endswith(WITH_ALPHA) for kind in kinds)
+    if not count:
+        return []
+    text = f"{count} image{'s' * (count > 1)} with transparency: it is dropped, the network sees the colours without it"
+    return [f"  {text}"]
 
 
 def duplicate_lines(sets, findings):
-    """A line for each group of files with the same pixels."""
+    """(a line for each group of files with the same pixels, with remedies; the number of groups)."""
     groups = defaultdict(list)
     for name, (paths, labels) in sets.items():
         for path, label, finding in zip(paths, labels, findings[name]):
             if finding.checksum:
                 groups[finding.checksum].append((name, path, label))
-    lines = []
+    lines = {"different sets": [], "different classes": [], "same class": []}
     for group in groups.values():
         if len(group) > 1:
-            across = " in different sets" if len({name for name, _, _ in group}) > 1 else ""
-            across += " in different classes" if len({label for _, _, label in group}) > 1 else ""
+            names, paths, labels = zip(*group)
+            kinds = [
+                kind for kind, of in (("different sets", names), ("different classes", labels)) if len(set(of)) > 1
+            ]
+            across = "".join(f" in {kind}" for kind in kinds)
             more = f" and {len(group) - MAX_DUPLICATES} more" if len(group) > MAX_DUPLICATES else ""
-            names = ", ".join(path for _, path, _ in group[:MAX_DUPLICATES])
-            lines.append(f"duplicate images{across}: {names}{more}")
-    return shortened(sorted(lines, key=lambda line: " in different" not in line), "")
+            line = f"duplicate images{across}: {', '.join(paths[:MAX_DUPLICATES])}{more}"
+            lines[kinds[0] if kinds else "same class"].append(line)
+    found = [line for kind, of_kind in lines.items() for line in with_remedy(of_kind, kind, "")]
+    return found, sum(map(len, lines.values()))
 
 
-def shortened(lines, indent="  "):
-    """The first lines, and the number of others."""
-    rest = [f"{indent}and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-    return [f"{indent}{line}" for line in lines[:MAX_LINES]] + rest
+def with_remedy(lines, problem, indent="  "):
+    """The first lines, the number of others, and what to do about them; nothing if there are none."""
+    shown = lines[:MAX_LINES]
+    if len(lines) > MAX_LINES:
+        shown.append(f"and {len(lines) - MAX_LINES} more")
+    return [f"{indent}{line}" for line in shown] + ([f"{indent}  remedy: {REMEDIES[problem]}"] if lines else [])
 
 
 def thumbnail(path):

@@ -13,8 +13,8 @@ from utils.checkpoints.manager import CheckpointManager
 from utils.checkpoints.run_index import new_run_folder, settings_of_run
 from utils.files import is_in, make_writable, write_atomically
 from utils.images.decode import read_image
-from utils.images.plots import draw_confusion, draw_grid, escape_label
-from utils.inference.evaluation import as_json, as_text, evaluate, predictions_csv
+from utils.images.plots import draw_confusion, draw_grid, draw_precision_recall, escape_label
+from utils.inference.evaluation import as_json, as_text, evaluate, most_confused, precision_recall, predictions_csv
 from utils.inference.explain import Explainer, draw_explained_mistakes
 from utils.inference.exported import describe_origin, graph_path, image_source
 from utils.inference.html_report import render_html
@@ -24,10 +24,13 @@ from utils.training.tensorboard import log_mistakes
 
 MISTAKES = 24  # in the figure
 EXPLAINED = 6  # of them, with heat maps
+MAX_PRINTED = 20  # classes of a confusion matrix on the terminal
+MAX_DRAWN = 100  # classes in confusion.png if there are too many for a matrix of all
+MAX_CURVES = 10  # classes in precision_recall.png
 
 
 def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_graph=False):
-    """Evaluate a frozen graph or a checkpoint, write the files to its run's folder, and print evaluation.txt.
+    """Evaluate a frozen graph or a checkpoint, print the metrics, and write the files to its run's folder.
 
     Args:
         config: the settings of the command.
@@ -35,38 +38,48 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
         weights, checkpoint, flip, trust_graph: the options of these names.
 
     Raises:
-        InputError: the graph or the images are invalid, or the files cannot be written.
+        InputError: the graph or the images are invalid, or, once the metrics are printed, the files cannot be written.
     """
     exit_quietly_on_sigpipe()
     predictor = open_predictor(config, weights, checkpoint, trust_graph)
-    source, classes = image_source(predictor.metadata, overrides, config), predictor.classes
+    source = image_source(predictor.metadata, overrides, config)
     data, where = read_test_set(source, predictor.preprocess)
     probabilities, mirrored = predict_dataset(predictor, data, flip)
     print_note(describe_origin(predictor.source, predictor.metadata))
-    made_by = predictor.metadata["run"]
-    folder = made_by.get("run_folder")
+    evaluation = evaluate(data.labels, probabilities, predictor.classes, mirrored)
+    try:  # the files first, which a reader that ends early, as in `| head`, must not prevent
+        folder = report_folder(predictor, source, config)
+        write_report(folder, predictor, data, probabilities, evaluation, where, config.checkpoint_dir)
+    finally:
+        print(f"{heading_of(predictor, where)}\n{as_text(evaluation, MAX_PRINTED)}", flush=True)
+    print(f"written to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures")
+
+
+def report_folder(predictor, source, config):
+    """The folder of the graph's run; for a graph from elsewhere a new one."""
+    folder = predictor.metadata["run"].get("run_folder")
     if not is_in(config.tensorboard_dir, folder):
-        # A graph from elsewhere.
         folder = new_run_folder(config.tensorboard_dir, source.test_path, config.checkpoint_dir)
     make_writable("tensorboard_dir", folder)
-    evaluation = evaluate(data.labels, probabilities, classes, mirrored)
-    heading = escape_control_characters(f"{predictor.source} on {where}")
-    text = f"{heading}\n{as_text(evaluation)}"
+    return folder
+
+
+def heading_of(predictor, where):
+    return escape_control_characters(f"{predictor.source} on {where}")
+
+
+def write_report(folder, predictor, data, probabilities, evaluation, where, checkpoint_dir):
+    """Write all files."""
+    heading = heading_of(predictor, where)
     files = {
-        "evaluation.txt": text,
+        "evaluation.txt": f"{heading}\n{as_text(evaluation)}",
         "evaluation.json": as_json(evaluation, model=predictor.source, test_path=where),
-        "predictions.csv": predictions_csv(data.paths, data.labels, probabilities, classes),
+        "predictions.csv": predictions_csv(data.paths, data.labels, probabilities, predictor.classes),
     }
     write_atomically({os.path.join(folder, name): content for name, content in files.items()})
-    draw_confusion(os.path.join(folder, "confusion.png"), evaluation.confusion_matrix, classes)
-    wrong = confident_mistakes(data.labels, probabilities)
-    draw_mistakes(os.path.join(folder, "mistakes.png"), wrong, data, probabilities, classes)
-    explain_mistakes(os.path.join(folder, "mistakes_explained.png"), wrong, data, predictor)
-    log_mistakes(folder, made_by.get("checkpoint"), wrong, data, probabilities, classes)
-    trained = settings_of_run(made_by.get("checkpoint"), config.checkpoint_dir)
-    html = render_html(heading, evaluation, settings_of_graph(predictor.metadata, trained), folder)
-    write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})
-    print(f"{text}\nwritten to {folder}: report.html, evaluation.txt, evaluation.json, predictions.csv and figures")
+    draw_evaluation(folder, evaluation, data.labels, probabilities)
+    report_mistakes(folder, predictor, data, probabilities)
+    write_html(folder, predictor, evaluation, heading, checkpoint_dir)
 
 
 def open_predictor(config, weights, checkpoint, trust_graph):
@@ -77,10 +90,14 @@ def open_predictor(config, weights, checkpoint, trust_graph):
     return predictor_of(*trained, checkpoint)
 
 
-def settings_of_graph(metadata, trained):
-    """The table of settings in report.html, {name: value}: the graph's metadata, and the settings of its run, or {}."""
-    rows = {**metadata, **trained, **metadata["run"], "img_size": metadata["input"]["shape"][1]}
-    return {name: value for name, value in rows.items() if name not in ("input", "output", "run", "classes")}
+def write_html(folder, predictor, evaluation, heading, checkpoint_dir):
+    """Write report.html, which shows the other files, and the settings of the graph and of its run."""
+    metadata = predictor.metadata
+    trained = settings_of_run(metadata["run"].get("checkpoint"), checkpoint_dir)
+    rows = {**metadata, **trained, **metadata["run"], "img_size": predictor.img_size}
+    rows = {name: value for name, value in rows.items() if name not in ("input", "output", "run", "classes")}
+    html = render_html(heading, evaluation, rows, folder)
+    write_atomically({os.path.join(folder, "report.html"): html.encode("utf-8", "backslashreplace")})
 
 
 def predict_dataset(predictor, data, flip=False):
@@ -96,6 +113,29 @@ def predict_dataset(predictor, data, flip=False):
                 mirrored.append(predictor.run(images[:, :, ::-1]))
             bar.update(len(images))
     return np.concatenate(plain), np.concatenate(mirrored) if flip else None
+
+
+def draw_evaluation(folder, evaluation, labels, probabilities):
+    """Draw confusion.png and precision_recall.png."""
+    names = [row.name for row in evaluation.per_class]
+    matrix, chosen, heading = evaluation.confusion_matrix, range(len(names)), ""
+    if matrix is None:
+        chosen, matrix = most_confused(evaluation, MAX_DRAWN)
+        heading = f"the {len(chosen)} classes of {len(names)} with the most mistakes; "
+    num_images = np.array([evaluation.per_class[label].num_images for label in chosen])
+    path = os.path.join(folder, "confusion.png")
+    draw_confusion(path, matrix, [names[label] for label in chosen], num_images, heading)
+    curves = precision_recall(labels, probabilities, evaluation, MAX_CURVES)
+    chosen = "" if len(curves) == len(names) else f": the {len(curves)} classes of lowest average precision"
+    draw_precision_recall(os.path.join(folder, "precision_recall.png"), curves, f"precision and recall{chosen}")
+
+
+def report_mistakes(folder, predictor, data, probabilities):
+    """Draw the most confident mistakes, with and without heat maps, and log them for TensorBoard."""
+    wrong, classes = confident_mistakes(data.labels, probabilities), predictor.classes
+    draw_mistakes(os.path.join(folder, "mistakes.png"), wrong, data, probabilities, classes)
+    explain_mistakes(os.path.join(folder, "mistakes_explained.png"), wrong, data, predictor)
+    log_mistakes(folder, predictor.metadata["run"].get("checkpoint"), wrong, data, probabilities, classes)
 
 
 def confident_mistakes(labels, probabilities):

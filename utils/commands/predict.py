@@ -5,7 +5,7 @@ import sys
 
 from tqdm import tqdm
 
-from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note
+from src.console import display_width, escape_control_characters, exit_quietly_on_sigpipe, ljust, print_note
 from src.errors import ExitCode, InputError
 from utils.images.image_folders import images_at
 from utils.inference.exported import describe_origin, graph_path
@@ -32,7 +32,9 @@ def print_predictions(predictor, paths, top, as_json):
     Returns:
         the number of corrupt images.
     """
-    path_width = max(len(escape_control_characters(path)) for path in paths)
+    widths = [
+        max(display_width(escape_control_characters(text)) for text in texts) for texts in (paths, predictor.classes)
+    ]
     corrupt, top = 0, top or (len(predictor.classes) if as_json else 5)
     with progress(len(paths), "predict") as bar:
         for path, found in predictor.classify(paths):
@@ -41,7 +43,7 @@ def print_predictions(predictor, paths, top, as_json):
                 tqdm.write(f"error: {escape_control_characters(str(found))}", file=sys.stderr)
             else:
                 best = predictor.ranked(found)[:top]
-                tqdm.write(json_line(path, best) if as_json else table_line(path, path_width, best, predictor.classes))
+                tqdm.write(json_line(path, best) if as_json else table_line(path, best, *widths))
             bar.update()
     return corrupt
 
@@ -51,7 +53,6 @@ def json_line(path, best):
     return json.dumps({"image": path, "predictions": predictions})
 
 
-def table_line(path, path_width, best, classes):
-    width = max(len(escape_control_characters(name)) for name in classes)
-    columns = "".join(f"  {escape_control_characters(name).ljust(width)} {100 * p:5.1f} %" for name, p in best)
-    return escape_control_characters(path).ljust(path_width) + columns
+def table_line(path, best, path_width, name_width):
+    columns = "".join(f"  {ljust(escape_control_characters(name), name_width)} {100 * p:5.1f} %" for name, p in best)
+    return ljust(escape_control_characters(path), path_width) + columns

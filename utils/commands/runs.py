@@ -3,7 +3,7 @@
 import glob
 import os
 
-from src.console import escape_control_characters, exit_quietly_on_sigpipe
+from src.console import display_width, escape_control_characters, exit_quietly_on_sigpipe, ljust
 from src.errors import InputError
 from utils.checkpoints.run_index import list_runs
 from utils.inference.exported import metadata_path, read_metadata
@@ -27,8 +27,8 @@ def table(configs):
                 rows.append(row(checkpoints, latest, config))
     if len(rows) == 1:
         return f"no runs in {', '.join(sorted({config.checkpoint_dir for config in configs}))}; {ELSEWHERE}"
-    widths = [max(len(text) for text in column) for column in zip(*rows)]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in rows)
+    widths = [max(map(display_width, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(ljust(text, width) for text, width in zip(line, widths)).rstrip() for line in rows)
 
 
 def row(checkpoints, latest, config):

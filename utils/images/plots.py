@@ -1,46 +1,15 @@
 """Figures, as PNG files."""
 
-import io
-import logging
 import os
-import warnings
 
 import numpy as np
 
-from src.errors import InputError, first_line
-from utils.files import write_atomically
-
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns about the user's files and fonts
-try:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-except ImportError:
-    raise
-except Exception as error:  # an invalid environment variable, or a file that it names
-    given = [f"{name}={os.environ[name]}" for name in ("MPLBACKEND", "MATPLOTLIBRC") if os.environ.get(name)]
-    subject = " ".join(given) or "the file matplotlibrc"
-    raise InputError(f"{subject}: Matplotlib cannot be imported with it ({first_line(error)})") from error
+from src.console import display_width
+from src.errors import InputError
+from utils.images.figure import new_figure, save
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLUMNS = 8  # of a grid of images
-
-
-def new_figure(width, height):
-    """A figure of this size in inches, with 100 pixels per inch. It needs no screen."""
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure, path):
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about characters that the font lacks
-        try:
-            figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
-        except Exception as error:  # a user's matplotlibrc can require what is not installed
-            raise InputError(f"file {path}: Matplotlib cannot draw it ({first_line(error)})") from error
-    write_atomically({path: content.getvalue()})
 
 
 def check_output(path, images):
@@ -54,13 +23,17 @@ def check_output(path, images):
         raise InputError("--output", f"{path}, {what}", "another name")
 
 
-def escape_label(text, length):
-    """The text, abbreviated in the middle to `length`, with dollar signs escaped, which Matplotlib would parse as math.
-    Bytes of file names that are not UTF-8 become a replacement character."""
+def escape_label(text, width):
+    """The text, abbreviated in the middle to `width` columns of a terminal, with dollar signs escaped, which Matplotlib
+    would parse as math. Bytes of file names that are not UTF-8 become a replacement character."""
     text = text.encode("utf-8", "replace").decode("utf-8")
-    if len(text) > length:
-        end = length // 2
-        text = f"{text[: length - 1 - end]}…{text[-end:]}"
+    if display_width(text) > width:
+        start, end = text[: width - 1 - width // 2], text[-(width // 2) :]
+        while display_width(start) > width - 1 - width // 2:
+            start = start[:-1]
+        while display_width(end) > width // 2:
+            end = end[1:]
+        text = f"{start}…{end}"
     return text.replace("$", r"\$")
 
 
@@ -69,43 +42,84 @@ def draw_grid(path, images, titles, heading, columns=COLUMNS):
     rows = max(1, -(-len(images) // columns))
     text_height = 0.13 * max([title.count("\n") + 1 for title in titles] or [1])  # inches
     row_height = 1.2 + text_height + 0.12
-    height = row_height * rows + 0.5
+    top_height = 0.3 + 0.2 * (heading.count("\n") + 1)
+    height = row_height * rows + top_height
     figure = new_figure(1.3 * columns, height)
     axes = figure.add_axes([0, 0, 1, 1])  # shared: axes for each image would take a second to draw
     axes.set_xlim(0, 1.3 * columns)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    axes.text(0.1, 0.3, heading, fontsize=11)
+    axes.text(0.1, 0.15, heading, fontsize=11, verticalalignment="top")
+    texts = []
     for number, (image, title) in enumerate(zip(images, titles)):
         height, width = np.divide(image.shape[:2], max(image.shape[:2])) * 1.2
-        left, top = 1.3 * (number % columns) + 0.05, row_height * (number // columns) + 0.5 + text_height
+        left, top = 1.3 * (number % columns) + 0.05, row_height * (number // columns) + top_height + text_height
         axes.imshow(image, extent=(left, left + width, top + height, top), interpolation="nearest", aspect="auto")
-        axes.text(left, top - 0.06, title, fontsize=8, linespacing=1.1)
-    save(figure, path)
+        texts.append(axes.text(left, top - 0.06, title, fontsize=8, linespacing=1.1))
+    save(figure, path, [(text, 1.22) for text in texts])
 
 
-def draw_confusion(path, matrix, classes):
-    """Confusion matrix: a row per true class, a column per predicted class; the colour is the share of the row."""
-    count = len(classes)
-    side = min(16, max(5, 0.55 * count + 2))
-    figure = new_figure(side + 1, side)
-    axes = figure.add_subplot(1, 1, 1)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the true class")
-    fontsize = 10 if count <= 25 else 5.5
-    names = [escape_label(name, 20) for name in classes]
-    axes.set_xticks(range(count))
-    axes.set_yticks(range(count))
-    axes.set_xticklabels(names, fontsize=fontsize, rotation=90 if count > 3 else 0)
+def draw_confusion(path, matrix, classes, num_images, heading=""):
+    """Confusion matrix: a row per true class, a column per predicted class; the colour is the share of the row.
+
+    Names are drawn beside as many rows, and counts in the cells, as there is room for.
+
+    Args:
+        matrix: int [n, n] of n classes.
+        classes: their names.
+        num_images: images of each: int [n]; more than the sums of the rows if `matrix` is a part of a larger one.
+    """
+    side = min(15, max(2, 0.5 * len(classes)))  # inches
+    cell = side / len(classes)
+    figure = new_figure(side + 0.8, side)
+    axes = figure.add_axes([0, 0, side / (side + 0.8), 1])  # names are drawn outside, and `save` makes room for them
+    shares = matrix / np.maximum(num_images, 1)[:, np.newaxis]
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, cax=figure.add_axes([(side + 0.2) / (side + 0.8), 0, 0.2 / (side + 0.8), 1]))
+    axes.set_title(f"{heading}colour: share of the true class", fontsize=10, loc="right")
+    fontsize = min(10, max(5, 50 * cell))
+    step = int(np.ceil(1.3 * fontsize / 72 / cell))  # from a name to the next
+    names = [escape_label(name, 20) for name in classes[::step]]
+    axes.set_xticks(range(0, len(classes), step))
+    axes.set_yticks(range(0, len(classes), step))
+    axes.set_xticklabels(names, fontsize=fontsize, rotation=90)
     axes.set_yticklabels(names, fontsize=fontsize)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    if count <= 25:
-        for row in range(count):
-            for column in range(count):
-                color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=color)
+    draw_counts(axes, matrix, shares, cell)
+    save(figure, path)
+
+
+def draw_counts(axes, matrix, shares, cell):
+    """Write the counts into cells of this size in inches, if they fit; zeros only between a few classes."""
+    digits = len(str(matrix.max()))
+    fontsize = min(9, 0.85 * cell * 72 / (0.65 * digits))
+    if fontsize < 6:
+        return
+    for row, column in np.argwhere(matrix >= (len(matrix) > 25)):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        text = str(matrix[row, column])
+        axes.text(column, row, text, ha="center", va="center", fontsize=fontsize, color=color)
+
+
+def draw_precision_recall(path, curves, heading):
+    """Precision over recall of some classes.
+
+    Args:
+        curves: PrecisionRecall tuples, as precision_recall in utils/inference/evaluation.py returns them.
+    """
+    figure = new_figure(6, 5)
+    axes = figure.add_subplot(1, 1, 1)
+    for name, average_precision, precision, recall in curves:
+        label = f"{average_precision:.3f} {escape_label(name, 30)}"
+        axes.plot(recall, precision, drawstyle="steps-post", label=label)
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.03)
+    axes.grid(alpha=0.3)
+    axes.set_title(heading, fontsize=10)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="average precision", frameon=False)
     save(figure, path)
 
 

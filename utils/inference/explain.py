@@ -12,7 +12,7 @@ from utils.images.plots import check_output, draw_grid, escape_label
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 OPACITY = 0.5  # of a heat map over its image
-LEGEND = "red = strong evidence, blue = none"
+LEGEND = "One colour scale for each image: blue = no evidence,\nred = the strongest evidence in any map of its row"
 
 
 class Explainer:
@@ -36,36 +36,43 @@ class Explainer:
                 found = "no gradient of the output with respect to the last convolution"
                 raise InputError(f"graph {predictor.source}", found, "one for Grad-CAM")
 
-    def heat_map(self, image, label):
-        """The evidence for a class in an image, as grad_cam returns it.
+    def heat_maps(self, image, labels):
+        """The evidence for some classes in an image, on one scale: float32 [classes, img_size, img_size], from 0 to 1.
+
+        The evidence, as grad_cam returns it, is divided by the largest value in any of the maps.
 
         Args:
             image: float32 [img_size, img_size, 3], normalized.
-            label: index of the class.
+            labels: indices of the classes.
         """
+        maps = np.stack([self._evidence(image, label) for label in labels])
+        return maps / maps.max() if maps.max() > 0 else maps
+
+    def _evidence(self, image, label):
         features, gradients = self.predictor.session.run(
             [self._features, self._gradients], {self.predictor.input: image[np.newaxis], self._class: label}
         )
         return grad_cam(features[0], gradients[0], self.predictor.img_size)
 
-    def explain(self, path, count=3):
-        """Classify an image file and compute the heat maps of its most probable classes.
+    def explain(self, path, count=3, label=None):
+        """Classify an image file and compute the heat maps of its most probable classes, on one scale.
+
+        Args:
+            label: of one more class to compute the heat map of.
 
         Returns:
             (the image as resized for the network, uint8 [img_size, img_size, 3], blue, green, red;
-            [(class name, probability, heat map)] of the `count` most probable classes, the best first).
+            [(class name, probability, heat map)] of the `count` most probable classes, the best first, and of
+            `label`).
         """
         with suppress_stderr:
             pixels = self.predictor.preprocess.load(path)
-        image = self.normalized(pixels)
+        image = self.predictor.preprocess.normalize(pixels[np.newaxis])[0]
         probabilities = self.predictor.run(image[np.newaxis])[0]
-        top = probabilities.argsort()[::-1][:count]
+        labels = [*probabilities.argsort()[::-1][:count], *([] if label is None else [label])]
         names = self.predictor.classes
-        return pixels, [(names[label], probabilities[label], self.heat_map(image, label)) for label in top]
-
-    def normalized(self, pixels):
-        """Preprocess.normalize for a single image."""
-        return self.predictor.preprocess.normalize(pixels[np.newaxis])[0]
+        maps = self.heat_maps(image, labels)
+        return pixels, [(names[label], probabilities[label], heat_map) for label, heat_map in zip(labels, maps)]
 
 
 def last_features(predictor):
@@ -87,7 +94,7 @@ def last_features(predictor):
 
 
 def grad_cam(features, gradients, size):
-    """The heat map of one image: float32 [size, size], from 0 to 1.
+    """The evidence for a class in each part of an image: float32 [size, size], at least 0, in units of the logit.
 
     The features, each weighted with the mean of its gradients, are summed; evidence against the class counts as 0.
 
@@ -95,15 +102,13 @@ def grad_cam(features, gradients, size):
         features, gradients: float32 [h, w, n].
     """
     weights = gradients.mean(axis=(0, 1))
-    result = np.maximum(features @ weights, 0)
-    if result.max() > 0:
-        result = result / result.max()
-    return np.clip(cv2.resize(result.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR), 0, 1)
+    result = np.maximum(features @ weights, 0).astype(np.float32)
+    return cv2.resize(result, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def overlaid(pixels, heat_map):
     """A coloured heat map over its image: uint8 [size, size, 3], red, green, blue."""
-    colours = cv2.applyColorMap(np.round(255 * heat_map).astype(np.uint8), cv2.COLORMAP_JET)
+    colours = cv2.applyColorMap(np.round(255 * np.clip(heat_map, 0, 1)).astype(np.uint8), cv2.COLORMAP_JET)
     return cv2.cvtColor(cv2.addWeighted(pixels, 1 - OPACITY, colours, OPACITY, 0), cv2.COLOR_BGR2RGB)
 
 
@@ -114,20 +119,18 @@ def draw_explanations(path, explainer, image_paths):
     for image_path in image_paths:
         pixels, top = explainer.explain(image_path)
         images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)] + [overlaid(pixels, heat_map) for _, _, heat_map in top]
-        titles += [escape_label(image_path, 16)]
-        titles += [f"{escape_label(name, 12)} {100 * probability:.1f} %" for name, probability, _ in top]
-    draw_grid(path, images, titles, f"Grad-CAM heat maps of the top classes: {LEGEND}", columns=1 + len(top))
+        titles += [escape_label(os.path.basename(image_path), 18)]
+        titles += [f"{escape_label(name, 18)}\n{100 * probability:.1f} %" for name, probability, _ in top]
+    draw_grid(path, images, titles, f"Grad-CAM heat maps of the top classes\n{LEGEND}", columns=1 + len(top))
 
 
 def draw_explained_mistakes(path, explainer, image_paths, labels):
     """Draw a row for each image: the image, and the heat maps of its predicted (wrong) and its true class."""
     images, titles = [], []
     for image_path, label in zip(image_paths, labels):
-        pixels, top = explainer.explain(image_path, count=1)
-        image = explainer.normalized(pixels)
-        true, (predicted, probability, heat_map) = explainer.predictor.classes[label], top[0]
-        images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), overlaid(pixels, heat_map)]
-        images.append(overlaid(pixels, explainer.heat_map(image, label)))
-        titles += [escape_label(os.path.join(*image_path.split(os.sep)[-2:]), 16)]
-        titles += [f"{escape_label(predicted, 12)}? {100 * probability:.0f} %", f"is {escape_label(true, 16)}"]
-    draw_grid(path, images, titles, f"Grad-CAM: predicted class, true class: {LEGEND}", columns=3)
+        pixels, maps = explainer.explain(image_path, count=1, label=label)
+        images += [cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)] + [overlaid(pixels, heat_map) for _, _, heat_map in maps]
+        titles += [escape_label(os.path.basename(image_path), 18)]
+        for verb, (name, probability, _) in zip(("predicted", "true"), maps):
+            titles.append(f"{verb}: {100 * probability:.1f} %\n{escape_label(name, 18)}")
+    draw_grid(path, images, titles, f"Grad-CAM of the most confident mistakes\n{LEGEND}", columns=3)

@@ -9,24 +9,26 @@ import os
 from src.console import escape_control_characters
 from src.errors import InputError
 from utils.files import read_file
-from utils.inference.evaluation import summary_lines
+from utils.inference.evaluation import MAX_CONFUSIONS, summary_lines
 
 FIGURES = (  # file in the run's folder, its heading
     ("curves.png", "Learning curves"),
     ("confusion.png", "Confusion matrix"),
+    ("precision_recall.png", "Precision and recall: a curve per class"),
     ("mistakes.png", "The most confident mistakes"),
     ("mistakes_explained.png", "Grad-CAM: predicted (wrong) class vs. true class"),
     ("train_batch.png", "First training batch"),
 )
 STYLE = """
 body { font: 16px/1.5 sans-serif; color: #222; max-width: 70rem; margin: 0 auto; padding: 1rem; }
-h1 { overflow-wrap: anywhere; }
+h1, p { overflow-wrap: anywhere; }
 div.wide { overflow-x: auto; }
+img { max-width: max(100%, 40rem); }
 table { border-collapse: collapse; }
 td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 td:first-child, th:first-child { text-align: left; }
-table.settings td { text-align: left; }
-table.settings td + td { overflow-wrap: anywhere; }
+td:first-child { min-width: 8rem; overflow-wrap: anywhere; }
+table.settings td, table.confusions :nth-child(2) { text-align: left; overflow-wrap: anywhere; }
 """
 
 
@@ -45,7 +47,7 @@ def render_html(title, evaluation, settings, folder):
         (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", num_images)
         for name, precision, recall, f1, num_images in evaluation.per_class
     ]
-    parts += ["<h2>Per-class metrics</h2>", table(heading, rows)]
+    parts += ["<h2>Per-class metrics</h2>", table(heading, rows), *confusions_table(evaluation)]
     for file, text in FIGURES:
         path = os.path.join(folder, file)
         if os.path.isfile(path):
@@ -79,6 +81,16 @@ def figure(path, text):
     with open(path, "rb") as file:
         content = base64.b64encode(file.read()).decode("ascii")
     return f'<div class="wide"><img alt="{escaped(text)}" src="data:image/png;base64,{content}"></div>'
+
+
+def confusions_table(evaluation):
+    """The most frequent confusions; nothing if there are none."""
+    rows = [
+        (evaluation.per_class[true].name, evaluation.per_class[predicted].name, count)
+        for true, predicted, count in evaluation.confusions[:MAX_CONFUSIONS]
+    ]
+    heading = ("true class", "predicted class", "images")
+    return ["<h2>Most frequent confusions</h2>", table(heading, rows, "confusions")] if rows else []
 
 
 def history_table(path):
