@@ -13,6 +13,7 @@
   python run.py check                report corrupt, duplicate and unusual images, and uneven classes
   python run.py export               export the best checkpoint of the latest run, without training
   python run.py summary              list the layers of model_arch, their parameters and multiply-adds
+  python run.py split FOLDER         make a data set: train and test from one folder of class folders
   python run.py prepare digits       make a data set: data/digitspng, 1,797 handwritten digits, no download
   python run.py prepare cifar10      make a data set: data/cifar10png, 60,000 photos, downloads 170 MB
 
@@ -37,7 +38,7 @@ with guarded_imports(__name__):
     from src.settings import SETTINGS, settings, settings_for, with_role
     from src.signals import ends_at_once
     from utils.checkpoints.keras_file import check_exists
-    from utils.command_line import TRUST_GRAPH, Parser, at_least, end_process, exit_code, option
+    from utils.command_line import TRUST_GRAPH, Parser, at_least, end_process, exit_code, fraction, option
     from utils.files import make_writable
     from utils.locks import locked
 
@@ -194,6 +195,14 @@ COMMANDS = {
     "summary": command("List the layers of a network: output shape, parameters, and multiply-adds for one image.",
         [option("--total_class", type=int, metavar="COUNT", help="number of classes (default: train_path's, or 10)")],
         SUMMARY_SETTINGS, check=check_summary),
+    "split": command("Make a data set from one folder of class folders: train and test, by links or copies.",
+        [
+            option("folder", help="a folder with one folder of images per class", metavar="FOLDER"),
+            option("--output", help="the folder to make (default: one of that name in data/)", metavar="FOLDER"),
+            fraction("--test_size", help="fraction of each class for testing (default 0.2)", metavar="FRACTION"),
+        ],
+        ("seed",), usage="FOLDER [--output FOLDER] [--test_size FRACTION] [--seed NUMBER]",
+        check=lambda options, overrides: settings_for(("model_arch", "seed"), overrides)),
     "prepare": command("Make a data set: digits (no download) or cifar10 (downloads 170 MB).",
         [
             option("dataset", help="digits or cifar10", choices=["digits", "cifar10"], metavar="DATASET"),

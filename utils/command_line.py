@@ -34,6 +34,19 @@ def at_least(limit, *names, **options):
     return option(*names, type=parse, **options)
 
 
+def fraction(*names, **options):
+    """An option whose value is a number between 0 and 1."""
+
+    def parse(text):
+        number = float(text)
+        if not 0 < number < 1:
+            raise InputError(names[0], text, "a fraction above 0 and below 1")
+        return number
+
+    parse.__name__ = "float"
+    return option(*names, type=parse, **options)
+
+
 TRUST_GRAPH = option(
     "--trust_graph", help="run a graph with operations that could write files, or of any size", action="store_true"
 )

@@ -1,0 +1,90 @@
+"""python run.py split: train and test from one folder of class folders."""
+
+import os
+import shutil
+
+import pytest
+
+import run
+from tests.conftest import make_folders, python
+
+
+@pytest.fixture
+def photos(in_tmp_path):
+    """20 cats, of which three are one image, 10 dogs, and an image that is in both classes."""
+    make_folders("photos", {"cat": 17, "dog": 9})
+    for name in ("a.png", "b.png", "c.png"):
+        shutil.copy("photos/cat/000.png", f"photos/cat/copy-{name}")
+    shutil.copy("photos/cat/001.png", "photos/dog/no dog.png")
+    return "photos"
+
+
+def contents(folder):
+    """{path below the folder: content}."""
+    found = {}
+    for above, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(above, name), "rb") as file:
+                found[os.path.relpath(os.path.join(above, name), folder)] = file.read()
+    return found
+
+
+def test_all_images_are_in_one_part_each_and_the_same_content_never_in_both(photos, capsys):
+    assert run.main(["split", photos]) == 0
+    train, test = contents("data/photos/train"), contents("data/photos/test")
+    assert sorted([*train, *test]) == sorted(contents(photos)) and {**train, **test} == contents(photos)
+    assert not set(train.values()) & set(test.values())
+    assert [sum(path.startswith(name) for path in test) for name in ("cat", "dog")] == [4, 2]  # .2 of 20 and of 10
+    assert "cat/001.png" in train and "dog/no dog.png" in train  # one image, two classes
+    assert capsys.readouterr().out == (
+        "data set: data/photos: 24 images to train on, 6 to test on, of 2 classes\n"
+        "to train on it: python run.py --train_path data/photos/train --test_path data/photos/test\n"
+    )
+
+
+def test_it_depends_on_contents_and_seed_alone(photos):
+    assert run.main(["split", photos, "--output", "one"]) == 0
+    os.rename(photos, "moved")
+    os.rename("moved/cat/005.png", "moved/cat/renamed.png")
+    assert run.main(["split", "moved", "--output", "two", "--test_size", "0.2"]) == 0
+    assert run.main(["split", "moved", "--output", "three", "--seed", "1"]) == 0
+    one, two, three = [sorted(contents(f"{name}/test").values()) for name in ("one", "two", "three")]
+    assert one == two != three
+
+
+def test_images_are_linked_or_else_copied(photos, monkeypatch):
+    assert run.main(["split", photos, "--output", "linked"]) == 0
+    path = next(iter(contents("linked/test")))
+    assert os.path.samefile(f"linked/test/{path}", f"photos/{path}")
+
+    def no_links(*arguments, **options):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert run.main(["split", photos, "--output", "copied"]) == 0
+    assert contents("copied") == contents("linked")
+    assert not os.path.samefile(f"copied/test/{path}", f"photos/{path}")
+
+
+@pytest.mark.parametrize("words, damage, expected", [
+    ("nowhere", None, "setting train_path: found no folder nowhere, expected one with a folder of images per class"),
+    ("photos", lambda: os.makedirs("data/photos"), "--output: found data/photos, which exists, expected a new"),
+    ("photos --output photos/new", None, "--output: found photos/new, a folder in photos, expected a new folder"),
+    ("photos --test_size 1", None, "--test_size: found 1, expected a fraction above 0 and below 1"),
+    ("photos --test_size x", None, "argument --test_size: invalid float value: 'x'; python run.py split --help lists"),
+    ("photos", lambda: make_folders("photos/owl", {".": 1}), "split: found too few different images of owl, exp"),
+    ("photos", lambda: os.mkdir("photos/owl"), "setting train_path: found no images in class folder photos/owl, exp"),
+])  # fmt: skip
+def test_what_cannot_be_split_is_one_line_and_nothing_is_written(photos, capfd, words, damage, expected):
+    if damage:
+        damage()
+    before = contents(".")
+    assert run.main(["split", *words.split()]) == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith(f"error: {expected}") and errors.count("\n") == 1
+    assert contents(".") == before
+
+
+def test_it_does_not_wait_for_tensorflow(photos):
+    code = "import sys, run; run.main(['split', 'photos']); print('tensorflow' in sys.modules)"
+    assert python("-c", code, cwd=os.getcwd()).stdout.splitlines()[-1] == "False"
