@@ -94,7 +94,9 @@ def problems(words, root):
 def command_problems(words):
     """Of the words after run.py."""
     command = words[0] if words and re.match(r"\w", words[0]) else "train"
-    if command not in COMMANDS:
+    if command == "convert":
+        yield from option_problems(words, options_of_converter("convert"))
+    elif command not in COMMANDS:
         yield f"no such command: {command}"
     else:
         yield from option_problems(words, all_options() if "..." in words[:1] else options_of_command(command))

@@ -30,7 +30,7 @@ from utils.commands.prepare import CIFAR10_CLASSES  # noqa: E402
 
 LIMIT = 600  # seconds for a block
 OUTPUTS = ("data", "checkpoints", "graphs", "weights")  # of these, .gitignore and README.md alone are the project's
-LEFT_OUT = (".git", ".venv", "flowers", "photo.jpg")
+LEFT_OUT = (".git", ".venv", "flowers", "photos", "photo.jpg")
 PROGRAM = "program.py"  # the python block that is running
 TAIL = 30  # lines that are shown of what a block printed before it failed
 
@@ -162,6 +162,7 @@ def prepare(project):
     data/digitspng       the digits, as `python run.py prepare digits` makes them
     data/cifar10png      digits again, in the folders of CIFAR-10's ten classes: 24 to train and 8 to test in each
     flowers/             digits again, 0 as rose and 1 as tulip: 40 to train and 10 to test in each
+    photos/              the 80 flowers to train on
     photo.jpg            a digit
     weights/lenet5/      a LeNet5 that has learned the digits, with its checkpoints/ and graphs/
     """
@@ -174,7 +175,8 @@ def prepare(project):
     with open(os.path.join(project, ".venv", "last"), "w") as file:
         file.write(os.path.basename(venv()))
     requirements = [os.path.join("constraints", name) for name in os.listdir(os.path.join(project, "constraints"))]
-    for name in requirements + ["requirements.txt", os.path.join("convert", "requirements.txt")]:
+    requirements += [os.path.join(folder, "requirements.txt") for folder in ("", "convert", "docs")]
+    for name in requirements:
         os.utime(os.path.join(project, name), (0, 0))  # older than what is installed, so that make installs nothing
     train = "python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30"
     started = time.monotonic()
@@ -185,6 +187,7 @@ def prepare(project):
         copy_digits(project, index, f"data/cifar10png/{{part}}/{name}/{{number:05d}}.png", (32, 32), train=24, test=8)
     for index, name in enumerate(("rose", "tulip")):
         copy_digits(project, index, f"flowers/{{part}}/{name}/{{number}}.jpg", (320, 240), train=40, test=10)
+    shutil.copytree(os.path.join(project, "flowers", "train"), os.path.join(project, "photos"))
     shutil.copy(os.path.join(project, "flowers", "test", "rose", "1.jpg"), os.path.join(project, "photo.jpg"))
     print(f"{'(stand-ins)':26} {time.monotonic() - started:6.1f} s", flush=True)
 
