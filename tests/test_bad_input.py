@@ -250,14 +250,14 @@ def test_training_does_not_need_a_listener(work, closing):
     assert os.path.exists(GRAPH)
 
 
-def test_output_that_cannot_be_written_is_said(work):
+def test_output_that_cannot_be_written_is_reported(work):
     command = f"{sys.executable} {REPOSITORY}/run.py predict test > /dev/full"
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE)
     error = "error: standard output: No space left on device\n"
     assert (done.returncode, without_origin(done.stderr.decode())) == (2, error)
 
 
-def test_a_folder_that_cannot_be_read_is_said(work, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_read_is_reported(work, monkeypatch, capsys):
     scandir = os.scandir
 
     def forbidden(path):

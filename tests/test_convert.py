@@ -172,7 +172,7 @@ def test_all_conversions_make_one_table(exported, digits, monkeypatch, capsys):
             assert row[count + 6] == f"{os.path.getsize('weights/lenet5/' + row[0]) / 1000000.0:.2f}"
 
 
-def test_conversions_of_an_earlier_graph_are_told(exported, monkeypatch, capsys):
+def test_conversions_of_an_earlier_graph_are_reported(exported, monkeypatch, capsys):
     for module in ("convert.pb2tflite", "convert.pb2onnx"):
         assert convert(monkeypatch, module) == 0
         assert without_origin(capsys.readouterr().err) == ""

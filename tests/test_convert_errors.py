@@ -115,7 +115,7 @@ def test_limits(tolerance, changed, failure):
         ("pb2onnx", ["--model_arch", "mobilenetv2"], "graph weights/mobilenetv2/mobilenetv2.pb: cannot be read"),
     ],
 )
-def test_bad_input_is_said_in_one_line(exported, monkeypatch, capsys, module, arguments, expected):
+def test_bad_input_is_reported_in_one_line(exported, monkeypatch, capsys, module, arguments, expected):
     """And nothing is written."""
     with open(GRAPH, "rb") as pb, open(GRAPH[:-3] + ".json") as text:
         content, metadata = pb.read(), without_checksum(text.read())

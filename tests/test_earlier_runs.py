@@ -56,7 +56,7 @@ def test_a_new_run_takes_nothing_from_an_old_one(few_images, capsys):
         export_checkpoint(run="2020")
 
 
-def test_as_many_old_runs_are_kept_as_is_said(few_images, capsys):
+def test_as_many_old_runs_are_kept_as_keep_runs_says(few_images, capsys):
     trainers = [Trainer(**dict(few_images, keep_runs=keep)) for keep in (None, None, None, 1)]
     for trainer in trainers:
         trainer.optimize(1)

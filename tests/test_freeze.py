@@ -132,7 +132,7 @@ def test_export_without_a_usable_checkpoint(exported):
             export_checkpoint()
 
 
-def test_a_checkpoint_without_a_record_gives_way_to_the_one_before(exported):
+def test_a_checkpoint_without_metadata_is_skipped_for_the_one_before(exported):
     path = run_file("run.json")
     with open(path) as file:
         record = json.load(file)

@@ -261,7 +261,7 @@ def test_a_graph_that_is_trusted_can_be_of_any_size(tmp_path, monkeypatch):
             Predictor(path, trusted=True)
 
 
-def test_a_graph_that_fails_on_some_images_only_is_said_in_one_line(tmp_path):
+def test_a_graph_that_fails_on_some_images_only_is_reported_in_one_line(tmp_path):
     """It takes the row of a table that the first pixel says."""
     graph_def = make(lambda image: tf.gather([1.0, 2.0], tf.cast(image[0, 0, 0, 0], tf.int32)))
     predictor = Predictor(write(str(tmp_path / "graph"), graph_def))

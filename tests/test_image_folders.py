@@ -167,7 +167,7 @@ def test_predict_says_what_it_skips(graph, digits, tmp_path, run_here):
 
 
 @pytest.mark.parametrize("setting", ["train_path", "valid_path", "test_path"])
-def test_images_one_level_too_deep_are_told(folders, setting):
+def test_images_one_level_too_deep_are_reported(folders, setting):
     path = folders({"cat/images": 2, "dog/images": 2})
     expected = "^setting {}: found no images in class folder {}/cat, but in {}/cat/images, expected them directly in"
     with pytest.raises(InputError, match=expected.format(setting, path, path)):

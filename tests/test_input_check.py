@@ -70,13 +70,13 @@ HEALTHY = {
 
 
 @pytest.mark.parametrize("kind", sorted(HEALTHY))
-def test_nothing_is_said_of_healthy_images(tmp_path, kind):
+def test_nothing_is_noted_about_healthy_images(tmp_path, kind):
     path = in_classes(tmp_path, map(HEALTHY[kind], photos()))
     for given in (IMAGENET, HALF, PLAIN, {"resize": "pad", "augment": "crop+flip"}, {"resize": "crop", "img_size": 48}):
         assert note_of(path, **given) is None
 
 
-def test_nothing_is_said_of_classes_that_are_empty_or_have_doubles(tmp_path):
+def test_nothing_is_noted_about_classes_that_are_empty_or_have_doubles(tmp_path):
     images = list(photos())
     empty = [image * (number % 2) for number, image in enumerate(images)]
     assert note_of(in_classes(tmp_path / "empty", empty)) is None
@@ -84,7 +84,7 @@ def test_nothing_is_said_of_classes_that_are_empty_or_have_doubles(tmp_path):
 
 
 @pytest.mark.parametrize("about", RESULTS, ids=lambda path: os.path.basename(os.path.dirname(path)))
-def test_nothing_is_said_of_the_results_in_docs(digits, about):
+def test_nothing_is_noted_about_the_results_in_docs(digits, about):
     with open(about) as file:
         words = shlex.split(json.load(file)["command"])[2:]
     given = {name[2:]: SETTINGS[name[2:]].parse(text) for name, text in zip(words[::2], words[1::2])}
@@ -152,7 +152,7 @@ LOST = {
 @pytest.mark.parametrize(
     "given", [IMAGENET, HALF, {"image_normalize_mean": [0.03] * 3, "image_normalize_std": [0.02] * 3}]
 )
-def test_images_that_lose_their_picture_are_told_with_the_reason(tmp_path, kind, given):
+def test_images_that_lose_their_picture_are_reported_with_the_reason(tmp_path, kind, given):
     change, what, reason = LOST[kind]
     path = in_classes(tmp_path, map(change, photos()))
     note = note_of(path, **given)

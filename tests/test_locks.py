@@ -86,7 +86,7 @@ def test_where_there_are_no_locks_training_says_so_once_and_goes_on(tmp_path, mo
     assert capsys.readouterr().err == expected
 
 
-def test_another_failure_of_a_lock_is_said_as_it_is(tmp_path, monkeypatch):
+def test_another_failure_of_a_lock_is_reported_as_it_is(tmp_path, monkeypatch):
     failing_lock(monkeypatch, errno.EIO)
     with pytest.raises(InputError, match=r"which cannot be locked \(Input/output error\)"):
         lock_in(tmp_path)

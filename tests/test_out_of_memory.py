@@ -87,7 +87,7 @@ def test_running_out_of_memory_in_validation_keeps_the_epoch(two_classes, monkey
     assert trainer.last_checkpoint.endswith("lenet5-4")
 
 
-def test_a_checkpoint_for_which_there_is_no_memory_is_not_taken_for_a_damaged_one(two_classes, monkeypatch):
+def test_a_checkpoint_for_which_there_is_no_memory_is_not_taken_for_a_corrupt_one(two_classes, monkeypatch):
     trainer = Trainer(**vars(two_classes))
     trainer.optimize(2)
     monkeypatch.setattr(tf.train, "NewCheckpointReader", raising(MemoryError()))

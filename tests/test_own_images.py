@@ -182,7 +182,7 @@ def test_class_weights_are_in_the_training_cost_alone(folders, in_tmp_path):
     assert inference[0] == pytest.approx(each.mean(), rel=1e-5)
 
 
-def test_broken_images_are_left_out_and_counted_if_that_is_said(folders, in_tmp_path, capfd):
+def test_broken_images_are_left_out_and_counted_if_asked_for(folders, in_tmp_path, capfd):
     path = folders({"cat": 20, "dog": 20})
     for name in ("cat/003.png", "dog/007.png"):
         with open(f"{path}/{name}", "w") as file:

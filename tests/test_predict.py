@@ -154,7 +154,7 @@ def test_a_batch_gives_the_same_probabilities_as_single_images(shipped, digits):
         (lambda pb, text: (pb, text.replace('"output": {', '"result": {')), "metadata lenet5.json: found None for out"),
     ],
 )
-def test_a_damaged_export_is_said_in_one_line(shipped, monkeypatch, capsys, damage, expected):
+def test_a_corrupt_export_is_reported_in_one_line(shipped, monkeypatch, capsys, damage, expected):
     monkeypatch.chdir(str(shipped))
     with open("lenet5.pb", "rb") as pb, open("lenet5.json") as text:
         contents = damage(pb.read(), without_checksum(text.read()))

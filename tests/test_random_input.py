@@ -48,7 +48,7 @@ def image_file(tmp_path_factory):
     length=strategies.floats(0, 1),
 )
 @example_settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_damaged_image_is_read_in_shape_or_refused(image_file, kind, shape, flips, length):
+def test_a_corrupt_image_is_read_in_shape_or_refused(image_file, kind, shape, flips, length):
     pixels = np.random.RandomState(shape[0]).randint(0, 256, (*shape, 3)).astype(np.uint8)
     content = bytearray(cv2.imencode(kind, pixels)[1].tobytes())
     for place, change in flips:

@@ -162,14 +162,14 @@ def test_a_data_set_may_move_but_not_change(one_epoch):
         Trainer(resume=True)
 
 
-def test_folders_are_those_given_and_never_those_of_the_record(few_images):
+def test_folders_are_those_given_and_never_those_of_the_metadata(few_images):
     Trainer(**dict(few_images, weight_dir="../outside", tensorboard_dir="../outside")).optimize(1)
     trainer = Trainer(resume=True, num_epoch=2)
     assert trainer.config.weight_dir == "weights/lenet5" and trainer.run_folder.startswith("graphs/lenet5/")
 
 
 @pytest.mark.parametrize("damage", ["data", "index", "truncated"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(few_images, capsys, damage):
+def test_a_corrupt_checkpoint_is_skipped_for_the_one_before(few_images, capsys, damage):
     trainer = Trainer(**few_images)
     trainer.optimize(2)
     expected = trainer.session.run("fc1/kernel:0")
@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(few_images, capsys, da
     assert np.array_equal(trainer.session.run("fc1/kernel:0"), expected)
 
 
-def test_a_record_that_was_not_written_gives_way_to_the_one_before(few_images, monkeypatch):
+def test_metadata_that_was_not_written_is_skipped_for_the_one_before(few_images, monkeypatch):
     """Killed between the weights and their record, at a name that an earlier attempt used: nothing is mixed up."""
     trainer = Trainer(**few_images)
     trainer.optimize(1)

@@ -115,7 +115,7 @@ def test_stopped_by_a_signal(folders, tmp_path, run_here, sent, code):
     (["evalute"], "unknown command evalute; did you mean evaluate?"),
     (["prepare", "digits", "--lr", "3"], "unknown argument --lr; python run.py prepare --help lists the options"),
 ])  # fmt: skip
-def test_what_is_wrong_with_the_command_line_is_said_before_tensorflow_is_imported(tmp_path, arguments, expected):
+def test_what_is_wrong_with_the_command_line_is_reported_before_tensorflow_is_imported(tmp_path, arguments, expected):
     """No module of TensorFlow can be found there."""
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import run; sys.exit(run.main({arguments!r}))"

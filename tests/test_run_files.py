@@ -51,7 +51,7 @@ def copy_checkpoint(folder, source, target):
         shutil.copy(os.path.join(folder, f"{source}.{end}"), os.path.join(folder, f"{target}.{end}"))
 
 
-def test_a_checkpoint_under_the_name_of_another_gives_way_to_the_one_before(work, capsys):
+def test_a_checkpoint_under_the_name_of_another_is_skipped_for_the_one_before(work, capsys):
     copy_checkpoint(work, "lenet5-5", "lenet5-10")
     _, _, prefix = load_resume_point({})
     assert prefix == f"{work}/lenet5-5"
@@ -221,7 +221,7 @@ def make_socket(path):
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("kind", ["pipe", "folder", "socket", "device"])
-def test_a_pipe_or_the_like_for_a_file_of_a_checkpoint_gives_way_to_the_one_before(
+def test_a_pipe_or_the_like_for_a_file_of_a_checkpoint_is_skipped_for_the_one_before(
     work, never_waited_for, capsys, end, kind
 ):
     path = f"{work}/lenet5-10.{end}"
@@ -286,7 +286,7 @@ def nested(levels):
     return value
 
 
-def test_a_damaged_entry_costs_no_other_checkpoint(work):
+def test_a_corrupt_entry_costs_no_other_checkpoint(work):
     with open(run_file("run.json")) as file:
         record = json.load(file)
     record["lenet5-5"]["val_loss"] = float("nan")

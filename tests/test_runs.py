@@ -105,7 +105,7 @@ def damage(folder):
         file.write("{")
 
 
-def test_a_damaged_record_may_be_that_of_the_latest_run_until_another_was_saved(in_tmp_path):
+def test_corrupt_metadata_may_be_that_of_the_latest_run_until_another_was_saved(in_tmp_path):
     """Whatever the times of the files say."""
     save_run("a")
     damage(save_run("b"))

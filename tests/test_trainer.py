@@ -66,7 +66,7 @@ def test_the_graph_is_final_from_the_start(trainer):
         tf.constant(1.0)
 
 
-def test_optimize_and_export_leave_graph_checkpoint_and_record(trainer):
+def test_optimize_and_export_leave_graph_checkpoint_and_metadata(trainer):
     trainer.optimize(num_epoch=1)
     path = trainer.export()
     assert path == "weights/lenet5/lenet5.pb"
@@ -226,7 +226,7 @@ def test_early_stopping(two_classes, monkeypatch, losses, patience, epochs):
         ({"tensorboard_dir": "/dev/null/here"}, "tensorboard_dir"),
     ],
 )
-def test_what_cannot_work_is_said_before_training(two_classes, given, expected):
+def test_what_cannot_work_is_reported_before_training(two_classes, given, expected):
     with pytest.raises(InputError, match=expected):
         Trainer(**dict(vars(two_classes), **given))
 
