@@ -34,7 +34,7 @@ def test_a_link_is_not_in_the_folder_where_it_lies(tmp_path):
 def test_a_conversion_into_a_folder_that_is_a_link_is_refused(in_tmp_path):
     os.makedirs("elsewhere/1")
     os.symlink("elsewhere", "lenet5-savedmodel")
-    reference = ReferenceModel("lenet5.pb", None, None, None, None, None)
+    reference = ReferenceModel("lenet5.pb", *[None] * 6)
     with pytest.raises(InputError, match="folder lenet5-savedmodel: found a symbolic link, expected a folder or none"):
         convert_and_verify(reference, "lenet5-savedmodel/1", os.mkdir, lambda path: None, "TensorFlow")
     assert os.listdir("elsewhere") == ["1"]

@@ -68,7 +68,8 @@ def test_evaluate_judges_the_classes_that_are_there_and_says_so(graph, test_set,
         warnings.simplefilter("ignore")  # of an answer that no image has
         balanced = balanced_accuracy_score(true, predicted)
     macro = f1_score(true, predicted, labels=sorted(set(true)), average="macro")
-    assert f"accuracy {accuracy_score(true, predicted):.4f}, balanced accuracy {balanced:.4f}" in done.stdout
+    assert f", accuracy {accuracy_score(true, predicted):.4f}, top-5 accuracy" in done.stdout
+    assert f", balanced accuracy {balanced:.4f}, macro F1" in done.stdout
     assert f"macro F1 {macro:.4f}\n" in done.stdout and "without images: 1 of 10 classes;" in done.stdout
     report = [line.split() for line in done.stdout.splitlines()]
     assert [line for line in report if line[:1] == ["3"]] == [["3"] + 3 * ["0.000"] + ["0"], ["3"] + 10 * ["0"]]

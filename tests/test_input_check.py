@@ -205,8 +205,7 @@ def test_one_pixel_of_one_image_is_no_batch(shrinking, run_here, digits, tmp_pat
     assert np.array_equal(one, other) and np.abs(two[0] - two[1]).max() > 0.1
     with pytest.raises(InputError, match="setting batch_size: found 1, expected 2 or more, .* batch norm in block2/"):
         check_batch_norms(graph, config)
-    config.batch_size = 2
-    check_batch_norms(graph, config)
+    check_batch_norms(graph, settings(**dict(vars(config), batch_size=2)))
     given = ["--model_arch", "mobilenetv2", "--img_size", "32", "--batch_size", "1"]
     done = run_here("--train_path", f"{digits}/train", *given, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

@@ -18,6 +18,7 @@ from trainer import Trainer
 from utils.checkpoints.manager import CheckpointManager, find_checkpoint, read_weights
 from utils.checkpoints.pretrained import inherit_settings, load_pretrained
 from utils.checkpoints.resume import load_resume_point
+from utils.commands.runs import ELSEWHERE
 
 FOLDER = "checkpoints/lenet5"
 
@@ -271,7 +272,7 @@ def test_a_record_with_what_no_training_writes_is_one_line_and_never_a_traceback
     with open(run_file("run.json"), "w") as file:
         json.dump(record, file)
     assert run.main(["runs"]) == 0
-    assert capsys.readouterr().out == f"no runs in {FOLDER}, checkpoints/mobilenetv2\n"
+    assert capsys.readouterr().out == f"no runs in {FOLDER}, checkpoints/mobilenetv2; {ELSEWHERE}\n"
     for words in (["export"], ["--resume"], ["evaluate", "--checkpoint", f"{work}/lenet5-10"]):
         assert run.main(words) == 2
         errors = capsys.readouterr().err
