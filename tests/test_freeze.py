@@ -73,6 +73,14 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
         "image_normalize_std": [0.229, 0.224, 0.225],
         "channel_order": "bgr",
         "resize": "stretch",
+        "preprocessing": {
+            "decode": "8 bits a channel, of 16 bits the upper 8; grey repeated in all channels; transparency dropped",
+            "orientation": "upright, as the EXIF data says",
+            "interpolation": "area where no side grows and one is more than halved, else bilinear (OpenCV's INTER_AREA "
+            "and INTER_LINEAR)",
+            "border_colour": [124, 116, 104],
+            "normalize": "(level / 255 - image_normalize_mean) / image_normalize_std, of channels in channel_order",
+        },
         "classes": ["cat", "dog"],
         "val_acc": max(entry["val_acc"] for entry in exported.history),
         "run": {

@@ -45,6 +45,17 @@ class Preprocess:
         values = {name: getattr(self, name) for name in SETTINGS}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    def describe(self):
+        """What else happens to an image, for the metadata of an exported graph: for people, but for border_colour."""
+        return {
+            "decode": "8 bits a channel, of 16 bits the upper 8; grey repeated in all channels; transparency dropped",
+            "orientation": "upright, as the EXIF data says",
+            "interpolation": "area where no side grows and one is more than halved, else bilinear (OpenCV's INTER_AREA "
+            "and INTER_LINEAR)",
+            "border_colour": self.border_colour(),  # of resize "pad": blue, green, red, from 0 to 255
+            "normalize": "(level / 255 - image_normalize_mean) / image_normalize_std, of channels in channel_order",
+        }
+
     def load(self, path):
         """Read and resize an image file: uint8 [img_size, img_size, 3], channels blue, green, red.
 
@@ -71,11 +82,11 @@ class Preprocess:
         top, left = (size - height) // 2, (size - width) // 2
         borders = top, size - height - top, left, size - width - left
         return cv2.copyMakeBorder(
-            resample(image, width, height), *borders, cv2.BORDER_CONSTANT, value=self._mean_colour()
+            resample(image, width, height), *borders, cv2.BORDER_CONSTANT, value=self.border_colour()
         )
 
-    def _mean_colour(self):
-        """Blue, green, red, from 0 to 255."""
+    def border_colour(self):
+        """The mean colour: blue, green, red, from 0 to 255."""
         mean = self.image_normalize_mean if self.channel_order == "bgr" else self.image_normalize_mean[::-1]
         return [float(np.clip(round(255 * level), 0, 255)) for level in mean]
 

@@ -39,13 +39,15 @@ def make_metadata(config, origin):
         origin: {"val_acc": its validation accuracy, "run_folder": the folder of the run's figures and logs,
             "checkpoint": its prefix, "fingerprint": that of the run's images}; values may be None.
     """
-    preprocessing = Preprocess.of(config).to_json()
+    preprocess = Preprocess.of(config)
+    preprocessing = preprocess.to_json()
     size = preprocessing.pop("img_size")
     return {
         "model_arch": config.model_arch,
         "input": {"name": "Image", "shape": [None, size, size, config.numchannels]},
         "output": {"name": "output", "shape": [None, config.total_class]},
         **preprocessing,
+        "preprocessing": preprocess.describe(),
         "classes": list(config.classes),
         "val_acc": origin["val_acc"],
         "run": {

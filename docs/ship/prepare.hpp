@@ -1,0 +1,65 @@
+// From an image file to the input of an exported network, with OpenCV 4.
+//
+//     Preprocessing how{32, "stretch", "bgr", {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, {124, 116, 104}};
+//     cv::Mat input = prepare("photo.jpg", how);  // float32, size x size x 3; the network takes a batch of one
+//
+// The values are those of the JSON beside the graph: input.shape[1], resize, channel_order, image_normalize_mean,
+// image_normalize_std, preprocessing.border_colour.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <stdexcept>
+#include <string>
+
+struct Preprocessing {
+  int size;
+  std::string resize, channel_order;
+  cv::Scalar mean, std, border_colour;
+};
+
+inline cv::Mat center(const cv::Mat& image, int height, int width) {
+  return image(cv::Rect((image.cols - width) / 2, (image.rows - height) / 2, width, height));
+}
+
+// Area interpolation where no side grows and one is more than halved; else bilinear.
+inline cv::Mat resized(const cv::Mat& image, int height, int width) {
+  double vertical = double(image.rows) / height, horizontal = double(image.cols) / width;
+  bool is_halved = std::min(vertical, horizontal) >= 1 && std::max(vertical, horizontal) > 2;
+  cv::Mat result;
+  cv::resize(image, result, cv::Size(width, height), 0, 0, is_halved ? cv::INTER_AREA : cv::INTER_LINEAR);
+  return result;
+}
+
+inline cv::Mat fit(const cv::Mat& image, const Preprocessing& how) {
+  int size = how.size, height = image.rows, width = image.cols;
+  if (how.resize == "stretch") return resized(image, size, size);
+  auto scaled = [](int side, double scale) { return std::max(1, int(std::nearbyint(side * scale))); };
+  if (how.resize == "crop") {
+    cv::Mat part = center(image, std::min(height, 4 * width), std::min(width, 4 * height));
+    double scale = double(size) / std::min(height, width);
+    return center(resized(part, scaled(part.rows, scale), scaled(part.cols, scale)), size, size);
+  }
+  double scale = double(size) / std::max(height, width);  // pad
+  height = scaled(height, scale), width = scaled(width, scale);
+  int top = (size - height) / 2, left = (size - width) / 2;
+  cv::Mat result;
+  cv::copyMakeBorder(resized(image, height, width), result, top, size - height - top, left, size - width - left,
+                     cv::BORDER_CONSTANT, how.border_colour);
+  return result;
+}
+
+inline cv::Mat prepare(const std::string& path, const Preprocessing& how) {
+  cv::Mat image = cv::imread(path, cv::IMREAD_COLOR);  // upright, 8 bits, without transparency
+  if (image.empty()) throw std::runtime_error(path + " is no image");
+  image = fit(image, how);
+  if (how.channel_order == "rgb") cv::cvtColor(image, image, cv::COLOR_BGR2RGB);
+  cv::Mat input;
+  image.convertTo(input, CV_32FC3, 1.0 / 255);
+  cv::subtract(input, how.mean, input);
+  cv::divide(input, how.std, input);
+  return input;
+}

@@ -1,0 +1,98 @@
+// From the pixels of an image to the input of an exported network, for onnxruntime-node, onnxruntime-web and others.
+//
+//     const about = JSON.parse(fs.readFileSync("lenet5.json"));
+//     const input = prepare(pixels, width, height, about);  // Float32Array of 1 * size * size * 3
+//     const tensor = new ort.Tensor("float32", input, [1, size, size, 3]);
+//
+// pixels: red, green, blue, and if there are four channels alpha, from 0 to 255, row by row, of an upright image: those
+// of a canvas's getImageData(), or of sharp(file).rotate().raw(). Alpha is ignored, as in training.
+
+export function prepare(pixels, width, height, about) {
+  const size = about.input.shape[1];
+  const channels = pixels.length / (width * height);
+  const order = about.channel_order === "rgb" ? [0, 1, 2] : [2, 1, 0];
+  const border = about.preprocessing.border_colour; // blue, green, red
+  const part = layout(width, height, size, about.resize);
+  const result = new Float32Array(size * size * 3);
+  for (let c = 0; c < 3; c++) {
+    const channel = order[c];
+    const plane = Float64Array.from({ length: part.height * part.width }, (_, i) => {
+      const row = part.top + Math.floor(i / part.width), column = part.left + (i % part.width);
+      return pixels[(row * width + column) * channels + channel];
+    });
+    const resized = resize(plane, part.height, part.width, part.newHeight, part.newWidth);
+    for (let y = 0; y < size; y++) {
+      for (let x = 0; x < size; x++) {
+        const row = y + part.offsetY, column = x + part.offsetX;
+        const inside = row >= 0 && row < part.newHeight && column >= 0 && column < part.newWidth;
+        const level = inside ? resized[row * part.newWidth + column] : Math.round(border[2 - channel]);
+        result[(y * size + x) * 3 + c] =
+          (level / 255 - about.image_normalize_mean[c]) / about.image_normalize_std[c];
+      }
+    }
+  }
+  return result;
+}
+
+// Which part of the image is resized, to which size, and where the result's upper left corner is in that.
+function layout(width, height, size, mode) {
+  if (mode === "crop") {
+    const cutHeight = Math.min(height, 4 * width), cutWidth = Math.min(width, 4 * height);
+    const scale = size / Math.min(height, width);
+    const newHeight = roundHalfToEven(cutHeight * scale), newWidth = roundHalfToEven(cutWidth * scale);
+    return {
+      top: half(height - cutHeight), left: half(width - cutWidth), height: cutHeight, width: cutWidth,
+      newHeight, newWidth, offsetY: half(newHeight - size), offsetX: half(newWidth - size),
+    };
+  }
+  const whole = { top: 0, left: 0, height, width };
+  if (mode === "stretch") return { ...whole, newHeight: size, newWidth: size, offsetY: 0, offsetX: 0 };
+  const scale = size / Math.max(height, width); // pad
+  const newHeight = Math.max(1, roundHalfToEven(height * scale)), newWidth = Math.max(1, roundHalfToEven(width * scale));
+  return { ...whole, newHeight, newWidth, offsetY: -half(size - newHeight), offsetX: -half(size - newWidth) };
+}
+
+const half = (n) => Math.floor(n / 2);
+
+function roundHalfToEven(x) {
+  return Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
+}
+
+// Area interpolation where no side grows and one is more than halved; else bilinear, as OpenCV does both.
+function resize(plane, height, width, newHeight, newWidth) {
+  const vertical = height / newHeight, horizontal = width / newWidth;
+  const isHalved = Math.min(vertical, horizontal) >= 1 && Math.max(vertical, horizontal) > 2;
+  const weights = isHalved ? areaWeights : bilinearWeights;
+  const rows = weights(height, newHeight), columns = weights(width, newWidth);
+  const result = new Float64Array(newHeight * newWidth);
+  for (let y = 0; y < newHeight; y++) {
+    for (let x = 0; x < newWidth; x++) {
+      let sum = 0;
+      for (const [row, rowWeight] of rows[y]) {
+        for (const [column, columnWeight] of columns[x]) sum += rowWeight * columnWeight * plane[row * width + column];
+      }
+      result[y * newWidth + x] = roundHalfToEven(sum);
+    }
+  }
+  return result;
+}
+
+// For each new pixel [[old pixel, its weight], ...].
+function areaWeights(length, newLength) {
+  const scale = length / newLength;
+  return Array.from({ length: newLength }, (_, i) => {
+    const start = i * scale, end = Math.min((i + 1) * scale, length), found = [];
+    for (let old = Math.floor(start); old < end; old++) {
+      found.push([old, (Math.min(end, old + 1) - Math.max(start, old)) / (end - start)]);
+    }
+    return found;
+  });
+}
+
+function bilinearWeights(length, newLength) {
+  return Array.from({ length: newLength }, (_, i) => {
+    const place = Math.min(Math.max(((i + 0.5) * length) / newLength - 0.5, 0), length - 1);
+    const left = Math.floor(place), right = Math.min(left + 1, length - 1);
+    return [[left, 1 - (place - left)], [right, place - left]];
+  });
+}
