@@ -221,6 +221,14 @@ def read_sample(setting, source, preprocess, count):
     return DataSet([paths[index] for index in chosen], labels[chosen], source.classes, preprocess, Cache(0)), where
 
 
+def steps_per_epoch(images, batch_size, workers):
+    """The number of full batches. Raises InputError if there is none."""
+    if images < batch_size * workers:
+        most = f"{images // workers}, the number of training images{' per worker' * (workers > 1)}"
+        raise InputError("setting batch_size", batch_size, f"at most {most}")
+    return images // (batch_size * workers)
+
+
 def balanced_weights(labels, classes):
     """The loss weight of each class's images, n / (classes * n of the class), as scikit-learn's: float32 [classes]."""
     counts = np.bincount(labels, minlength=len(classes))

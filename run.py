@@ -71,7 +71,10 @@ def announce(config, resume):
     what = f"resuming a run of {config.model_arch} in {config.checkpoint_dir}"
     if not resume:
         check_exists("setting pretrained", config.pretrained)
-        what = f"{config.model_arch} of {config.img_size} px on {config.train_path}, {config.num_epoch} epochs"
+        if not os.path.isdir(config.train_path):
+            return  # which will be reported
+        epochs = f"{config.num_epoch} epoch{'s' * (config.num_epoch > 1)}"
+        what = f"{config.model_arch} of {config.img_size} px on {config.train_path}, {epochs}"
     say(f"{what}; graph to {config.weight_dir}, logs to {config.tensorboard_dir}; starting TensorFlow")
 
 
@@ -254,7 +257,7 @@ def run(words):
     options = parser.parse(words[1:] if name else words)
     overrides = {name: options.pop(name) for name in SETTINGS if name in options}
     config = chosen.check(options, overrides)
-    with ends_at_once("interrupted before TensorFlow had started"):  # which takes seconds
+    with ends_at_once("interrupted before it had started"):  # which takes seconds
         module = importlib.import_module(f"utils.commands.{name or 'train'}")
     return module.run(config, overrides, **options)
 

@@ -2,8 +2,6 @@
 
 T = Trainer()
 T.optimize(num_epoch=1)
-T.evaluate()
-T.predict("photo.jpg")
 T.export()
 """
 
@@ -16,9 +14,9 @@ import numpy as np
 
 from convert.export import freeze
 from convert.freeze import predictor_of
-from dataset import DataSet, balanced_weights, describe, read_train_sets
+from dataset import DataSet, balanced_weights, describe, read_train_sets, steps_per_epoch
 from src.errors import InputError
-from src.settings import settings_for, validate
+from src.settings import SETTINGS, settings_for, validate
 from src.signals import HeldSignals
 from src.tf1 import describe_device, tf
 from utils.checkpoints.manager import reading
@@ -38,7 +36,7 @@ IN_GRAPH = "model variables inference x y_true cross_entropy cost accuracy optim
 
 @delegate("state", "history epoch step val_loss val_acc", "it follows from the training so far")
 @delegate("run", "run_folder=folder checkpoints last_checkpoint", "settings such as checkpoint_dir determine it")
-@delegate("config", "lr step_rate decay train_batch_size=batch_size", "use a setting, such as Trainer(lr=0.001)")
+@delegate("config", f"train_batch_size=batch_size {' '.join(SETTINGS)}", "use a setting, such as Trainer(lr=0.001)")
 @delegate("train_graph", IN_GRAPH, "the graph is finalized; utils/training/optimizer.py builds the optimizer")
 @explaining_memory
 class Trainer:
@@ -89,10 +87,7 @@ class Trainer:
         """Read the data sets; check them, and the folders that this worker needs."""
         config, workers = self.config, self.cluster.world_size
         data = read_train_sets(config)
-        self.steps = data.train.num_examples // (config.batch_size * workers)  # of an epoch
-        if not self.steps:
-            most = f"{data.train.num_examples // workers}, the number of training images{' per worker' * (workers > 1)}"
-            raise InputError("setting batch_size", config.batch_size, f"at most {most}")
+        self.steps = steps_per_epoch(data.train.num_examples, config.batch_size, workers)
         if state:
             check_state(state, config, data, self.steps, workers)
         if self.cluster.is_chief:
@@ -108,11 +103,10 @@ class Trainer:
             load_pretrained(self.session, self.variables, self.config)
 
     def _init_run_state(self, resumed):
-        self.last_saved = (self.step, self.epoch)
-        self.last_save_time = time.monotonic()
+        self.last_saved, self.last_save_time = (self.step, self.epoch), time.monotonic()
         self.log_error, self._predictor = None, ({}, None)
         self.target_epoch = self.config.num_epoch
-        self.resumed = resumed
+        self.resumed, self.interrupted, self.is_closed = resumed, False, False
         self.signals = HeldSignals()
 
     def _build(self):
@@ -133,7 +127,7 @@ class Trainer:
         """Train for `num_epoch` more epochs, validating and saving after each.
 
         Args:
-            num_epoch: None: config.num_epoch, of which a resumed run trains the remaining ones.
+            num_epoch: None: config.num_epoch; in a resumed run, or after an interruption, the epochs that remained.
 
         Returns:
             The history, which is also written to history.csv in the run's folder after each epoch.
@@ -141,8 +135,9 @@ class Trainer:
         Ctrl-C, SystemExit and a corrupt image stop it after a checkpoint is saved; the next call continues from there.
         """
         config, done = self.config, 0 if self.resumed and num_epoch is None else self.epoch
-        self.target_epoch = done + validate("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
-        self.resumed = False
+        if num_epoch is not None or not self.interrupted:
+            self.target_epoch = done + validate("num_epoch", config.num_epoch if num_epoch is None else num_epoch)
+        self.resumed = self.interrupted = False
         self._sync_step()
         with HeldSignals() as self.signals, self._exclusive_run() as monitor:
             try:
@@ -153,6 +148,7 @@ class Trainer:
             except (KeyboardInterrupt, SystemExit, InputError):
                 # A second Ctrl-C may come after a step, but before it is counted. Then its loss is lost, and a run
                 # resumed from there would not equal an uninterrupted one.
+                self.interrupted = True
                 if not self._sync_step():
                     self.save(monitor)
                 monitor.stopped(self.last_checkpoint)
@@ -259,7 +255,10 @@ class Trainer:
         Args:
             data: None: data.test, the test images.
         """
+        self._sync_step()
         data = self.data.test if data is None else data
+        if not isinstance(data, DataSet):
+            raise InputError("evaluate", repr(data), "a DataSet, such as T.data.valid, or none for the test images")
         totals, cluster = np.zeros(3), self.cluster  # of loss, correct predictions, images
         for batch in data.batches(inference_batch(self.config.img_size), cluster.rank, cluster.world_size):
             means = self.session.run(self.inference, {self.x: batch.images, self.y_true: batch.labels})
@@ -293,6 +292,8 @@ class Trainer:
 
         Before optimize() and save(), these are steps that the user ran; within the loop, an interrupted one of its own.
         """
+        if self.is_closed:
+            raise InputError("Trainer", "a closed one", "an open one", "Trainer(resume=True) continues its run")
         return self.state.sync_step(int(self.session.run(self.global_step)))
 
     def export(self, last: bool = False) -> Optional[str]:
@@ -330,9 +331,10 @@ class Trainer:
         return self.config, weights, dict(origin, fingerprint=self.data.fingerprint)
 
     def __repr__(self):
-        done = f"{self.epoch} epochs and {self.step} steps done in {self.run_folder or 'no run yet'}"
-        return f"<Trainer of {self.config.model_arch}, {done}, {self.data}>"
+        parts = [f"{self.epoch} epochs, {self.step} steps", self.run_folder or "not started", str(self.data)]
+        return f"<Trainer of {self.config.model_arch}: {'; '.join(parts + ['closed'] * self.is_closed)}>"
 
     def close(self) -> None:
         """Free the session's memory; the Trainer cannot be used afterwards."""
         self.session.close()
+        self.is_closed = True

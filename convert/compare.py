@@ -212,7 +212,7 @@ def run_conversions(reference, conversions):
     code = ExitCode.OK
     folder = os.path.dirname(reference.path) or "."
     heading = [
-        f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on images of " + reference.where,
+        f"Compared with {reference.path} in TensorFlow {tf.__version__} (in brackets) on " + reference.where,
         TABLE_ROW % (f"in {folder}", "runs in", "images", "difference", "same", "accuracy", "MB", "ms", "verdict"),
     ]
     for conversion in conversions:

@@ -45,7 +45,7 @@ def test_the_first_line_comes_before_tensorflow_and_ctrl_c_is_answered_at_once(w
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     used = os.times().children_user - used.children_user
-    assert (process.returncode, output, errors) == (130, "", "interrupted before TensorFlow had started\n")
+    assert (process.returncode, output, errors) == (130, "", "interrupted before it had started\n")
     assert used < 10 and os.listdir("checkpoints/lenet5") in ([], ["lock"]) and not os.path.exists("graphs")
 
 

@@ -113,7 +113,7 @@ def test_what_follows_a_jpeg_does_not_matter(tmp_path, name):
 def test_a_jpeg_without_its_end_is_cut_short_wherever_that_is(tmp_path, name):
     content = jpegs()[name]
     for length in range(4, len(content) - 1, len(content) // 50):
-        with pytest.raises(InputError, match="photo.jpg: found a truncated JPEG, expected a PNG, JPEG, BMP"):
+        with pytest.raises(InputError, match="photo.jpg: found a truncated JPEG, expected a complete one"):
             read_image(write(tmp_path / "photo.jpg", content[:length]))
 
 

@@ -45,7 +45,9 @@ def test_a_trainer_that_another_has_overtaken_saves_nothing(two_runs):
         before = json.load(file)
     batch = notebook.data.train.next_batch(8)
     notebook.session.run(notebook.optimizer, {notebook.x: batch.images, notebook.y_true: batch.labels})
-    with pytest.raises(InputError, match="found checkpoints/lenet5/.* changed by another process; resume again"):
+    with pytest.raises(
+        InputError, match="found checkpoints/lenet5/.* changed by another Trainer or process; resume again"
+    ):
         notebook.save()
     with open(run_file("run.json")) as file:
         assert json.load(file) == before
@@ -94,9 +96,11 @@ def test_a_picture_replaces_no_image_and_nothing_but_a_picture(two_runs, capsys)
     )
     with open(image, "rb") as file:
         assert file.read() == before
-    with open("graph.pb", "w") as file:
+    with open("graph.png", "w") as file:
         file.write("a graph")
-    with pytest.raises(InputError, match="^--output: found graph.pb, a file that is not a PNG, expected another name"):
+    with pytest.raises(InputError, match="^--output: found graph.png, a file that is not a PNG, expected another name"):
+        check_output("graph.png", [])
+    with pytest.raises(InputError, match="^--output: found graph.pb, expected a name that ends in .png"):
         check_output("graph.pb", [])
     check_output(image, ["other.png"])  # a picture of before
     check_output("new.png", [image])

@@ -1,5 +1,6 @@
 """Predicting from Python: Predictor, and Trainer.predict and evaluate; compared with OpenCV's own runtime."""
 
+import io
 import os
 import shutil
 
@@ -105,6 +106,9 @@ def test_probabilities_are_in_the_order_of_the_classes(predictor, graph, sevens)
         (COLOURS[:0], r"^image 0: found an array of uint8 and shape \[0, 50, 3\], expected"),
         ([COLOURS, None], "^image 1: found an object of type NoneType, expected a path, an array or a Pillow image"),
         (Image.new("F", (9, 9)), "^image 0: found a Pillow image of mode F, expected 8 bits a channel"),
+        (None, "^image 0: found an object of type NoneType, expected a path, an array or a Pillow image"),  # imread's
+        (io.BytesIO(b"x"), "^image 0: found an object of type BytesIO, expected a path"),
+        ("", "^image 0: found an empty path, expected that of an image file"),
     ],
 )
 def test_what_is_no_image_raises_input_error(predictor, images, message):
@@ -127,7 +131,7 @@ def test_repr_says_what_it_is(predictor, graph, trainer):
     assert repr(predictor) == f"<Predictor of {graph}: 10 classes (0, 1, 2, 3, 4, ...), images of 32 px>"
     assert repr(trainer.data.train) == "<DataSet of 34 images in 2 classes>"
     counts = "34 training and 6 validation images"
-    assert repr(trainer) == f"<Trainer of lenet5, 0 epochs and 0 steps done in no run yet, {counts}>"
+    assert repr(trainer) == f"<Trainer of lenet5: 0 epochs, 0 steps; not started; {counts}>"
 
 
 def test_a_trainer_predicts_with_its_weights_or_with_those_of_the_best_epoch(trainer):
@@ -158,6 +162,7 @@ def test_evaluate_without_an_argument_uses_the_test_images(digits, in_tmp_path):
     "name, advice",
     [
         ("lr", r"use a setting, such as Trainer\(lr=0.001\)"),
+        ("batch_size", r"use a setting, such as Trainer\(lr=0.001\)"),
         ("train_batch_size", r"use a setting, such as Trainer\(lr=0.001\)"),
         ("optimizer", "the graph is finalized; utils/training/optimizer.py builds the optimizer"),
         ("learning_rate", "the graph is finalized"),
@@ -184,8 +189,8 @@ def test_without_test_images_the_validation_images_are_used(trainer, capsys):
     assert trainer.evaluate() == trainer.evaluate(trainer.data.valid)
     where = f"the validation images of {trainer.config.train_path}"
     error = capsys.readouterr().err
-    assert error.startswith("note: setting test_path: found no folder data/cifar10png/test, expected ")
-    assert error.endswith(f"; evaluating on {where} instead, among which the best epoch was selected\n")
+    found = "note: setting test_path: found no folder data/cifar10png/test"
+    assert error == f"{found}; so these are {where}, by which the best epoch was selected\n"
     assert sorted(trainer.data.test.paths) == sorted(trainer.data.valid.paths)
 
 
@@ -194,7 +199,7 @@ def test_validation_images_are_those_of_the_run_or_none(trainer, run_here, folde
     trainer.export()
     here = os.getcwd()
     done = run_here("evaluate", cwd=here)
-    assert done.returncode == 0 and "evaluating on the validation images of" in done.stderr
+    assert done.returncode == 0 and "so these are the validation images of" in done.stderr
     assert f"lenet5.pb on the validation images of {trainer.config.train_path}\n6 images: " in done.stdout
     assert f"accuracy {trainer.val_acc:.4f}" in done.stdout
     done = run_here("evaluate", "--test_path", "elsewhere", cwd=here)
@@ -203,3 +208,27 @@ def test_validation_images_are_those_of_the_run_or_none(trainer, run_here, folde
     os.rename("more/cat/000.png", os.path.join(trainer.config.train_path, "cat", "new.png"))
     done = run_here("evaluate", cwd=here)  # the split would be another one
     assert done.returncode == 2 and done.stderr.startswith("error: setting test_path: found no folder data/")
+
+
+def test_evaluate_takes_a_data_set_alone(trainer):
+    with pytest.raises(InputError, match="^evaluate: found 'data', expected a DataSet, such as T.data.valid, or none"):
+        trainer.evaluate("data")
+
+
+def test_a_closed_trainer_says_so(trainer):
+    trainer.close()
+    for use in (trainer.optimize, trainer.evaluate, trainer.save, lambda: trainer.predict(COLOURS)):
+        with pytest.raises(InputError, match="^Trainer: found a closed one, expected an open one"):
+            use()
+    assert repr(trainer).endswith("; closed>")
+
+
+def test_folders_with_one_graph_or_of_a_run_stand_for_it(predictor, graph, trained, run_here):
+    assert repr(Predictor(os.path.dirname(graph))) == repr(predictor)
+    (run_folder,) = [entry.path for entry in os.scandir(str(trained / "checkpoints" / "lenet5")) if entry.is_dir()]
+    done = run_here("evaluate", "--checkpoint", run_folder, cwd=trained)
+    assert done.returncode == 0 and f"note: {run_folder}/lenet5-" in done.stderr
+
+
+def test_help_describes_the_attributes_of_parts():
+    assert Trainer.optimizer.__doc__ == "train_graph.optimizer; read-only"

@@ -63,5 +63,5 @@ def test_an_interruption_at_a_prompt_says_what_is_saved_and_how_to_go_on(trainer
     )
     assert (said in capsys.readouterr().out) == at_prompt
     assert trainer.last_checkpoint.endswith("lenet5-2")
-    trainer.optimize(2)
+    trainer.optimize()  # with no number, for the epochs that remained
     assert trainer.step == 8  # two epochs of four steps

@@ -238,7 +238,9 @@ def test_a_copied_folder_of_checkpoints_is_that_of_the_copy(in_tmp_path):
 def test_a_trainer_that_another_has_overtaken_deletes_nothing(one_epoch):
     first, second = Trainer(resume=True, num_epoch=3), Trainer(resume=True, num_epoch=4)
     first.optimize()
-    with pytest.raises(InputError, match="found checkpoints/lenet5/.* changed by another process; resume again"):
+    with pytest.raises(
+        InputError, match="found checkpoints/lenet5/.* changed by another Trainer or process; resume again"
+    ):
         second.optimize()
     assert find_run("checkpoints/lenet5").latest() == first.last_checkpoint
 

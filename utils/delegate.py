@@ -24,4 +24,4 @@ def read_only(name, source, advice):
     def refuse(self, value):
         raise AttributeError(f"{type(self).__name__}.{name} cannot be assigned; {advice}")
 
-    return property(operator.attrgetter(source), refuse)
+    return property(operator.attrgetter(source), refuse, doc=f"{source}; read-only")

@@ -115,7 +115,9 @@ class CheckpointManager:
         """Raise InputError if another process has written to the folder since its metadata was read or written."""
         entries = read_run_metadata(self.folder).entries
         if entries and list(entries) != list(self._entries):
-            raise InputError("setting checkpoint_dir", f"{self.folder} changed by another process", hint="resume again")
+            raise InputError(
+                "setting checkpoint_dir", f"{self.folder} changed by another Trainer or process", hint="resume again"
+            )
 
     def _has_saved(self, name, session):
         """Whether the checkpoint of that name holds the current variables of a session."""

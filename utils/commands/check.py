@@ -121,6 +121,8 @@ def run(config, overrides, output="samples.png"):
                 if name == "train_path":
                     raise
                 faults.append(str(error))
+        elif getattr(config, name):
+            notes.append(f"setting {name}: found no folder {getattr(config, name)}, so not checked")
     check_output(output, [path for paths, _ in sets.values() for path in paths])
     findings = {name: inspect_all(paths, name) for name, (paths, _) in sets.items()}
     lines, problems = report(sets, findings, config.classes, config.img_size)

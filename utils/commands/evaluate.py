@@ -86,6 +86,9 @@ def open_predictor(config, weights, checkpoint, trust_graph):
     """The Predictor of a checkpoint if given, else of a frozen graph."""
     if checkpoint is None:
         return Predictor(graph_path(config) if weights is None else weights, device=config.device, trusted=trust_graph)
+    if os.path.isdir(checkpoint):  # of a run
+        run = CheckpointManager(checkpoint)
+        checkpoint = run.best() or run.latest() or checkpoint
     trained = CheckpointManager(os.path.dirname(checkpoint)).load(checkpoint, device=config.device)
     return predictor_of(*trained, checkpoint)
 

@@ -128,7 +128,7 @@ def run(config, overrides, dataset, **options):
     """Make the data set unless it exists, and print its path."""
     make, path = PREPARE[dataset]
     if all(os.path.isdir(os.path.join(path, part)) for part in ("train", "test")):
-        say(f"data set: {path} (already there; delete it to make it again)")
+        say(f"data set: {path} (already there; delete it to recreate it)")
         return
     if os.path.exists(path) and os.listdir(path):
         found = "a folder without train and test in it"

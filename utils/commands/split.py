@@ -32,7 +32,10 @@ def run(config, overrides, folder, output=None, test_size=0.2):
         problem = "which exists" if os.path.lexists(output) else f"a folder in {folder}"
         raise InputError("--output", f"{output}, {problem}", "a new folder elsewhere")
     classes = class_folders(folder)
-    found = find_images("train_path", folder, classes)
+    try:
+        found = find_images("train_path", folder, classes)
+    except InputError as error:
+        raise InputError("split", error.found or str(error), error.expected) from error
     parts = split(found.paths, [classes[label] for label in found.labels], test_size, config.seed)
     with atomic_folder(output) as partial:
         for part, files in parts.items():
@@ -50,7 +53,7 @@ def run(config, overrides, folder, output=None, test_size=0.2):
 def split(paths, names, test_size, seed):
     """{"train": [(path, class)], "test": [(path, class)]}, a function of the files' contents and the seed alone.
 
-    Files of the same content are never divided. Where they are in several classes, they are all for training.
+    Files with the same content stay together; if they are in several classes, they are all for training.
 
     Args:
         paths, names: the images, and the name of the class of each.
@@ -71,7 +74,8 @@ def split(paths, names, test_size, seed):
     for name, count in Counter(names).items():
         chosen = choose(own[name], max(1, round(count * test_size)), f"{seed} {name}")
         if not 0 < len(chosen) < contents[name]:
-            raise InputError("split", f"too few different images of {name}", "two or more, that no other class has")
+            found = f"{len(own[name])} different image{'s' * (len(own[name]) != 1)} of {name} that no other class has"
+            raise InputError("split", found, "two or more")
         test.update(chosen)
     parts = {"train": [], "test": []}
     for digest, files in groups.items():

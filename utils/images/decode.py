@@ -65,7 +65,8 @@ def decode(path, content):
         raise InputError(f"image {path}", describe_other(content), EXPECTED)
     exif, problem = EXAMINE[kind](content)
     if problem:
-        raise InputError(f"image {path}", problem, EXPECTED + " of 8 or 16 bits" * (kind == "TIFF"))
+        expected = EXPECTED + " of 8 or 16 bits" * (kind == "TIFF")
+        raise InputError(f"image {path}", problem, "a complete one" if "truncated" in problem else expected)
     orientation = orientation_of(exif) if exif else 1
     if kind == "TIFF" and orientation != 1:
         content = declare_upright(content)  # OpenCV would rotate it despite the flag, and wrongly if it is tiled
@@ -87,5 +88,5 @@ def describe_undecodable(kind, content):
     if max(width, height) > LONGEST_SIDE:
         return f"a {kind} of {width}x{height} pixels", f"at most {LONGEST_SIDE} a side"
     if is_truncated(kind, content):
-        return f"a truncated {kind}", EXPECTED
+        return f"a truncated {kind}", "a complete one"
     return f"a {kind} that is corrupt, or of a variant that OpenCV cannot decode", EXPECTED

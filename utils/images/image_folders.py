@@ -229,4 +229,4 @@ def suggested_folder(setting):
     options = f"--{setting} {shlex.quote(there[0])}"
     if part == "train":
         options += f" --test_path {shlex.quote(os.path.join(os.path.dirname(there[0]), 'test'))}"
-    return f"there is {' and '.join(there)}: {options}"
+    return f"there {'is' if len(there) == 1 else 'are'} {', '.join(there)}: {options}"

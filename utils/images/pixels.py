@@ -19,8 +19,9 @@ def is_pillow(image):
 
 
 def is_single(images):
-    """Whether it is one image, not a list of images or an array [n, height, width, 3]."""
-    return is_path(images) or is_pillow(images) or hasattr(images, "ndim") and images.ndim < 4
+    """Whether it is one image, or no image at all, but not a list of images or an array [n, height, width, 3]."""
+    is_list = hasattr(images, "__iter__") and not hasattr(images, "read")  # an open file
+    return is_path(images) or is_pillow(images) or not is_list or hasattr(images, "ndim") and images.ndim < 4
 
 
 def pixels_of(image, rgb, name):
@@ -36,6 +37,8 @@ def pixels_of(image, rgb, name):
         InputError: the file is not a valid image, or the object is not such an image.
     """
     if is_path(image):
+        if not os.fsdecode(image):
+            raise InputError(name, "an empty path", "that of an image file")
         return read_image(os.fsdecode(image))
     if is_pillow(image):
         return from_array(from_pillow(image, name), True, name)

@@ -14,6 +14,8 @@ COLUMNS = 8  # of a grid of images
 
 def check_output(path, images):
     """Raise InputError if a figure would overwrite one of the images it shows, or a file that is not a PNG."""
+    if not path.lower().endswith(".png"):
+        raise InputError("--output", path, "a name that ends in .png")
     if not os.path.isfile(path):
         return
     with open(path, "rb") as file:
@@ -111,7 +113,7 @@ def draw_precision_recall(path, curves, heading):
     figure = new_figure(6, 5)
     axes = figure.add_subplot(1, 1, 1)
     for name, average_precision, precision, recall in curves:
-        label = f"{average_precision:.3f} {escape_label(name, 30)}"
+        label = f"{escape_label(name, 30)}: {average_precision:.3f}"
         axes.plot(recall, precision, drawstyle="steps-post", label=label)
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")

@@ -56,14 +56,14 @@ def find_test_images(source):
     try:
         return (*find_and_note("test_path", source), source.test_path)
     except InputError as error:
-        if getattr(source, "is_test_path_given", False):
+        if getattr(source, "is_test_path_given", False) or error.found is None:
             raise
         try:
             paths, labels = validation_images(source)
         except InputError:
             raise error from None
         where = f"the validation images of {source.valid_path or source.train_path}"
-        print_note(f"{error}; evaluating on {where} instead, among which the best epoch was selected")
+        print_note(f"{error.subject}: found {error.found}; so these are {where}, by which the best epoch was selected")
         return paths, labels, where
 
 

@@ -27,6 +27,12 @@ def graph_path(config):
     return os.path.join(config.weight_dir, f"{config.model_arch}.pb")
 
 
+def graph_file(path):
+    """The path itself, or if it is a folder with one .pb file, that of the file."""
+    found = [name for name in os.listdir(path) if name.endswith(".pb")] if os.path.isdir(path) else []
+    return os.path.join(path, found[0]) if len(found) == 1 else path
+
+
 def metadata_path(path):
     """The JSON file beside a .pb file."""
     return f"{os.path.splitext(path)[0]}.json"

@@ -11,7 +11,7 @@ from src.tf1 import open_session, tf
 from utils.images.image_folders import images_at
 from utils.images.loader import image_bytes, inference_batch, prefetch
 from utils.images.pixels import is_path, is_single, pixels_of
-from utils.inference.exported import preprocess_of, read_exported
+from utils.inference.exported import graph_file, preprocess_of, read_exported
 from utils.inference.graph_def import check_names, check_resources, check_tensor
 
 
@@ -25,7 +25,8 @@ class Predictor:
     predict.probabilities("photo.jpg")   # [[0.05, ...]], in the order of predict.classes
 
     Args:
-        graph: the path of a .pb file with its JSON beside it; or a GraphDef, with the next two arguments.
+        graph: the path of a .pb file with its JSON beside it, or of a folder with one graph; or a GraphDef, with the
+            next two arguments.
         metadata: the JSON, as a dict.
         source: the name of the graph in errors.
         device: the setting of that name.
@@ -43,7 +44,7 @@ class Predictor:
 
     def __init__(self, graph, metadata=None, source=None, device: str = "gpu", trusted: bool = False):
         if metadata is None:
-            source = os.fsdecode(graph)
+            source = graph_file(os.fsdecode(graph))
             graph, metadata = read_exported(source, trusted)
         self.source = source
         self.metadata = metadata
