@@ -29,8 +29,13 @@ start:
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
+# What users give is text, in which make must not expand $(shell ...), also where it hands it to recipes as environment.
+GIVEN := PYTHON DATASET IMAGES MODEL EPOCHS QUICK PAGES
+$(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override $(name) := $$(value $(name)))))
+
 # A variable's text as one word for the shell, whatever is in it: spaces, quotes, $.
 quote = '$(subst ','\'',$(value $(1)))'
+words = $(foreach word,$(value $(1)),'$(subst ','\'',$(word))')
 
 define LINE_BREAK
 
@@ -93,7 +98,7 @@ test: environment $(CONVERTERS) $(KERNEL)
 	@$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
 
 guide: environment $(CONVERTERS)
-	@$(VENV)/bin/python tests/docs/run_docs.py $(PAGES)
+	@$(VENV)/bin/python tests/docs/run_docs.py $(call words,PAGES)
 
 # The code must run on Python 3.6; ruff supports 3.7 and later.
 PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) for path in sys.argv[1:]]

@@ -95,7 +95,7 @@ def check_runs(options, overrides):
         return configs
     found = [
         dict(vars(config), checkpoint_dir=path)
-        for folder in options.pop("folders")
+        for folder in dict.fromkeys(options.pop("folders"))
         for config in configs
         for path in checkpoint_dirs(folder, config.model_arch)
     ]

@@ -20,7 +20,10 @@ case "$*" in
 *) printf '<%s>\n' "$@" ;;
 esac
 """
-STRANGE = ["a (1) & b", "R&D", "it's", 'say "$HOME" `id`', "$(id)${x}#%;*", "back\\slash", "two  spaces"]
+STRANGE = [
+    "a (1) & b", "R&D", "it's", 'say "$HOME" `id`', "$(id)${x}#%;*", "back\\slash", "two  spaces", "$(shell touch hit)",
+    "${eval X=$(shell touch hit)}$(file >hit,x)$(error x)",
+]  # fmt: skip
 
 
 def make_project(folder):
@@ -48,6 +51,7 @@ def make(folder, *arguments, **variables):
     environment = dict({"HOME": "/nowhere", "ME": python, "PATH": f"{folder}/bin:{os.environ['PATH']}"}, **variables)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run(["make"] + list(arguments), cwd=str(folder), env=environment, **streams)
+    assert not os.path.exists(str(folder / "hit"))  # by one of STRANGE
     return done.returncode, done.stdout.decode()
 
 
@@ -216,3 +220,11 @@ def test_a_clone_made_by_git_for_windows_has_the_same_bytes(tmp_path, project):
     for path in [path for path in files if path.parts[0] != ".git"]:
         assert (tmp_path / "clone" / path).read_bytes() == (project / path).read_bytes(), path
     assert make(tmp_path / "clone", "predict")[0] == 0
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("as_argument", [True, False])
+def test_values_are_text_that_is_never_run(project, name, as_argument):
+    arguments, variables = ([f"MODEL={name}"], {}) if as_argument else ([], {"MODEL": name})
+    code, printed = make(project, "evaluate", *arguments, **variables)
+    assert code == 0 and words(printed) == ["evaluate", "--model_arch", name], printed

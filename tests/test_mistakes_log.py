@@ -133,6 +133,7 @@ def test_a_log_that_cannot_be_written_is_one_line(work, monkeypatch, capfd, erro
     def full_disk(*arguments):
         raise error
 
+    before = sorted(os.listdir(work))
     monkeypatch.setattr(TensorBoardLogger, "image", full_disk)
     assert main(["evaluate"]) == 2
     printed = capfd.readouterr().err
@@ -140,6 +141,9 @@ def test_a_log_that_cannot_be_written_is_one_line(work, monkeypatch, capfd, erro
         without_origin(printed)
         == f"error: folder {work}: the mistakes cannot be logged there (No space left on device)\n"
     )
+    assert [name for name in sorted(os.listdir(work)) if "tfevents" in name] == [
+        name for name in before if "tfevents" in name
+    ]
 
 
 def test_an_image_that_is_gone_is_one_line(tmp_path):

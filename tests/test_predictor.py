@@ -1,6 +1,7 @@
 """Predicting from Python: Predictor, and Trainer.predict and evaluate; compared with OpenCV's own runtime."""
 
 import io
+import json
 import os
 import shutil
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.errors import InputError
+from src.errors import InputError, OutOfMemoryError
 from tests.conftest import accuracy_in_opencv, make_folders, run_opencv
 from trainer import Trainer
 from utils.inference.predictor import Predictor
@@ -208,6 +209,39 @@ def test_validation_images_are_those_of_the_run_or_none(trainer, run_here, folde
     os.rename("more/cat/000.png", os.path.join(trainer.config.train_path, "cat", "new.png"))
     done = run_here("evaluate", cwd=here)  # the split would be another one
     assert done.returncode == 2 and done.stderr.startswith("error: setting test_path: found no folder data/")
+
+
+def test_a_pillow_image_of_a_file_is_read_as_often_as_asked(predictor, tmp_path):
+    Image.fromarray(COLOURS).save(str(tmp_path / "photo.tif"))
+    image = Image.open(str(tmp_path / "photo.tif"))
+    assert predictor(image) == predictor(image)
+
+
+def test_an_array_too_large_for_the_memory_raises_out_of_memory(predictor, monkeypatch):
+    def too_large(*arguments, **options):
+        raise MemoryError("Unable to allocate 10 GiB")
+
+    monkeypatch.setattr("utils.images.pixels.np.repeat", too_large)
+    with pytest.raises(OutOfMemoryError, match="^image 0: found too little memory"):
+        predictor(COLOURS[:, :, 0])
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", "\ud800.png"])
+def test_what_can_be_no_path_raises_input_error(predictor, path):
+    with pytest.raises(InputError, match="^image "):
+        predictor(path)
+
+
+def test_a_graph_that_does_not_know_its_images_is_refused_in_a_line(trainer, run_here):
+    path = trainer.export(last=True)
+    with open(f"{path[:-3]}.json") as file:
+        metadata = json.load(file)
+    del metadata["run"]["train_path"]
+    with open(f"{path[:-3]}.json", "w") as file:
+        json.dump(metadata, file)
+    done = run_here("evaluate", cwd=os.getcwd())
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: setting test_path: found no folder data/cifar10png/test")
 
 
 def test_evaluate_takes_a_data_set_alone(trainer):

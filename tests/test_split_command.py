@@ -85,6 +85,40 @@ def test_what_cannot_be_split_is_one_line_and_nothing_is_written(photos, capfd, 
     assert contents(".") == before
 
 
+def test_an_output_may_end_in_a_slash(photos):
+    assert run.main(["split", photos, "--output", "new/"]) == 0 and sorted(os.listdir("new")) == ["test", "train"]
+
+
+def test_an_output_deep_inside_the_input_is_refused(photos, capfd):
+    assert run.main(["split", photos, "--output", "photos/cat/new"]) == 2
+    assert capfd.readouterr().err.startswith(
+        "error: --output: found photos/cat/new, a folder in photos, expected a new"
+    )
+
+
+@pytest.mark.parametrize("test_size", ["0.0001", "0.9999"])
+def test_each_part_has_an_image_of_each_class(photos, test_size):
+    assert run.main(["split", photos, "--output", "new", "--test_size", test_size]) == 0
+    counts = [len(os.listdir(f"new/test/{name}")) for name in ("cat", "dog")]
+    assert 0 < counts[0] < 20 and 0 < counts[1] < 10
+
+
+def test_many_copies_of_one_image_stay_together_where_they_fit(in_tmp_path):
+    make_folders("photos", {"cat": 3, "dog": 4})
+    for number in range(17):
+        shutil.copy("photos/cat/000.png", f"photos/cat/copy{number}.png")
+    os.remove("photos/dog/000.png")  # that of the cats
+    os.remove("photos/dog/001.png")
+    assert run.main(["split", "photos"]) == 0
+    assert len(os.listdir("data/photos/test/cat")) <= 4  # a fifth of 20
+
+
+def test_class_names_need_not_be_utf8(photos, capfd):
+    os.rename(b"photos/dog", b"photos/d\xe4g")
+    assert run.main(["split", photos]) == 0
+    assert os.path.isdir(b"data/photos/train/d\xe4g")
+
+
 def test_it_does_not_wait_for_tensorflow(photos):
     code = "import sys, run; run.main(['split', 'photos']); print('tensorflow' in sys.modules)"
     assert python("-c", code, cwd=os.getcwd()).stdout.splitlines()[-1] == "False"

@@ -136,13 +136,16 @@ def atomic_folder(path):
     Raises:
         InputError: it cannot be created, or another process created `path` in the meantime.
     """
+    path = os.path.normpath(path)
     remove_leftovers(os.path.dirname(path) or ".")
     with partial_folder(os.path.dirname(path)) as partial:
         yield partial
         try:
             os.rename(partial, path)
         except OSError as error:
-            raise InputError(f"folder {path}", "one that was not there at the start", "none") from error
+            if os.path.lexists(path):
+                raise InputError(f"folder {path}", "one that was not there at the start", "none") from error
+            raise InputError(f"folder {path}: cannot be written ({reason(error)})") from error
 
 
 def partial_name(folder):

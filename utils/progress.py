@@ -53,7 +53,7 @@ class ProgressLines(contextlib.ExitStack):
     def update(self, count=1):
         self._done += count
         now = time.monotonic()
-        if now - self._last >= SECONDS:
+        if now - self._last >= SECONDS and self._done > self._initial:
             self._last = now
             say_error(self._line((self._done - self._initial) / (now - self._start)))
 

@@ -1,5 +1,6 @@
 """The command evaluate: write a network's metrics, predictions and mistakes on the test images."""
 
+import contextlib
 import os
 
 import cv2
@@ -164,6 +165,10 @@ def explain_mistakes(path, wrong, data, predictor):
     """Draw the first images of `wrong` with their heat maps, if the network has a convolution."""
     chosen = wrong[:EXPLAINED]
     try:
-        draw_explained_mistakes(path, Explainer(predictor), [data.paths[i] for i in chosen], data.labels[chosen])
+        explainer = Explainer(predictor)
     except InputError as error:
         print_note(f"{error}; report.html is without heat maps")
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)  # that of another graph
+        return
+    draw_explained_mistakes(path, explainer, [data.paths[i] for i in chosen], data.labels[chosen])

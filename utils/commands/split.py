@@ -8,9 +8,9 @@ import shutil
 from collections import Counter, defaultdict
 
 from src.console import escape_control_characters, print_note, say
-from src.errors import InputError
+from src.errors import InputError, reason
 from src.folders import class_folders
-from utils.files import atomic_folder, is_in, read_file
+from utils.files import atomic_folder, read_file
 from utils.images.image_folders import find_images, skipped_lines
 from utils.progress import progress
 
@@ -27,8 +27,9 @@ def run(config, overrides, folder, output=None, test_size=0.2):
     Raises:
         InputError: no such folder, a class without two different images, an output that exists or cannot be written.
     """
-    output = output or os.path.join("data", os.path.basename(os.path.abspath(folder)))
-    if os.path.lexists(output) or is_in(folder, output):
+    output = os.path.normpath(output or os.path.join("data", os.path.basename(os.path.abspath(folder))))
+    is_inside = os.path.commonpath([os.path.realpath(folder), os.path.realpath(output)]) == os.path.realpath(folder)
+    if os.path.lexists(output) or is_inside:
         problem = "which exists" if os.path.lexists(output) else f"a folder in {folder}"
         raise InputError("--output", f"{output}, {problem}", "a new folder elsewhere")
     classes = class_folders(folder)
@@ -72,7 +73,8 @@ def split(paths, names, test_size, seed):
             own[files[0][1]][digest] = files
     test = set()
     for name, count in Counter(names).items():
-        chosen = choose(own[name], max(1, round(count * test_size)), f"{seed} {name}")
+        size = min(max(1, round(count * test_size)), count - 1)  # at least one image for each part
+        chosen = choose(own[name], size, f"{seed} {ascii(name)}")
         if not 0 < len(chosen) < contents[name]:
             found = f"{len(own[name])} different image{'s' * (len(own[name]) != 1)} of {name} that no other class has"
             raise InputError("split", found, "two or more")
@@ -84,15 +86,15 @@ def split(paths, names, test_size, seed):
 
 
 def choose(groups, count, seed):
-    """The digests of random groups of files, {digest: files}, of about `count` files in all, and at least one."""
+    """The digests of random groups of files, {digest: files}, of at most `count` files in all, or of the smallest."""
     order = sorted(groups)
     random.Random(seed).shuffle(order)
-    chosen, size = order[:1], len(groups[order[0]]) if order else 0
-    for digest in order[1:]:
+    chosen, size = [], 0
+    for digest in order:
         if size + len(groups[digest]) <= count:
             chosen.append(digest)
             size += len(groups[digest])
-    return chosen
+    return chosen or sorted(order, key=lambda digest: len(groups[digest]))[:1]
 
 
 def put(path, copy):
@@ -101,4 +103,7 @@ def put(path, copy):
     try:
         os.link(os.path.realpath(path), copy)
     except OSError:  # another disk, or one without links
-        shutil.copyfile(path, copy)
+        try:
+            shutil.copyfile(path, copy)
+        except OSError as error:
+            raise InputError(f"image {path}: cannot be copied ({reason(error)})") from error

@@ -1,10 +1,10 @@
-"""Images in memory: NumPy arrays and Pillow images, with the same result as decode.read_image for files."""
+"""Images in memory: NumPy arrays and Pillow images. (Pillow and OpenCV may decode a JPEG with other levels.)"""
 
 import os
 
 import numpy as np
 
-from src.errors import InputError, first_line
+from src.errors import InputError, first_line, is_out_of_memory, naming_memory
 from utils.images.decode import read_image
 
 EXPECTED = "uint8 levels of shape [height, width], [height, width, 3] or [height, width, 4]"
@@ -12,6 +12,14 @@ EXPECTED = "uint8 levels of shape [height, width], [height, width, 3] or [height
 
 def is_path(image):
     return isinstance(image, (str, bytes, os.PathLike))
+
+
+def is_folder(image):
+    """Whether it is the path of a folder."""
+    try:
+        return is_path(image) and os.path.isdir(image)
+    except ValueError:  # of Python 3.6, for what can be no path
+        return False
 
 
 def is_pillow(image):
@@ -40,21 +48,32 @@ def pixels_of(image, rgb, name):
         if not os.fsdecode(image):
             raise InputError(name, "an empty path", "that of an image file")
         return read_image(os.fsdecode(image))
-    if is_pillow(image):
-        return from_array(from_pillow(image, name), True, name)
-    return from_array(image, rgb, name)
+    with naming_memory(name):
+        if is_pillow(image):
+            return from_array(from_pillow(image, name), True, name)
+        return from_array(image, rgb, name)
 
 
 def from_pillow(image, name):
     """A Pillow image as an array, uint8 [H, W, 3], channels red, green, blue."""
-    from PIL import ImageOps  # it is installed where such an image comes from
-
     if image.mode[0] in "IF":
         raise InputError(name, f"a Pillow image of mode {image.mode}", "8 bits a channel, such as mode RGB")
     try:
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError) as error:  # Pillow reads the file only now
+        return np.array(upright(image).convert("RGB"))
+    except Exception as error:  # Pillow reads the file only now, and raises all kinds of errors
+        if is_out_of_memory(error):
+            raise
         raise InputError(name, f"a Pillow image that cannot be read ({first_line(error)})", "a valid one") from error
+
+
+def upright(image):
+    """The image, rotated as its EXIF data says."""
+    from PIL import ImageOps  # it is installed where such an image comes from
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except AttributeError:  # Pillow 8 closes a TIFF's file after its first use, and does not rotate TIFFs in any case
+        return image
 
 
 def from_array(array, rgb, name):

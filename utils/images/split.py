@@ -69,7 +69,7 @@ def find_test_images(source):
 
 def validation_images(source):
     """(paths, labels) of the validation images of a run. Raises InputError unless they are those of its training."""
-    if None in (source.validation_size, source.seed):
+    if None in (source.train_path, source.validation_size, source.seed):
         raise InputError("metadata", "no validation_size", "one, as this version writes it")
     found = find_split(source)
     if found.fingerprint != getattr(source, "fingerprint", found.fingerprint):

@@ -10,7 +10,7 @@ from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.tf1 import open_session, tf
 from utils.images.image_folders import images_at
 from utils.images.loader import image_bytes, inference_batch, prefetch
-from utils.images.pixels import is_path, is_single, pixels_of
+from utils.images.pixels import is_folder, is_single, pixels_of
 from utils.inference.exported import graph_file, preprocess_of, read_exported
 from utils.inference.graph_def import check_names, check_resources, check_tensor
 
@@ -91,7 +91,7 @@ class Predictor:
         Raises:
             InputError: an image that cannot be read, a folder without images.
         """
-        if is_path(images) and os.path.isdir(images):
+        if is_folder(images):
             paths = images_at([os.fsdecode(images)])
             return dict(zip(paths, self(paths)))
         ranked = [self.ranked(row) for row in self.probabilities(images, rgb)]
@@ -103,7 +103,7 @@ class Predictor:
 
     def probabilities(self, images, rgb: bool = False) -> np.ndarray:
         """As a call, but probabilities in the order of `classes`: float64 [n, classes]; n is 1 for a single image."""
-        if is_path(images) and os.path.isdir(images):
+        if is_folder(images):
             images = images_at([os.fsdecode(images)])
         rows = []
         for _, found in self.classify([images] if is_single(images) else list(images), rgb):

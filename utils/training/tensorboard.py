@@ -146,7 +146,7 @@ def log_mistakes(folder, checkpoint, wrong, data, probabilities, classes):
     """
     found = re.search(r"-(\d{1,18})$", checkpoint or "")
     step = int(found.group(1)) if found else 0
-    earlier = [name for name in os.listdir(folder) if EVENT_FILE.match(name) and name.endswith(f".{MISTAKES_SUFFIX}")]
+    earlier = mistakes_files(folder)
     try:
         logger = TensorBoardLogger(folder, suffix=MISTAKES_SUFFIX)
         for number, i in enumerate(wrong[:MISTAKES], 1):
@@ -158,7 +158,14 @@ def log_mistakes(folder, checkpoint, wrong, data, probabilities, classes):
         for name in earlier:
             os.remove(os.path.join(folder, name))
     except (OSError, tf.errors.OpError) as error:
+        for name in set(mistakes_files(folder)) - set(earlier):  # what was written of it
+            os.remove(os.path.join(folder, name))
         raise InputError(f"folder {folder}: the mistakes cannot be logged there ({reason(error)})") from error
+
+
+def mistakes_files(folder):
+    """The names of the files that log_mistakes has written to a folder."""
+    return [name for name in os.listdir(folder) if EVENT_FILE.match(name) and name.endswith(f".{MISTAKES_SUFFIX}")]
 
 
 def downscale(image):
