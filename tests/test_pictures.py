@@ -108,4 +108,4 @@ def test_curves_of_precision_and_recall_are_named_with_their_average_precision(d
     draw_precision_recall("precision_recall.png", curves, "heading")
     axes = drawn[0].axes[0]
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 0.5], [0.5, 1], [0, 1]], [[1, 1], [0, 1]]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0.750 \\$cat", "1.000 dog"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["\\$cat: 0.750", "dog: 1.000"]

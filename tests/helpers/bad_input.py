@@ -165,7 +165,11 @@ BAD = [
         "setting valid_path: found no readable image of cat in v, expected some",
     ),
     (None, "check --train_path nowhere --test_path test", "setting train_path: found no folder nowhere, expected one"),
-    (lambda: os.mkfifo("pipe"), f"check {TRAIN} --output pipe", "file pipe: found a folder, a device or a pipe, exp"),
+    (
+        lambda: os.mkfifo("p.png"),
+        f"check {TRAIN} --output p.png",
+        "file p.png: found a folder, a device or a pipe, exp",
+    ),
     # checkpoints and their record
     (None, "evaluate --checkpoint nowhere", "checkpoint: found nowhere, expected a readable checkpoint"),
     (None, "export --checkpoint_dir train", "setting checkpoint_dir: found no run with checkpoints in train"),
