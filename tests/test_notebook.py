@@ -39,7 +39,7 @@ def test_the_notebook_trains_draws_predicts_and_explains(project):
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     start, train, curves, evaluate, predict, explain, _ = run_notebook(sources, project).cells
     assert "data set: data/digitspng" in text_of(start)
-    assert "epoch 8/8: loss " in text_of(train) and "<Trainer of lenet5, 8 epochs and " in text_of(train)
+    assert "epoch 8/8: loss " in text_of(train) and "<Trainer of lenet5: 8 epochs, " in text_of(train)
     assert "epoch 1/8:   0%" in text_of(train)  # the progress bar
     assert "image/png" in text_of(curves) and "image/png" in text_of(explain)
     assert float(text_of(evaluate).split("accuracy ")[1]) > 0.9
