@@ -231,7 +231,7 @@ SYNONYMS = {  # what other programs call these
     "gradcam": "explain",
     "data": "prepare",
     "help": "--help",
-}  # fmt: skip
+}
 
 
 def main(argv=None):
@@ -257,7 +257,7 @@ def run(words):
     options = parser.parse(words[1:] if name else words)
     overrides = {name: options.pop(name) for name in SETTINGS if name in options}
     config = chosen.check(options, overrides)
-    with ends_at_once("interrupted before it had started"):  # which takes seconds
+    with ends_at_once("interrupted before it had started"):  # TensorFlow is imported, which takes seconds
         module = importlib.import_module(f"utils.commands.{name or 'train'}")
     return module.run(config, overrides, **options)
 

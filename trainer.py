@@ -104,17 +104,15 @@ class Trainer:
 
     def _init_run_state(self, resumed):
         self.last_saved, self.last_save_time = (self.step, self.epoch), time.monotonic()
-        self.log_error, self._predictor = None, ({}, None)
-        self.target_epoch = self.config.num_epoch
+        self.log_error, self._predictor, self.target_epoch = None, ({}, None), self.config.num_epoch
         self.resumed, self.interrupted, self.is_closed = resumed, False, False
         self.signals = HeldSignals()
 
     def _build(self):
         """Build the graph and open its session."""
         config = self.config
-        class_weights = None
-        if config.class_weights == "balanced":
-            class_weights = balanced_weights(self.data.train.labels, config.classes)
+        is_balanced = config.class_weights == "balanced"
+        class_weights = balanced_weights(self.data.train.labels, config.classes) if is_balanced else None
         self.graph = tf.Graph()
         with self.graph.as_default():
             self.train_graph = TrainGraph(config, class_weights, self.steps, self.cluster)
@@ -255,7 +253,7 @@ class Trainer:
         Args:
             data: None: data.test, the test images.
         """
-        self._sync_step()
+        self._check_open()
         data = self.data.test if data is None else data
         if not isinstance(data, DataSet):
             raise InputError("evaluate", repr(data), "a DataSet, such as T.data.valid, or none for the test images")
@@ -282,18 +280,20 @@ class Trainer:
             return
         self._check_variables()
         if self.cluster.is_chief:
-            if monitor:
-                monitor.flush()
+            (monitor or NullMonitor()).flush()
             self.run.save(self.session, self.train_graph.saver, self.state, self.target_epoch)
         self.last_saved, self.last_save_time = (self.step, self.epoch), time.monotonic()
+
+    def _check_open(self):
+        if self.is_closed:
+            raise InputError("Trainer", "a closed one", "an open one", "Trainer(resume=True) continues its run")
 
     def _sync_step(self):
         """Set `step` to the value of global_step; returns how many steps were not counted.
 
         Before optimize() and save(), these are steps that the user ran; within the loop, an interrupted one of its own.
         """
-        if self.is_closed:
-            raise InputError("Trainer", "a closed one", "an open one", "Trainer(resume=True) continues its run")
+        self._check_open()
         return self.state.sync_step(int(self.session.run(self.global_step)))
 
     def export(self, last: bool = False) -> Optional[str]:

@@ -104,7 +104,7 @@ GROUPS = {  # the first setting of each heading in src/config.py
     "train_path": "Data",
     "num_epoch": "Training",
     "checkpoint_minutes": "Output",
-}  # fmt: skip
+}
 
 
 def with_role(*roles):

@@ -35,18 +35,16 @@ def start(*words):
 
 
 def test_the_first_line_comes_before_tensorflow_and_ctrl_c_is_answered_at_once(work):
-    """Importing TensorFlow alone takes over a second of processor time, so it had not ended when the line came."""
+    """Importing TensorFlow takes over a second, so it has not ended 0.2 s after the line."""
     process = start(*DATA.split(), "--num_epoch", "3", "--img_size", "20")
     first = process.stdout.readline()
     outputs = "graph to weights/lenet5, logs to graphs/lenet5"
     assert first == f"lenet5 of 20 px on train, 3 epochs; {outputs}; starting TensorFlow\n"
-    used = os.times()
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    used = os.times().children_user - used.children_user
     assert (process.returncode, output, errors) == (130, "", "interrupted before it had started\n")
-    assert used < 10 and os.listdir("checkpoints/lenet5") in ([], ["lock"]) and not os.path.exists("graphs")
+    assert os.listdir("checkpoints/lenet5") in ([], ["lock"]) and not os.path.exists("graphs")
 
 
 def test_a_resumed_run_says_so_first(work, run_here):
