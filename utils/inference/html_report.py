@@ -23,12 +23,13 @@ STYLE = """
 body { font: 16px/1.5 sans-serif; color: #222; max-width: 70rem; margin: 0 auto; padding: 1rem; }
 h1, p { overflow-wrap: anywhere; }
 div.wide { overflow-x: auto; }
-img { max-width: max(100%, 40rem); }
+img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; }
 td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 td:first-child, th:first-child { text-align: left; }
 td:first-child { min-width: 8rem; overflow-wrap: anywhere; }
 table.settings td, table.confusions :nth-child(2) { text-align: left; overflow-wrap: anywhere; }
+@media (max-width: 32rem) { table { font-size: .8rem; } td:first-child { min-width: 4rem; } }
 """
 
 
@@ -80,7 +81,7 @@ def heading_row(names):
 def figure(path, text):
     with open(path, "rb") as file:
         content = base64.b64encode(file.read()).decode("ascii")
-    return f'<div class="wide"><img alt="{escaped(text)}" src="data:image/png;base64,{content}"></div>'
+    return f'<img alt="{escaped(text)}" src="data:image/png;base64,{content}">'
 
 
 def confusions_table(evaluation):
