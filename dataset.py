@@ -245,6 +245,9 @@ def describe(data, config):
     few, many = counts.argmin(), counts.argmax()
     text = f"{data.train.num_examples} images to train on, {data.valid.num_examples} to validate on; "
     text += f"{len(classes)} classes of {counts[few]} ({classes[few]}) to {counts[many]} ({classes[many]}) images"
+    if config.numchannels == 1:
+        (mean,), (std,) = config.image_normalize_mean, config.image_normalize_std
+        text += f", read as grey, with image_normalize_mean {mean:g} and image_normalize_std {std:g}"
     lines = [text] + [f"note: {line}" for line in data.notes + notes_on_test_set(config)]
     return "\n".join(map(escape_control_characters, lines))
 

@@ -115,7 +115,7 @@ def check_summary(options, overrides):
     if total_class is not None and not 2 <= total_class <= MOST_CLASSES:
         limits = "2 or more" if total_class < 2 else f"2 to {MOST_CLASSES}"
         raise InputError("--total_class", shortened(total_class), limits)
-    names = (*SUMMARY_SETTINGS, "total_class", "numchannels", "batch_norm_momentum", "seed")
+    names = (*SUMMARY_SETTINGS, "total_class", "batch_norm_momentum", "seed")
     total_class = total_class or settings_for(names, overrides).total_class or 10
     classes = [str(number) for number in range(total_class)]
     return settings_for(names, dict(overrides, classes=classes, total_class=total_class))
@@ -139,8 +139,8 @@ RESUME = [
 EXPORT_SETTINGS = ("model_arch", "checkpoint_dir", "weight_dir")
 GRAPH_SETTINGS = ("model_arch", "weight_dir", "device")
 EVALUATE_SETTINGS = (*GRAPH_SETTINGS, "test_path", "bad_images", "tensorboard_dir")
-CHECK_SETTINGS = ("train_path", "valid_path", "test_path", "classes", "model_arch", "img_size")
-SUMMARY_SETTINGS = ("model_arch", "img_size", "width", "strides", "train_path", "classes")
+CHECK_SETTINGS = ("train_path", "valid_path", "test_path", "classes", "model_arch", "img_size", "transparency")
+SUMMARY_SETTINGS = ("model_arch", "img_size", "numchannels", "width", "strides", "train_path", "classes")
 
 # fmt: off
 COMMANDS = {

@@ -14,7 +14,7 @@ MODEL_ARCHS = {
 # Model
 model_arch = "lenet5"  # network architecture
 img_size = None  # images are resized to this width and height, in pixels; None: set by model_arch
-numchannels = 3  # colour channels of the network's input
+numchannels = 3  # channels of the network's input: 3: colour; 1: grey
 width = 1.0  # mobilenetv2: width multiplier (alpha)
 strides = "paper"  # mobilenetv2: paper: total stride 32; small: total stride 8, for images of about 32 pixels
 batch_norm_momentum = 0.9  # mobilenetv2: momentum of batch norm: moving = momentum * moving + (1 - momentum) * batch
@@ -33,6 +33,7 @@ image_normalize_mean = [0.485, 0.456, 0.406]  # mean of each channel: x = (level
 image_normalize_std = [0.229, 0.224, 0.225]  # standard deviation of each channel: x = (level / 255 - mean) / std
 channel_order = "bgr"  # bgr: as OpenCV reads images; rgb: swapped before normalization
 resize = "stretch"  # stretch: ignore the aspect ratio; crop: center crop; pad: borders in the mean colour
+transparency = "drop"  # drop: ignore it, as the file's colours are; white, black: put images on that background
 augment = "none"  # crop: random shifts; crop+flip: random shifts and horizontal flips
 class_weights = "none"  # balanced: weight the loss of each training image by n / (classes * images of its class)
 bad_images = "stop"  # stop: end at a corrupt image; skip: leave corrupt images out and count them

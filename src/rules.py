@@ -94,14 +94,18 @@ def number(is_valid, expected):
     return Rule(_literal, lambda value: _is_number(value) and is_valid(value), expected)
 
 
-def three_numbers(at_least, at_most, limits):
+def channel_numbers(at_least, at_most, limits):
+    def parse(text):
+        value = _literal(text)
+        return [value] if _is_number(value) else value
+
     def is_valid(value):
-        return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(is_valid_part, value))
+        return isinstance(value, (list, tuple)) and len(value) in (1, 3) and all(map(is_valid_part, value))
 
     def is_valid_part(part):
         return _is_number(part) and at_least <= part <= at_most
 
-    return Rule(_literal, is_valid, f"three numbers {limits}, such as 0.485,0.456,0.406")
+    return Rule(parse, is_valid, f"three numbers {limits}, such as 0.485,0.456,0.406, or one for numchannels 1")
 
 
 def one_of(*names):
@@ -118,8 +122,9 @@ def or_none(rule):
 
 POSITIVE = number(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = number(lambda value: value >= 0, "a number, 0 or more")
-MEAN = three_numbers(-1e6, 1e6, "from -1000000 to 1000000")
-STD = three_numbers(1e-6, 1e6, "from 0.000001 to 1000000")
+MEAN = channel_numbers(-1e6, 1e6, "from -1000000 to 1000000")
+STD = channel_numbers(1e-6, 1e6, "from 0.000001 to 1000000")
+CHANNELS = Rule(_literal, lambda value: _is_integer(value, 1, 3) and value != 2, "3 or 1")
 CLASS_NAMES = Rule(
     _class_names,
     _are_class_names,

@@ -32,8 +32,8 @@ SETTINGS = {
     "model_arch": setting("learning", rules.one_of(*config.MODEL_ARCHS), "network architecture"),
     "img_size": setting("learning preprocessing derived", rules.integer(1, 4096),
         "images are resized to this width and height, in pixels; None: set by model_arch"),
-    "numchannels": setting("learning", rules.integer(3, 3)._replace(expected="3"),
-        "colour channels of the network's input"),
+    "numchannels": setting("learning preprocessing", rules.CHANNELS,
+        "channels of the network's input: 3: colour; 1: grey"),
     "width": setting("learning architecture", rules.number(lambda x: 0 < x <= 10, "a number above 0, at most 10"),
         "mobilenetv2: width multiplier (alpha)"),
     "strides": setting("learning architecture", rules.one_of("paper", "small"),
@@ -62,6 +62,8 @@ SETTINGS = {
         "bgr: as OpenCV reads images; rgb: swapped before normalization"),
     "resize": setting("learning preprocessing", rules.one_of("stretch", "crop", "pad"),
         "stretch: ignore the aspect ratio; crop: center crop; pad: borders in the mean colour"),
+    "transparency": setting("learning preprocessing", rules.one_of("drop", "white", "black"),
+        "drop: ignore it, as the file's colours are; white, black: put images on that background"),
     "augment": setting("learning", rules.one_of("none", "crop", "crop+flip"),
         "crop: random shifts; crop+flip: random shifts and horizontal flips"),
     "class_weights": setting("learning", rules.one_of("none", "balanced"),
@@ -159,6 +161,7 @@ def settings_for(names, overrides):
     for name in with_role("derived"):
         if name in names and name not in values:
             values[name] = derived(name, values)
+    values = for_channels(values)
     run = RunSettings(**values)
     smallest = config.MODEL_ARCHS[run.model_arch]["min_img_size"]
     if "img_size" in names and run.img_size < smallest:
@@ -166,6 +169,17 @@ def settings_for(names, overrides):
     if "total_class" in names and run.total_class != len(run.classes):
         raise InputError("setting total_class", run.total_class, f"{len(run.classes)}, the number of classes")
     return run
+
+
+def for_channels(values):
+    """The values, with image_normalize_mean and _std as one number each, the mean of three, if numchannels is 1."""
+    for name in ("image_normalize_mean", "image_normalize_std"):
+        found, channels = values.get(name), values.get("numchannels")
+        if found and channels == 1:
+            values[name] = [round(sum(found) / len(found), 6)]
+        elif found and channels == 3 and len(found) != 3:
+            raise InputError(f"setting {name}", f"{found} for numchannels 3", "three numbers")
+    return values
 
 
 def _configured():

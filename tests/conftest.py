@@ -143,10 +143,12 @@ def shallow(monkeypatch):
 def preprocess(img_size, **others):
     """A Preprocess with the defaults of src/config.py, but for those given."""
     defaults = {
+        "numchannels": 3,
         "image_normalize_mean": [0.485, 0.456, 0.406],
         "image_normalize_std": [0.229, 0.224, 0.225],
         "channel_order": "bgr",
         "resize": "stretch",
+        "transparency": "drop",
     }
     return Preprocess(img_size, **dict(defaults, **others))
 

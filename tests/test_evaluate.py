@@ -75,7 +75,7 @@ def test_loss_is_that_of_opencv_s_logits_with_and_without_mirror_images(trained,
 
 def test_each_file_is_decoded_once_also_for_its_mirror_image(trained, run_here, monkeypatch):
     read, paths = preprocess.read_image, []
-    monkeypatch.setattr(preprocess, "read_image", lambda path: paths.append(path) or read(path))
+    monkeypatch.setattr(preprocess, "read_image", lambda path, *how: paths.append(path) or read(path, *how))
     monkeypatch.setattr("utils.commands.evaluate.explain_mistakes", lambda *_: None)  # which reads some again
     _, rows = report(run_here, trained, "--flip")
     assert sorted(paths) == sorted(row["image"] for row in rows)

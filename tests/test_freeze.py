@@ -14,6 +14,17 @@ from trainer import Trainer
 from utils.checkpoints.manager import CheckpointManager
 from utils.inference.predictor import Predictor
 
+PREPROCESSING = {
+    "decode": "8 bits a channel, of 16 bits the upper 8; grey repeated in all channels; transparency dropped",
+    "large_jpeg": "decoded at 1/8, 1/4 or 1/2 of its size if that divides both sides and leaves them at least "
+    "4 times as long as the network's input",
+    "orientation": "upright, as the EXIF data says",
+    "interpolation": "area where no side grows and one is more than halved, else bilinear (OpenCV's INTER_AREA "
+    "and INTER_LINEAR)",
+    "border_colour": [124, 116, 104],
+    "normalize": "(level / 255 - image_normalize_mean) / image_normalize_std, of channels in channel_order",
+}
+
 
 @pytest.fixture(scope="module")
 def trained_and_exported(tmp_path_factory):
@@ -73,14 +84,8 @@ def test_labels_and_description_say_all_that_a_prediction_needs(exported):
         "image_normalize_std": [0.229, 0.224, 0.225],
         "channel_order": "bgr",
         "resize": "stretch",
-        "preprocessing": {
-            "decode": "8 bits a channel, of 16 bits the upper 8; grey repeated in all channels; transparency dropped",
-            "orientation": "upright, as the EXIF data says",
-            "interpolation": "area where no side grows and one is more than halved, else bilinear (OpenCV's INTER_AREA "
-            "and INTER_LINEAR)",
-            "border_colour": [124, 116, 104],
-            "normalize": "(level / 255 - image_normalize_mean) / image_normalize_std, of channels in channel_order",
-        },
+        "transparency": "drop",
+        "preprocessing": PREPROCESSING,
         "classes": ["cat", "dog"],
         "val_acc": max(entry["val_acc"] for entry in exported.history),
         "run": {

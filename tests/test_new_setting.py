@@ -22,8 +22,8 @@ EDITS = {  # all of them: {file: [(what is there, what follows it)]}
     "utils/images/preprocess.py": [
         ('EARLIER = {', 'EARLIER = {"interpolation": "bilinear", '),
         (
-            "channel_order, resize):\n",
-            "channel_order, resize, interpolation):\n        self.interpolation = interpolation\n",
+            "resize, transparency\n    ):\n",
+            "resize, transparency,\n        interpolation\n    ):\n        self.interpolation = interpolation\n",
         ),
         (
             '        if self.resize == "stretch":\n',

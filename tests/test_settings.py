@@ -83,7 +83,9 @@ def test_settings_are_a_copy(monkeypatch):
         ("device", "tpu"),
         ("classes", ["cat", "cat"]),
         ("total_class", 7),
-        ("numchannels", 1),
+        ("numchannels", 2),
+        ("numchannels", True),
+        ("image_normalize_mean", [0.5]),
         ("early_stoping", 3),
         ("img_size", 10**20),
         ("lr", 10**400),
@@ -144,10 +146,11 @@ def test_every_setting_has_roles_and_one_says_whether_it_may_differ_when_a_run_i
 
 
 @pytest.mark.parametrize("roles, expected", [
-    ("preprocessing", "img_size image_normalize_mean image_normalize_std channel_order resize"),
+    ("preprocessing",
+     "img_size numchannels image_normalize_mean image_normalize_std channel_order resize transparency"),
     ("architecture", "width strides"),
     ("preprocessing architecture",  # what is taken over with pretrained weights, and printed in this order
-     "img_size width strides image_normalize_mean image_normalize_std channel_order resize"),
+     "img_size numchannels width strides image_normalize_mean image_normalize_std channel_order resize transparency"),
     ("machine",
      "train_path test_path valid_path cache_mb device memory_check step_timeout cluster_timeout checkpoint_minutes "
      "keep_runs checkpoint_dir weight_dir tensorboard_dir"),
@@ -156,8 +159,8 @@ def test_every_setting_has_roles_and_one_says_whether_it_may_differ_when_a_run_i
     ("output_dir", "checkpoint_dir weight_dir tensorboard_dir"),
     ("learning",
      "model_arch img_size numchannels width strides batch_norm_momentum pretrained train_layers classes total_class "
-     "validation_size batch_size image_normalize_mean image_normalize_std channel_order resize augment class_weights "
-     "bad_images seed lr decay step_rate epsilon weight_decay"),
+     "validation_size batch_size image_normalize_mean image_normalize_std channel_order resize transparency augment "
+     "class_weights bad_images seed lr decay step_rate epsilon weight_decay"),
 ])  # fmt: skip
 def test_the_settings_of_each_role(roles, expected):
     assert with_role(*roles.split()) == expected.split()

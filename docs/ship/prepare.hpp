@@ -1,10 +1,11 @@
 // From an image file to the input of an exported network, with OpenCV 4.
 //
-//     Preprocessing how{32, "stretch", "bgr", {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, {124, 116, 104}};
+//     Preprocessing how{32, 3, "stretch", "drop", "bgr",
+//                       {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, {124, 116, 104}};
 //     cv::Mat input = prepare("photo.jpg", how);  // float32, size x size x 3; the network takes a batch of one
 //
-// The values are those of the JSON beside the graph: input.shape[1], resize, channel_order, image_normalize_mean,
-// image_normalize_std, preprocessing.border_colour.
+// The values are those of the JSON beside the graph: input.shape[1] and [3], resize, transparency, channel_order,
+// image_normalize_mean, image_normalize_std, preprocessing.border_colour.
 
 #pragma once
 
@@ -14,10 +15,11 @@
 #include <opencv2/imgproc.hpp>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 struct Preprocessing {
-  int size;
-  std::string resize, channel_order;
+  int size, channels;  // 3, or 1: grey
+  std::string resize, transparency, channel_order;
   cv::Scalar mean, std, border_colour;
 };
 
@@ -52,13 +54,30 @@ inline cv::Mat fit(const cv::Mat& image, const Preprocessing& how) {
   return result;
 }
 
-inline cv::Mat prepare(const std::string& path, const Preprocessing& how) {
-  cv::Mat image = cv::imread(path, cv::IMREAD_COLOR);  // upright, 8 bits, without transparency
+// Upright, 8 bits a channel, on a background unless transparency is "drop".
+inline cv::Mat read(const std::string& path, const std::string& transparency) {
+  cv::Mat image = cv::imread(path, cv::IMREAD_COLOR);
   if (image.empty()) throw std::runtime_error(path + " is no image");
+  cv::Mat stored = cv::imread(path, cv::IMREAD_UNCHANGED);
+  if (transparency == "drop" || stored.channels() < 4) return image;
+  double largest = stored.depth() == CV_8U ? 255 : 65535, background = transparency == "white" ? 255 : 0;
+  cv::Mat alpha, colours;
+  cv::extractChannel(stored, alpha, 3);
+  alpha.convertTo(alpha, CV_32F, 1 / largest);
+  cv::merge(std::vector<cv::Mat>(3, alpha), alpha);
+  image.convertTo(colours, CV_32FC3);
+  colours = colours.mul(alpha) + (cv::Scalar::all(1) - alpha) * background;
+  colours.convertTo(image, CV_8UC3);
+  return image;
+}
+
+inline cv::Mat prepare(const std::string& path, const Preprocessing& how) {
+  cv::Mat image = read(path, how.transparency);
+  if (how.channels == 1) cv::cvtColor(image, image, cv::COLOR_BGR2GRAY);
   image = fit(image, how);
-  if (how.channel_order == "rgb") cv::cvtColor(image, image, cv::COLOR_BGR2RGB);
+  if (how.channels == 3 && how.channel_order == "rgb") cv::cvtColor(image, image, cv::COLOR_BGR2RGB);
   cv::Mat input;
-  image.convertTo(input, CV_32FC3, 1.0 / 255);
+  image.convertTo(input, CV_32F, 1.0 / 255);
   cv::subtract(input, how.mean, input);
   cv::divide(input, how.std, input);
   return input;

@@ -2,36 +2,47 @@
 //
 //     const about = JSON.parse(fs.readFileSync("lenet5.json"));
 //     const input = prepare(pixels, width, height, about);  // Float32Array of 1 * size * size * 3
-//     const tensor = new ort.Tensor("float32", input, [1, size, size, 3]);
+//     const tensor = new ort.Tensor("float32", input, [1, size, size, 3]);  // or 1, for a grey network
 //
 // pixels: red, green, blue, and if there are four channels alpha, from 0 to 255, row by row, of an upright image: those
-// of a canvas's getImageData(), or of sharp(file).rotate().raw(). Alpha is ignored, as in training.
+// of a canvas's getImageData(), or of sharp(file).rotate().raw().
 
 export function prepare(pixels, width, height, about) {
-  const size = about.input.shape[1];
-  const channels = pixels.length / (width * height);
-  const order = about.channel_order === "rgb" ? [0, 1, 2] : [2, 1, 0];
-  const border = about.preprocessing.border_colour; // blue, green, red
+  const [, size, , depth] = about.input.shape;
+  const order = depth === 1 ? ["grey"] : about.channel_order === "rgb" ? [0, 1, 2] : [2, 1, 0];
+  const border = about.preprocessing.border_colour; // blue, green, red; or grey
   const part = layout(width, height, size, about.resize);
-  const result = new Float32Array(size * size * 3);
-  for (let c = 0; c < 3; c++) {
-    const channel = order[c];
+  const result = new Float32Array(size * size * depth);
+  for (let c = 0; c < depth; c++) {
+    const levelAt = levels(pixels, pixels.length / (width * height), order[c], about.transparency);
     const plane = Float64Array.from({ length: part.height * part.width }, (_, i) => {
       const row = part.top + Math.floor(i / part.width), column = part.left + (i % part.width);
-      return pixels[(row * width + column) * channels + channel];
+      return levelAt(row * width + column);
     });
     const resized = resize(plane, part.height, part.width, part.newHeight, part.newWidth);
     for (let y = 0; y < size; y++) {
       for (let x = 0; x < size; x++) {
         const row = y + part.offsetY, column = x + part.offsetX;
         const inside = row >= 0 && row < part.newHeight && column >= 0 && column < part.newWidth;
-        const level = inside ? resized[row * part.newWidth + column] : Math.round(border[2 - channel]);
-        result[(y * size + x) * 3 + c] =
+        const level = inside ? resized[row * part.newWidth + column] : Math.round(border[depth === 1 ? 0 : 2 - order[c]]);
+        result[(y * size + x) * depth + c] =
           (level / 255 - about.image_normalize_mean[c]) / about.image_normalize_std[c];
       }
     }
   }
   return result;
+}
+
+// A function from a pixel's number to its level of one channel, or of grey, on the background of `transparency`.
+function levels(pixels, channels, channel, transparency) {
+  const isOpaque = channels < 4 || transparency === "drop", background = transparency === "white" ? 255 : 0;
+  const level = (i, c) => {
+    if (isOpaque) return pixels[i * channels + c];
+    const alpha = pixels[i * channels + 3] / 255;
+    return roundHalfToEven(alpha * pixels[i * channels + c] + (1 - alpha) * background);
+  };
+  if (channel !== "grey") return (i) => level(i, channel);
+  return (i) => Math.round(0.299 * level(i, 0) + 0.587 * level(i, 1) + 0.114 * level(i, 2));
 }
 
 // Which part of the image is resized, to which size, and where the result's upper left corner is in that.

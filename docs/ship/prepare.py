@@ -2,7 +2,7 @@
 
 with open("lenet5.json") as file:
     about = json.load(file)
-images = prepare("photo.jpg", about)  # float32 [1, size, size, 3]
+images = prepare("photo.jpg", about)  # float32 [1, size, size, 3], or [1, size, size, 1] for a grey network
 """
 
 import cv2
@@ -10,16 +10,28 @@ import numpy as np
 
 
 def prepare(path, about):
-    """The input for an image file: float32 [1, size, size, 3]. `about` is the JSON beside the graph, as a dict."""
-    # Blue, green, red of 8 bits; grey repeated, transparency dropped, rotated as the EXIF data of a JPEG says.
+    """The input for an image file: float32 [1, size, size, channels]. `about` is the JSON beside the graph, a dict."""
+    _, size, _, channels = about["input"]["shape"]
+    image = read(path, about["transparency"])
+    if channels == 1:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    image = fit(image, size, about["resize"], about["preprocessing"]["border_colour"])
+    if channels == 3 and about["channel_order"] == "rgb":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    image = image.reshape(1, size, size, channels) / 255.0
+    return ((image - about["image_normalize_mean"]) / about["image_normalize_std"]).astype(np.float32)
+
+
+def read(path, transparency):
+    """Blue, green, red of 8 bits, rotated as the EXIF data of a JPEG says; "white", "black": on that background."""
     image = cv2.imread(path, cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"{path} is no image")
-    image = fit(image, about["input"]["shape"][1], about["resize"], about["preprocessing"]["border_colour"])
-    if about["channel_order"] == "rgb":
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    image = (image / 255.0 - about["image_normalize_mean"]) / about["image_normalize_std"]
-    return image[np.newaxis].astype(np.float32)
+    stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    if transparency == "drop" or stored.ndim == 2 or stored.shape[2] < 4:
+        return image
+    alpha = (stored[:, :, 3:] // (1 if stored.dtype == np.uint8 else 256)) / 255.0
+    return np.round(image * alpha + (255 if transparency == "white" else 0) * (1 - alpha)).astype(np.uint8)
 
 
 def fit(image, size, mode, border_colour):

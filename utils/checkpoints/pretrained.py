@@ -30,6 +30,10 @@ def inherit_settings(overrides):
         recorded = (CheckpointManager(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
     if recorded.get("model_arch") != now.model_arch:
         return now
+    channels = overrides.get("numchannels", recorded.get("numchannels"))
+    if channels != recorded.get("numchannels", channels):
+        found = f"weights for numchannels {recorded['numchannels']} in {now.pretrained}"
+        raise InputError("setting pretrained", found, f"for numchannels {channels}, as given")
     inherited = {name: recorded[name] for name in PRETRAINED_SETTINGS if name in recorded}
     if vars(config)["img_size"] is not None:
         inherited.pop("img_size", None)

@@ -13,7 +13,7 @@ from src.console import capture_stderr, escape_control_characters, say, suppress
 from src.errors import ExitCode, InputError
 from utils.files import read_file
 from utils.images.decode import decode, find_problem, read_image
-from utils.images.formats import kind_of
+from utils.images.formats import jpeg_frame, kind_of
 from utils.images.image_folders import find_images, skipped_lines
 from utils.images.loader import map_images
 from utils.images.plots import check_output, draw_grid, escape_label
@@ -44,7 +44,7 @@ REMEDIES = {
     "different sets": "keep each image in one set only, or evaluation measures what was learned by heart",
     "different classes": "keep each image in its true class only, or the network learns contradictions",
     FEW_LEVELS: "scale the values to 0 to 255 before training, for example with cv2.normalize",
-    TRANSPARENT: "save these images on an opaque background",
+    TRANSPARENT: "--transparency white, or black, puts images on that background",
 }
 
 # libjpeg's messages about a corrupt JPEG that it decodes anyway, mostly to grey or noise.
@@ -55,35 +55,40 @@ CORRUPT = re.compile(r"Corrupt JPEG data: (.*)|(Premature end of JPEG file|Incon
 Finding = namedtuple("Finding", "problem checksum shape kind unusual is_suspect")
 
 
-def inspect(path, captured):
+def inspect(path, captured, transparency):
     """The Finding of an image file. Threads share `captured`, so another file may be the reason that it is_suspect."""
     length = captured.length()
     try:
         content = read_file("image", path)
-        pixels = decode(path, content)
+        pixels = decode(path, content, transparency=transparency)
     except InputError as error:
         return corrupt(error)
-    raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if raw is None:
-        return corrupt(InputError(f"image {path}", "a file that OpenCV reads only in part"))
-    if kind_of(content) == "BMP" and raw.ndim == 3:
-        raw = raw[..., :3]  # some versions of OpenCV add a fourth channel, mostly empty
-    channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: WITH_ALPHA}.get(raw.shape[-1], "colour")}[raw.ndim]
+    kind, raw = kind_of(content), pixels
+    if kind == "JPEG":  # of 8 bits, without transparency: need not be decoded twice
+        channels = "grey" if jpeg_frame(content)[0] == 1 else "colour"
+    else:
+        raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if raw is None:
+            return corrupt(InputError(f"image {path}", "a file that OpenCV reads only in part"))
+        if kind == "BMP" and raw.ndim == 3:
+            raw = raw[..., :3]  # some versions of OpenCV add a fourth channel, mostly empty
+        channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: WITH_ALPHA}.get(raw.shape[-1], "colour")}[raw.ndim]
     checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-    kind = f"{8 * raw.dtype.itemsize} bit, {channels}"
-    return Finding(None, checksum, pixels.shape[:2], kind, unusual(pixels, raw), captured.length() != length)
+    description = f"{8 * raw.dtype.itemsize} bit, {channels}"
+    found = unusual(pixels, raw, transparency)
+    return Finding(None, checksum, pixels.shape[:2], description, found, captured.length() != length)
 
 
 def corrupt(error):
     return Finding(str(error), None, None, None, frozenset(), False)
 
 
-def unusual(pixels, raw):
+def unusual(pixels, raw, transparency):
     """Which of FEW_LEVELS and TRANSPARENT apply to an image: its pixels as the network gets them, and as stored."""
     found = set()
     if int(pixels.max()) - int(pixels.min()) < MIN_RANGE:
         found.add(FEW_LEVELS)
-    if raw.ndim == 3 and raw.shape[2] == 4:
+    if transparency == "drop" and raw.ndim == 3 and raw.shape[2] == 4:
         raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)
         through = 255 - raw[raw[..., 3] < 255].astype(np.uint16)  # [n, 4]: darkness of the colours, and transparency
         hidden = (through[:, :3] * through[:, 3:] > HIDDEN * 255).any(axis=1)
@@ -92,10 +97,10 @@ def unusual(pixels, raw):
     return found
 
 
-def inspect_all(paths, name):
+def inspect_all(paths, name, transparency="drop"):
     """The Finding of each image file; those that libjpeg may have reported are decoded again, one at a time."""
     with suppress_stderr, capture_stderr() as captured:
-        findings = map_images(functools.partial(inspect, captured=captured), paths, name)
+        findings = map_images(functools.partial(inspect, captured=captured, transparency=transparency), paths, name)
         for number, path in enumerate(paths):
             if findings[number].is_suspect:
                 length = captured.length()
@@ -124,8 +129,8 @@ def run(config, overrides, output="samples.png"):
         elif getattr(config, name):
             notes.append(f"setting {name}: found no folder {getattr(config, name)}, so not checked")
     check_output(output, [path for paths, _ in sets.values() for path in paths])
-    findings = {name: inspect_all(paths, name) for name, (paths, _) in sets.items()}
-    lines, problems = report(sets, findings, config.classes, config.img_size)
+    findings = {name: inspect_all(paths, name, config.transparency) for name, (paths, _) in sets.items()}
+    lines, problems = report(sets, findings, config.classes, config.img_size, config.transparency)
     for line in [*lines, *(f"note: {note}" for note in notes), *faults]:
         say(escape_control_characters(line))
     with suppress_stderr:
@@ -134,7 +139,7 @@ def run(config, overrides, output="samples.png"):
     return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
 
-def report(sets, findings, classes, img_size):
+def report(sets, findings, classes, img_size, transparency="drop"):
     """(lines to print, number of problems) of the images.
 
     Args:
@@ -145,7 +150,7 @@ def report(sets, findings, classes, img_size):
     for name, (paths, labels) in sets.items():
         lines.append(f"{name}: {len(paths)} images of {len(classes)} classes")
         lines += class_lines(labels, classes, name == "train_path")
-        lines += unusual_lines(paths, findings[name], img_size)
+        lines += unusual_lines(paths, findings[name], img_size, transparency)
         faults = [finding.problem for finding in findings[name] if finding.problem]
         lines += with_remedy(faults, "corrupt")
         problems += len(faults)
@@ -164,7 +169,7 @@ def class_lines(labels, classes, is_training):
     return [text + ("; uneven: --class_weights balanced may help" if uneven else "")]
 
 
-def unusual_lines(paths, findings, img_size):
+def unusual_lines(paths, findings, img_size, transparency):
     """Sizes, depths and colours, the most common first, and images of unusual shape or values."""
     readable = [(path, finding) for path, finding in zip(paths, findings) if not finding.problem]
     lines = []
@@ -179,7 +184,7 @@ def unusual_lines(paths, findings, img_size):
     small = [path for path, finding in readable if max(finding.shape) * 4 < img_size]
     long = [path for path, finding in readable if max(finding.shape) > LONG * min(finding.shape)]
     lines += with_remedy([f"{path}: is less than a quarter of img_size" for path in small], "small")
-    lines += transparency_lines([finding.kind for _, finding in readable])
+    lines += transparency_lines([finding.kind for _, finding in readable], transparency)
     for what in (FEW_LEVELS, TRANSPARENT):
         found = [path for path, finding in readable if what in finding.unusual]
         if found:
@@ -197,12 +202,14 @@ def size_lines(shapes):
     return ["  width x height: " + ", ".join(f"{name} {width}x{height}" for name, (height, width) in named)]
 
 
-def transparency_lines(kinds):
+def transparency_lines(kinds, transparency):
     count = sum(kind.endswith(WITH_ALPHA) for kind in kinds)
     if not count:
         return []
-    text = f"{count} image{'s' * (count > 1)} with transparency: it is dropped, the network sees the colours without it"
-    return [f"  {text}"]
+    then = f"the network sees them on a {transparency} background"
+    if transparency == "drop":
+        then = "it is dropped, the network sees the colours without it; --transparency white keeps it"
+    return [f"  {count} image{'s' * (count > 1)} with transparency: {then}"]
 
 
 def duplicate_lines(sets, findings):

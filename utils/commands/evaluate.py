@@ -151,12 +151,13 @@ def confident_mistakes(labels, probabilities):
 def draw_mistakes(path, wrong, data, probabilities, classes):
     """Draw the first images of `wrong`, each with its predicted and its true class."""
     chosen = wrong[:MISTAKES]
-    titles = []
+    titles, transparency = [], data.preprocess.transparency
     for i in chosen:
         row, true = probabilities[i], escape_label(classes[data.labels[i]], 16)
         titles.append(f"{escape_label(classes[row.argmax()], 12)}? ({100 * row.max():.0f} %)\nis {true}")
     with suppress_stderr:
-        images = [cv2.cvtColor(read_image(data.paths[i]), cv2.COLOR_BGR2RGB) for i in chosen]
+        images = [read_image(data.paths[i], transparency=transparency) for i in chosen]
+    images = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in images]
     heading = f"{len(wrong) or 'no'} mistake{'s' * (len(wrong) != 1)} in {data.num_examples} images"
     draw_grid(path, images, titles, heading + (f"; the {MISTAKES} most confident" if len(wrong) > MISTAKES else ""))
 

@@ -115,6 +115,15 @@ def jpeg_segments(content):
             place += length
 
 
+def jpeg_frame(content):
+    """(number of channels, width, height) of a JPEG; zeros if it has none."""
+    for marker, start, _ in jpeg_segments(content):
+        if marker in FRAMES:
+            height, width, channels = struct.unpack_from(">HHB", content, start + 1)
+            return channels, width, height
+    return 0, 0, 0
+
+
 def examine_jpeg(content):
     """(EXIF data or b"", why it must not be decoded or None); so do the next three functions."""
     # A shortcut for nearly all files; after a scan header, only the end marker can look like this.
@@ -232,8 +241,7 @@ def size_of(kind, content):
             tags = tiff_tags(content)
             return tags.get(WIDTH, 0), tags.get(HEIGHT, 0)
         if kind == "JPEG":
-            frames = [start for marker, start, _ in jpeg_segments(content) if marker in FRAMES]
-            return struct.unpack_from(">HH", content, frames[0] + 1)[::-1] if frames else (0, 0)
+            return jpeg_frame(content)[1:]
     except struct.error:
         pass
     return 0, 0

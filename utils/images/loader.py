@@ -43,18 +43,18 @@ class ImageFiles:
     def __init__(self, paths, preprocess, cache):
         self._paths = paths
         self._load = preprocess.load
-        self._size = size = preprocess.img_size
+        self._shape = preprocess.img_size, preprocess.img_size, preprocess.numchannels
         # One array: gathering its rows is twice as fast as stacking separate arrays.
-        self._rows = np.empty((cache.reserve(len(paths), size * size * 3), size, size, 3), np.uint8)
+        self._rows = np.empty((cache.reserve(len(paths), int(np.prod(self._shape))), *self._shape), np.uint8)
         self._row_of = np.full(len(paths), -1)
         self._free_rows = iter(range(len(self._rows)))
 
     def read(self, chosen):
-        """The images with these indices: uint8 [len(chosen), img_size, img_size, 3]. Raises InputError."""
+        """The images with these indices: uint8 [n, img_size, img_size, numchannels]. Raises InputError."""
         rows = self._row_of[chosen]
         if (rows >= 0).all():
             return self._rows[rows]
-        images = np.empty((len(chosen), self._size, self._size, 3), np.uint8)
+        images = np.empty((len(chosen), *self._shape), np.uint8)
         with suppress_stderr:
             for image, index, row in zip(images, chosen, rows):
                 image[:] = self._rows[row] if row >= 0 else self._read_file(index)
@@ -85,7 +85,7 @@ def inference_batch(img_size):
 
 
 def image_bytes(img_size):
-    """Size of a normalized image, float32."""
+    """Size of a normalized image of three channels, float32."""
     return img_size**2 * 3 * 4
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from src.errors import InputError, first_line, is_out_of_memory, naming_memory
-from utils.images.decode import read_image
+from utils.images.decode import on_background
 
 EXPECTED = "uint8 levels of shape [height, width], [height, width, 3] or [height, width, 4]"
 
@@ -32,14 +32,15 @@ def is_single(images):
     return is_path(images) or is_pillow(images) or not is_list or hasattr(images, "ndim") and images.ndim < 4
 
 
-def pixels_of(image, rgb, name):
-    """The pixels of an image: uint8 [H, W, 3], channels blue, green, red; grey becomes colour, transparency is dropped.
+def pixels_of(image, rgb, name, preprocess):
+    """The pixels of an image: uint8 [H, W, 3], channels blue, green, red; grey becomes colour.
 
     Args:
         image: a path; a Pillow image, which is rotated as its EXIF orientation says; or an array, uint8 [H, W] or
             [H, W, 1, 3 or 4], such as OpenCV's.
         rgb: whether the channels of an array are red, green, blue.
         name: of an image that is no path, in errors.
+        preprocess: the Preprocess that they are for, which says what becomes of transparency.
 
     Raises:
         InputError: the file is not a valid image, or the object is not such an image.
@@ -47,19 +48,19 @@ def pixels_of(image, rgb, name):
     if is_path(image):
         if not os.fsdecode(image):
             raise InputError(name, "an empty path", "that of an image file")
-        return read_image(os.fsdecode(image))
+        return preprocess.read(os.fsdecode(image))
     with naming_memory(name):
         if is_pillow(image):
-            return from_array(from_pillow(image, name), True, name)
-        return from_array(image, rgb, name)
+            return from_array(from_pillow(image, name), True, name, preprocess.transparency)
+        return from_array(image, rgb, name, preprocess.transparency)
 
 
 def from_pillow(image, name):
-    """A Pillow image as an array, uint8 [H, W, 3], channels red, green, blue."""
+    """A Pillow image as an array, uint8 [H, W, 4], channels red, green, blue, alpha."""
     if image.mode[0] in "IF":
         raise InputError(name, f"a Pillow image of mode {image.mode}", "8 bits a channel, such as mode RGB")
     try:
-        return np.array(upright(image).convert("RGB"))
+        return np.array(upright(image).convert("RGBA"))
     except Exception as error:  # Pillow reads the file only now, and raises all kinds of errors
         if is_out_of_memory(error):
             raise
@@ -76,7 +77,7 @@ def upright(image):
         return image
 
 
-def from_array(array, rgb, name):
+def from_array(array, rgb, name, transparency):
     """An array as uint8 [H, W, 3], channels blue, green, red."""
     if not hasattr(array, "__array__"):
         raise InputError(name, f"an object of type {type(array).__name__}", "a path, an array or a Pillow image")
@@ -85,5 +86,7 @@ def from_array(array, rgb, name):
     if array.dtype != np.uint8 or 0 in shape or not (len(shape) == 2 or len(shape) == 3 and shape[2] in (1, 3, 4)):
         raise InputError(name, f"an array of {array.dtype} and shape {list(shape)}", EXPECTED)
     array = array.reshape(*shape[:2], -1)
-    array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)
+    array = on_background(array, transparency) if array.shape[2] == 4 else array
     return np.ascontiguousarray(array[:, :, ::-1] if rgb else array)

@@ -3,11 +3,12 @@
 import cv2
 import numpy as np
 
+from src.errors import InputError
 from src.settings import check_recorded, with_role
-from utils.images.decode import read_image
+from utils.images.decode import MIN_REDUCED, read_image
 
 SETTINGS = with_role("preprocessing")
-EARLIER = {"resize": "stretch"}  # for graphs whose JSON predates the setting
+EARLIER = {"resize": "stretch", "transparency": "drop"}  # for graphs whose JSON predates the settings
 
 
 class Preprocess:
@@ -15,18 +16,24 @@ class Preprocess:
 
     Args:
         img_size: width and height of the result, in pixels.
-        image_normalize_mean, image_normalize_std: of the network's three input channels, for levels from 0 to 1.
-        channel_order: "bgr" or "rgb", the order of the network's input channels.
+        numchannels: of the network's input: 3; or 1, grey.
+        image_normalize_mean, image_normalize_std: of each of these channels, for levels from 0 to 1.
+        channel_order: "bgr" or "rgb", the order of three channels.
         resize: "stretch": ignore the aspect ratio; "crop": resize the shorter side to img_size and take a center crop;
             "pad": resize the longer side to img_size and pad with the mean colour.
+        transparency: "drop": ignore it; "white" or "black": put the image on such a background.
     """
 
-    def __init__(self, img_size, image_normalize_mean, image_normalize_std, channel_order, resize):
+    def __init__(
+        self, img_size, numchannels, image_normalize_mean, image_normalize_std, channel_order, resize, transparency
+    ):
         self.img_size = img_size
+        self.numchannels = numchannels
         self.image_normalize_mean = image_normalize_mean
         self.image_normalize_std = image_normalize_std
         self.channel_order = channel_order
         self.resize = resize
+        self.transparency = transparency
         self._table = normalization_table(image_normalize_mean, image_normalize_std)
 
     @classmethod
@@ -38,7 +45,12 @@ class Preprocess:
     def from_json(cls, metadata, what):
         """The inverse of to_json. Raises InputError, naming `what`, if a setting is missing or invalid."""
         values = dict(EARLIER, **metadata)
-        return cls(**{name: check_recorded(what, name, values.get(name)) for name in SETTINGS})
+        values = {name: check_recorded(what, name, values.get(name)) for name in SETTINGS}
+        channels = values["numchannels"]
+        for name in ("image_normalize_mean", "image_normalize_std"):
+            if len(values[name]) != channels:
+                raise InputError(what, f"{values[name]} for {name}", f"numbers for {channels} channels")
+        return cls(**values)
 
     def to_json(self):
         """The settings, for the metadata of an exported graph."""
@@ -47,25 +59,41 @@ class Preprocess:
 
     def describe(self):
         """What else happens to an image, for the metadata of an exported graph: for people, but for border_colour."""
+        grey = "repeated in all channels" if self.numchannels == 3 else "0.299 red + 0.587 green + 0.114 blue"
+        transparency = "dropped" if self.transparency == "drop" else f"replaced by a {self.transparency} background"
         return {
-            "decode": "8 bits a channel, of 16 bits the upper 8; grey repeated in all channels; transparency dropped",
+            "decode": f"8 bits a channel, of 16 bits the upper 8; grey {grey}; transparency {transparency}",
+            "large_jpeg": f"decoded at 1/8, 1/4 or 1/2 of its size if that divides both sides and leaves them at least "
+            f"{MIN_REDUCED} times as long as the network's input",
             "orientation": "upright, as the EXIF data says",
             "interpolation": "area where no side grows and one is more than halved, else bilinear (OpenCV's INTER_AREA "
             "and INTER_LINEAR)",
-            "border_colour": self.border_colour(),  # of resize "pad": blue, green, red, from 0 to 255
+            "border_colour": self.border_colour(),  # of resize "pad": blue, green, red, or grey, from 0 to 255
             "normalize": "(level / 255 - image_normalize_mean) / image_normalize_std, of channels in channel_order",
         }
 
     def load(self, path):
-        """Read and resize an image file: uint8 [img_size, img_size, 3], channels blue, green, red.
+        """Read and resize an image file: uint8 [img_size, img_size, numchannels], channels blue, green, red or grey.
 
         Raises:
             InputError: the file does not exist or is not a valid image.
         """
-        return self.fit(read_image(path))
+        return self.fit(self.read(path))
+
+    def read(self, path):
+        """Read an image file: uint8 [H, W, 3], channels blue, green, red; a JPEG much larger than img_size is reduced.
+
+        Raises InputError as load.
+        """
+        return read_image(path, self.img_size, self.transparency)
 
     def fit(self, image):
-        """Resize an image: uint8 [H, W, 3] -> uint8 [img_size, img_size, 3]."""
+        """Resize an image, and make it grey if need be: uint8 [H, W, 3] -> uint8 [img_size, img_size, numchannels]."""
+        if self.numchannels == 1:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        return self._resized(image).reshape(self.img_size, self.img_size, self.numchannels)
+
+    def _resized(self, image):
         size, (height, width) = self.img_size, image.shape[:2]
         if (height, width) == (size, size):
             return image
@@ -86,14 +114,14 @@ class Preprocess:
         )
 
     def border_colour(self):
-        """The mean colour: blue, green, red, from 0 to 255."""
+        """The mean colour: blue, green, red, or grey, from 0 to 255."""
         mean = self.image_normalize_mean if self.channel_order == "bgr" else self.image_normalize_mean[::-1]
         return [float(np.clip(round(255 * level), 0, 255)) for level in mean]
 
     def normalize(self, images):
-        """uint8 [n, size, size, 3], channels blue, green, red -> float32 of that shape, channels in channel_order."""
+        """uint8 [n, size, size, numchannels] as from fit -> float32 of that shape, channels in channel_order."""
         tall = images.reshape(-1, *images.shape[2:])  # as one image: a single call of OpenCV is faster
-        if self.channel_order == "rgb":
+        if self.numchannels == 3 and self.channel_order == "rgb":
             tall = cv2.cvtColor(tall, cv2.COLOR_BGR2RGB)
         return cv2.LUT(tall, self._table).reshape(images.shape)
 
@@ -101,15 +129,17 @@ class Preprocess:
         """The inverse of normalize, for display: uint8 [n, size, size, 3], channels red, green, blue."""
         images = images * np.array(self.image_normalize_std) + np.array(self.image_normalize_mean)
         images = np.clip(np.round(images * 255), 0, 255).astype(np.uint8)
+        if self.numchannels == 1:
+            return np.repeat(images, 3, axis=3)
         return images if self.channel_order == "rgb" else images[..., ::-1]
 
 
 def normalization_table(mean, std):
-    """(level / 255 - mean) / std for each of the 256 levels of each channel: float32 [1, 256, 3].
+    """(level / 255 - mean) / std for each of the 256 levels of each channel: float32 [1, 256, channels].
 
     A lookup is six times faster than the computation.
     """
-    table = np.repeat(np.arange(256, dtype=np.float32).reshape(1, 256, 1), 3, axis=2)
+    table = np.repeat(np.arange(256, dtype=np.float32).reshape(1, 256, 1), len(mean), axis=2)
     table *= np.float32(1.0 / 255.0)
     table -= np.array(mean, np.float32)
     table /= np.array(std, np.float32)

@@ -42,7 +42,7 @@ class Explainer:
         The evidence, as grad_cam returns it, is divided by the largest value in any of the maps.
 
         Args:
-            image: float32 [img_size, img_size, 3], normalized.
+            image: float32 [img_size, img_size, channels], normalized.
             labels: indices of the classes.
         """
         maps = np.stack([self._evidence(image, label) for label in labels])
@@ -65,9 +65,10 @@ class Explainer:
             [(class name, probability, heat map)] of the `count` most probable classes, the best first, and of
             `label`).
         """
+        preprocess = self.predictor.preprocess
         with suppress_stderr:
-            pixels = self.predictor.preprocess.load(path)
-        image = self.predictor.preprocess.normalize(pixels[np.newaxis])[0]
+            image = preprocess.normalize(preprocess.load(path)[np.newaxis])[0]
+        pixels = np.ascontiguousarray(preprocess.to_rgb(image[np.newaxis])[0, ..., ::-1])
         probabilities = self.predictor.run(image[np.newaxis])[0]
         labels = [*probabilities.argsort()[::-1][:count], *([] if label is None else [label])]
         names = self.predictor.classes

@@ -47,10 +47,10 @@ def make_metadata(config, origin):
     """
     preprocess = Preprocess.of(config)
     preprocessing = preprocess.to_json()
-    size = preprocessing.pop("img_size")
+    size, channels = preprocessing.pop("img_size"), preprocessing.pop("numchannels")
     return {
         "model_arch": config.model_arch,
-        "input": {"name": "Image", "shape": [None, size, size, config.numchannels]},
+        "input": {"name": "Image", "shape": [None, size, size, channels]},
         "output": {"name": "output", "shape": [None, config.total_class]},
         **preprocessing,
         "preprocessing": preprocess.describe(),
@@ -114,7 +114,7 @@ def read_metadata(path):
     metadata = read_json("metadata", path, "python run.py export writes it beside the graph")
     metadata = dict(EARLIER, **metadata) if isinstance(metadata, dict) else {}
     classes = len(check_recorded(what, "classes", metadata.get("classes")))
-    check_shape(what, metadata, "input", "[null, size, size, 3]", _is_image_shape)
+    check_shape(what, metadata, "input", "[null, size, size, 3 or 1]", _is_image_shape)
     check_shape(what, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
     preprocess_of(metadata, what)
     run = metadata.get("run") if isinstance(metadata.get("run"), dict) else {}
@@ -131,12 +131,13 @@ def is_valid_in_run(name, value):
 
 def preprocess_of(metadata, what):
     """The Preprocess in the metadata. Raises InputError, naming `what`, if it is invalid."""
-    return Preprocess.from_json(dict(metadata, img_size=metadata["input"]["shape"][1]), what)
+    _, size, _, channels = metadata["input"]["shape"]
+    return Preprocess.from_json(dict(metadata, img_size=size, numchannels=channels), what)
 
 
 def _is_image_shape(rest):
-    """Whether it is the rest of a shape, after the batch size, of square RGB images."""
-    return SETTINGS["img_size"].is_valid(rest[0]) and rest == [rest[0], rest[0], 3]
+    """Whether it is the rest of a shape, after the batch size, of square images in colour or grey."""
+    return SETTINGS["img_size"].is_valid(rest[0]) and rest in ([rest[0], rest[0], 3], [rest[0], rest[0], 1])
 
 
 def check_shape(what, metadata, role, expected, is_valid):

@@ -114,7 +114,7 @@ class Predictor:
 
     def check_output(self, count):
         """Raise InputError if the output for `count` images has another shape: a graph from elsewhere may be wrong."""
-        logits = self.logits(np.zeros([count, self.img_size, self.img_size, 3], np.float32))
+        logits = self.logits(np.zeros([count, *self.metadata["input"]["shape"][1:]], np.float32))
         if logits.shape != (count, len(self.classes)):
             found = f"an output of shape {list(logits.shape)} for images [{count}, ...]"
             raise InputError(f"graph {self.source}", found, f"[{count}, {len(self.classes)}]")
@@ -127,7 +127,7 @@ class Predictor:
         return softmax(logits)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Normalized images, float32 [n, img_size, img_size, 3] -> float32 [n, classes]. Raises InputError."""
+        """Normalized images, float32 [n, img_size, img_size, channels] -> float32 [n, classes]. Raises InputError."""
         try:
             with naming_memory(f"graph {self.source} on {len(images)} images of {self.img_size} px"):
                 return self.session.run(self.output, {self.input: images})
@@ -155,7 +155,7 @@ class Predictor:
         with suppress_stderr:
             for image, name in named:
                 try:
-                    inputs.append(self.preprocess.fit(pixels_of(image, rgb, name)))
+                    inputs.append(self.preprocess.fit(pixels_of(image, rgb, name, self.preprocess)))
                     errors.append((image, None))
                 except InputError as error:
                     errors.append((image, error))

@@ -10,7 +10,6 @@ import numpy as np
 from src.console import suppress_stderr
 from src.errors import InputError
 from utils.files import read_file
-from utils.images.decode import read_image
 from utils.images.loader import image_bytes, map_images
 
 SAMPLE_SIZE = 100  # training images,
@@ -25,7 +24,7 @@ MAX_AMBIGUOUS = 0.1  # fraction of images that are identical to one of another c
 MAJORITY = 0.5
 
 # Statistics of a training image as input of the network: its index; a checksum; its contrast, the largest difference
-# between two pixels in a channel, in levels of 255; mean and variance of each channel, float64 [3].
+# between two pixels in a channel, in levels of 255; mean and variance of each channel, float64 [channels].
 ImageStats = namedtuple("ImageStats", "index checksum contrast mean variance")
 
 
@@ -57,13 +56,13 @@ def image_stats(data, config, index):
     except InputError:
         return None
     mean, std = cv2.meanStdDev(image)
-    channels = np.ascontiguousarray(image.reshape(-1, 3).T)  # makes np.ptp ten times as fast
+    channels = np.ascontiguousarray(image.reshape(-1, image.shape[2]).T)  # makes np.ptp ten times as fast
     contrast = (np.ptp(channels, axis=1) * np.array(config.image_normalize_std) * 255).max()
     return ImageStats(index, hashlib.sha1(image.tobytes()).digest(), contrast, mean.ravel(), std.ravel() ** 2)
 
 
 def channel_stats(sample):
-    """Mean and standard deviation of each channel over all pixels of all images, both float64 [3]."""
+    """Mean and standard deviation of each channel over all pixels of all images, both float64 [channels]."""
     means, variances = np.array([stats.mean for stats in sample]), np.array([stats.variance for stats in sample])
     return means.mean(axis=0), np.sqrt(variances.mean(axis=0) + means.var(axis=0))
 
@@ -116,29 +115,32 @@ def content_note(sample, data, config):
     ):
         if len(found) > limit * len(sample):
             path = data.paths[found[0].index]
-            reason = lost_in_decoding(path) or lost_in_resizing(path, found[0], config) or otherwise
+            preprocess = data.preprocess
+            reason = lost_in_decoding(path, preprocess) or lost_in_resizing(path, found[0], preprocess) or otherwise
             if reason:
                 count = f"{len(found)} of {len(sample)} sampled images"
                 return f"setting train_path: {count} {what} in the network's input, such as {path}: {reason}"
     return None
 
 
-def lost_in_decoding(path):
-    """What an image file holds that read_image drops, and what to do; None if it drops nothing."""
+def lost_in_decoding(path, preprocess):
+    """What an image file holds that is dropped when it is read, and what to do; None if nothing is."""
     with suppress_stderr:
         raw = cv2.imdecode(np.frombuffer(read_file("image", path), np.uint8), cv2.IMREAD_UNCHANGED)
-    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and np.ptp(raw[..., 3]):
-        return "its transparency is dropped, and the picture with it; draw such images on a background first"
+    has_alpha = raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and np.ptp(raw[..., 3])
+    if has_alpha and preprocess.transparency == "drop":
+        return "its transparency is dropped, and the picture with it; --transparency white, or black, keeps it"
     if raw is not None and raw.dtype == np.uint16 and raw.max() < DIM_CONTRAST * 256:
         found = f"its 16-bit values end at {raw.max()} of 65535, of which the upper 8 bits are kept"
         return f"{found}; scale them to reach 65535, or convert to 8 bits"
     return None
 
 
-def lost_in_resizing(path, stats, config):
+def lost_in_resizing(path, stats, preprocess):
     """The settings that remove the content of an image; None if they do not."""
-    if stats.contrast < DIM_CONTRAST <= np.ptp(read_image(path), axis=(0, 1)).max():
-        return f"settings resize and img_size: {config.resize} to {config.img_size} pixels leaves nothing of it"
+    if stats.contrast < DIM_CONTRAST <= np.ptp(preprocess.read(path), axis=(0, 1)).max():
+        how = f"{preprocess.resize} to {preprocess.img_size} pixels leaves nothing of it"
+        return f"settings resize and img_size: {how}"
     return None
 
 

@@ -73,7 +73,7 @@ def memory_needed(config, train_graph, images, batch_size):
     weights = sum(map(variable_bytes, train_graph.variables))
     variables = sum(map(variable_bytes, graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)))
     gradients = (variables - weights) / 2  # as large as one of the two moments
-    all_images = images * config.img_size**2 * 3  # uint8
+    all_images = images * config.img_size**2 * config.numchannels  # uint8
     cache = min(config.cache_mb * 2**20, all_images)
     ahead = min(prefetch_bytes(config.img_size, batch_size), 4 * all_images)  # float32
     step = gradients + batch_size * (kept + flow)  # at its peak, with the activation gradients of the largest layer

@@ -151,7 +151,7 @@ def log_mistakes(folder, checkpoint, wrong, data, probabilities, classes):
         logger = TensorBoardLogger(folder, suffix=MISTAKES_SUFFIX)
         for number, i in enumerate(wrong[:MISTAKES], 1):
             with suppress_stderr:
-                image = read_image(data.paths[i])
+                image = read_image(data.paths[i], transparency=data.preprocess.transparency)
             true, predicted = classes[data.labels[i]], classes[probabilities[i].argmax()]
             logger.image(step, f"Mistakes/{number}: is {true}, predicted {predicted}", downscale(image))
         logger.close()
