@@ -20,6 +20,7 @@ CONTENDERS = {
     "loader": lambda folder: {"folder": folder, "img_size": 32, "cache_mb": 1},
     "tf_data": lambda folder: {"folder": folder, "img_size": 32},
     "data_loader": lambda folder: {"folder": folder, "img_size": 32},
+    "reader": lambda folder: {"folder": folder, "img_size": 32, "how": "draft"},
 }
 NEEDS_TORCH = ("eager", "data_loader")
 
@@ -87,7 +88,8 @@ def test_the_benchmark_compares_what_contenders_measure(monkeypatch, capsys, tmp
 
     monkeypatch.setattr(benchmark, "Contender", Recorded)
     monkeypatch.setattr(benchmark, "HAS_TORCH", set(NEEDS_TORCH) <= set(results))
-    monkeypatch.setattr(benchmark, "write_images", lambda path, *_: path)
+    for name in ("write_images", "write_photos"):
+        monkeypatch.setattr(benchmark, name, lambda path, *_: path)
     monkeypatch.setattr(benchmark, "export", lambda model_arch, folder, work: GRAPH)
     monkeypatch.setattr(benchmark, "seconds_of", lambda command: 1.0)
     monkeypatch.chdir(str(tmp_path))  # the benchmark goes elsewhere

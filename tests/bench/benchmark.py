@@ -108,6 +108,18 @@ def write_images(path, count, size=32, extension="png"):
     return path
 
 
+def write_photos(path, count, width, height):
+    """The same for JPEGs with little noise, as large as those of a camera."""
+    random = np.random.RandomState(0)
+    for number in range(count):
+        folder = os.path.join(path, str(number % CLASSES))
+        os.makedirs(folder, exist_ok=True)
+        image = cv2.resize(random.randint(0, 256, (60, 80, 3)).astype(np.uint8), (width, height)) // 2
+        image += np.repeat(random.randint(0, 12, (height, width, 1)), 3, axis=2).astype(np.uint8)
+        cv2.imwrite(os.path.join(folder, f"{number:05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return path
+
+
 def describe_machine():
     processor = platform.machine()
     if os.path.exists("/proc/cpuinfo"):
@@ -204,6 +216,28 @@ def load(folder, img_size, rounds):
     row(f"loader, {img_size} px: from memory", memory["images"], "from PNG files", files["images"])
 
 
+def photos(work, rounds):
+    """Large JPEGs, against what others do with them; the rounds of all take turns."""
+    for width, height, count, at_least in ((4000, 3000, 32, 2.0), (1632, 1224, 128, 1.5)):
+        folder = write_photos(os.path.join(work, f"{width}"), count, width, height)
+        rivals = {
+            "OpenCV: imread, resize": ("reader", {"how": "opencv"}),
+            "Pillow": ("reader", {"how": "pillow"}),
+            "Pillow with draft": ("reader", {"how": "draft"}),
+            f"tf.data, {os.cpu_count()} threads": ("tf_data", {}),
+        }
+        if HAS_TORCH:
+            rivals[f"PyTorch DataLoader, {os.cpu_count()} workers, Pillow"] = ("data_loader", {"how": "pillow"})
+        for img_size in (96, 224):
+            given = {"folder": folder, "img_size": img_size}
+            contenders = [Contender("loader", cache_mb=0, **given)]
+            contenders += [Contender(name, **given, **options) for name, options in rivals.values()]
+            ours, *others = take_turns(contenders, rounds)
+            for against, other in zip(rivals, others):
+                megapixels = f"{width * height / 1e6:.0f} megapixels to {img_size} px"
+                row(f"photos, {megapixels}", ours["images"], against, other["images"], at_least)
+
+
 def fixed_cost(folder, rounds):
     (ours,) = take_turns([Contender("fixed_cost", train_path=folder)], rounds)
     seconds = ours["seconds"]
@@ -287,8 +321,9 @@ def everything(work, some, rounds):
         predict(model_arch, graph, folder, batch, rounds, at_least)
     load(os.path.join(work, "many"), 32, rounds)
     load(os.path.join(work, "many"), 224, rounds)
-    photos = write_images(os.path.join(work, "photos"), 900, 256, "jpg")
-    memory(write_images(os.path.join(work, "fewest"), 60), photos)
+    photos(work, rounds)
+    pictures = write_images(os.path.join(work, "photos"), 900, 256, "jpg")
+    memory(write_images(os.path.join(work, "fewest"), 60), pictures)
     start_up(some, 3)
 
 

@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -224,6 +225,36 @@ def sample(folder, img_size, cache_mb=0):
     return DataSet(paths, labels, config.classes, Preprocess.of(config), Cache(cache_mb)), paths, labels
 
 
+def resizing(how, img_size):
+    """A function that reads and resizes a photo as people do it with another library."""
+    import cv2
+    from PIL import Image
+
+    def opencv(path):
+        return cv2.resize(cv2.imread(path), (img_size, img_size), interpolation=cv2.INTER_AREA)
+
+    def pillow(path):
+        return np.asarray(Image.open(path).convert("RGB").resize((img_size, img_size), Image.BILINEAR))
+
+    def draft(path):
+        image = Image.open(path)
+        image.draft("RGB", (img_size, img_size))
+        return np.asarray(image.resize((img_size, img_size), Image.BILINEAR))
+
+    cv2.setNumThreads(1)
+    return {"opencv": opencv, "pillow": pillow, "draft": draft}[how]
+
+
+def reader(folder, img_size, how):
+    """Another library's calls, in as many threads as there are cores."""
+    data, paths, _ = sample(folder, img_size)
+    read, normalize = resizing(how, img_size), data.preprocess.normalize
+    tell()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while True:
+            tell(images=through([images] for images in pool.map(lambda path: normalize(read(path)[np.newaxis]), paths)))
+
+
 def through(batches):
     """images/s of going through batches of (images, ...)."""
     start = time.monotonic()
@@ -255,20 +286,20 @@ def tf_data(folder, img_size):
         tell(images=through(batches()))
 
 
-def data_loader(folder, img_size):
-    """The same work by PyTorch's DataLoader, which reads in processes."""
+def data_loader(folder, img_size, how=None):
+    """The same work by PyTorch's DataLoader, which reads in processes; how: with another library instead of our own."""
     import torch
 
     data, paths, labels = sample(folder, img_size)
     preprocess = data.preprocess
+    load = resizing(how, img_size) if how else preprocess.load
 
     class Images(torch.utils.data.Dataset):
         def __len__(self):
             return len(paths)
 
         def __getitem__(self, index):
-            image = preprocess.load(paths[index])
-            return preprocess.normalize(image[np.newaxis])[0], labels[index]
+            return preprocess.normalize(load(paths[index])[np.newaxis])[0], labels[index]
 
     tell()
     while True:
