@@ -15,7 +15,7 @@ from collections import namedtuple
 BUFFERS, METADATA = 4, 6  # fields of the root table, Model
 UNKNOWN, RGB = 0, 1  # ColorSpaceType: there is none for BGR, and readers refuse UNKNOWN
 IMAGE_PROPERTIES = 2  # the kind of ContentProperties
-NORMALIZATION_OPTIONS = 1  # the kind of ProcessUnitOptions
+NORMALIZATION_OPTIONS, SCORE_THRESHOLDING_OPTIONS = 1, 3  # kinds of ProcessUnitOptions
 TENSOR_AXIS_LABELS = 2  # the kind of AssociatedFile that names the entries of the output
 LABELS = "labels.txt"
 ALIGNMENT = 16  # of weights, in bytes
@@ -47,7 +47,8 @@ def describe(about, mean, std, is_rgb):
     content = {0: IMAGE_PROPERTIES, 1: {0: RGB if is_rgb else UNKNOWN}}
     normalization = {0: NORMALIZATION_OPTIONS, 1: {0: list(map(float, mean)), 1: list(map(float, std))}}
     image = {0: about["input"]["name"], 3: content, 4: [normalization]}  # TensorMetadata
-    output = {0: about["output"]["name"], 6: [{0: LABELS, 2: TENSOR_AXIS_LABELS}]}
+    threshold = {0: SCORE_THRESHOLDING_OPTIONS, 1: {0: -1e30}}  # logits can be negative: 0 would drop those classes
+    output = {0: about["output"]["name"], 4: [threshold], 6: [{0: LABELS, 2: TENSOR_AXIS_LABELS}]}
     earliest_parser = "1.0.0"  # that knows these fields
     return {0: about.get("model_arch", "classifier"), 3: [{2: [image], 3: [output]}], 7: earliest_parser}
 

@@ -85,6 +85,9 @@ def normalization(path):
     labels, content, process = find(data, output, -6), find(data, image, 3), find(data, image, -4)
     assert text(data, labels, 0) == "labels.txt" and data[field(data, labels, 2)] == 2  # TENSOR_AXIS_LABELS
     assert data[field(data, content, 0)] == 2 and data[field(data, process, 0)] == 1  # image, normalization
+    threshold = find(data, output, -4)
+    assert data[field(data, threshold, 0)] == 3  # score thresholding; logits below 0 count as well
+    assert number(data, field(data, find(data, threshold, 1), 0), "<f") < -1e6
     colour, options = data[field(data, find(data, content, 1), 0)], find(data, process, 1)
     return colour, floats(data, options, 0), floats(data, options, 1)
 
