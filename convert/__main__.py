@@ -12,7 +12,7 @@ with guarded_imports(__name__):
     from convert.command import command, end_process, run
     from convert.pb2onnx import pb2onnx
     from convert.pb2savedmodel import pb2savedmodel
-    from convert.pb2tflite import QUANTIZE, pb2tflite
+    from convert.pb2tflite import QUANTIZE, pb2tflite, pb2tflite_with_note
     from src.console import quiet, say
     from src.errors import InputError
 
@@ -23,10 +23,14 @@ def conversions(reference):
 
     if not WRITES_FLOAT16:
         say("skipping float16: TensorFlow 1.14 cannot write it")
-    lite = [partial(pb2tflite, reference, quantize) for quantize in QUANTIZE if quantize != "float16" or WRITES_FLOAT16]
-    return (
-        [partial(compare_opencv, reference)] + lite + [partial(pb2savedmodel, reference), partial(pb2onnx, reference)]
-    )
+    others = [quantize for quantize in QUANTIZE[1:] if quantize != "float16" or WRITES_FLOAT16]
+    return [
+        partial(compare_opencv, reference),
+        partial(pb2tflite_with_note, reference),  # once is enough
+        *(partial(pb2tflite, reference, quantize) for quantize in others),
+        partial(pb2savedmodel, reference),
+        partial(pb2onnx, reference),
+    ]
 
 
 def compare_opencv(reference):

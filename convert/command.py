@@ -7,6 +7,8 @@ from src.console import restart_in_utf8
 from src.settings import settings_for
 from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code  # noqa: F401
 
+SWITCH = (False, True)  # values of an option that takes none on the command line
+
 
 def command(name, about, conversions, **choices):
     """Run `python -m name` and return its exit code.
@@ -14,7 +16,7 @@ def command(name, about, conversions, **choices):
     Args:
         about: the text of --help.
         conversions: conversions(reference, **chosen) -> functions that each return a Comparison.
-        choices: {option of this converter: its values, the default first}.
+        choices: {option of this converter: its values, the default first, or SWITCH}.
     """
     restart_in_utf8()
     return exit_code(lambda: run(sys.argv[1:], name, about, conversions, **choices))
@@ -29,7 +31,10 @@ def parser(name, about, choices):
         help="a frozen graph with its JSON beside it (default weights/<model_arch>/<model_arch>.pb)",
     )
     for option, values in choices.items():
-        result.add_argument(f"--{option}", choices=values, default=values[0], help=f"as above (default {values[0]})")
+        kind, default = {"choices": values}, f" (default {values[0]})"
+        if values is SWITCH:
+            kind, default = {"action": "store_true"}, ""
+        result.add_argument(f"--{option}", default=values[0], help=f"as above{default}", **kind)
     result.add_argument("--input", metavar="NAME", help="name of the graph's placeholder, if not as in the JSON")
     result.add_argument(
         "--output",

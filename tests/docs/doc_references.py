@@ -25,7 +25,7 @@ def options_of_command(name):
 
 
 def options_of_converter(name):
-    choices = {"quantize": importlib.import_module(name).QUANTIZE} if name.endswith("tflite") else {}
+    choices = importlib.import_module(name).CHOICES if name.endswith("tflite") else {}
     return set(parser(name, "", choices)._option_string_actions)
 
 
