@@ -35,15 +35,22 @@ def pb2tflite_with_note(reference, quantize="none", rgb=False):
     """As pb2tflite, and print a note if phones need --rgb."""
     comparison = pb2tflite(reference, quantize, rgb)
     if not rgb and not is_for_phones(reference.predictor.preprocess):
-        takes = f"takes {reference.predictor.preprocess.channel_order.upper()}, normalized for each channel"
-        print_note(f"{comparison.path} {takes}; MediaPipe and ML Kit need python -m convert.pb2tflite --rgb")
+        preprocess = reference.predictor.preprocess
+        takes = (
+            "grey" if preprocess.numchannels == 1 else f"{preprocess.channel_order.upper()}, each channel normalized"
+        )
+        print_note(f"{comparison.path} takes {takes}; MediaPipe and ML Kit need python -m convert.pb2tflite --rgb")
     return comparison
+
+
+def is_rgb(preprocess):
+    return preprocess.numchannels == 3 and preprocess.channel_order == "rgb"
 
 
 def is_for_phones(preprocess):
     """Whether MediaPipe and ML Kit can prepare an image as the network needs it."""
     per_channel = preprocess.image_normalize_mean, preprocess.image_normalize_std
-    return preprocess.channel_order == "rgb" and all(len(set(values)) == 1 for values in per_channel)
+    return is_rgb(preprocess) and all(len(set(values)) == 1 for values in per_channel)
 
 
 def pb2tflite(reference, quantize="none", rgb=False):
@@ -88,9 +95,9 @@ def convert(reference, quantize, rgb, path):
         graph = f"{path}.pb"
         with open(graph, "wb") as file:
             file.write(taking_rgb(reference.graph_def, image, preprocess).SerializeToString())
-    converter = tf.lite.TFLiteConverter.from_frozen_graph(
-        graph, [image], [output], {image: [1] + metadata["input"]["shape"][1:]}
-    )
+    _, size, _, channels = metadata["input"]["shape"]
+    shape = [1, size, size, 3 if rgb else channels]
+    converter = tf.lite.TFLiteConverter.from_frozen_graph(graph, [image], [output], {image: shape})
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
@@ -100,7 +107,7 @@ def convert(reference, quantize, rgb, path):
     with open(path, "wb") as file:
         file.write(converter.convert())
     mean, std = ([0, 0, 0], [1, 1, 1]) if rgb else mean_and_std(preprocess)
-    add_metadata(path, metadata, mean, std, is_rgb=rgb or preprocess.channel_order == "rgb")
+    add_metadata(path, metadata, mean, std, is_rgb=rgb or is_rgb(preprocess))
 
 
 def calibration_images(reference, rgb):

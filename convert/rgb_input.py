@@ -4,14 +4,16 @@ import numpy as np
 
 from src.tf1 import tf
 
+GREY = (0.299, 0.587, 0.114)  # of red, green, blue; ITU-R BT.601, as OpenCV
+
 
 def mean_and_std(preprocess):
-    """Mean and standard deviation of each of the network's input channels, for levels from 0 to 255: float64 [3]."""
+    """Mean and standard deviation of each of the network's input channels, for levels from 0 to 255: float64 arrays."""
     return 255 * np.array(preprocess.image_normalize_mean), 255 * np.array(preprocess.image_normalize_std)
 
 
 def to_levels(preprocess, images):
-    """What the network takes, as RGB levels: float32 [n, img_size, img_size, 3] -> the same shape, from 0 to 255."""
+    """What the network takes, as RGB levels: float32 [n, img_size, img_size, 3], from 0 to 255."""
     return preprocess.to_rgb(images).astype(np.float32)
 
 
@@ -27,8 +29,10 @@ def taking_rgb(graph_def, name, preprocess):
         preprocess: its Preprocess.
     """
     mean, std = mean_and_std(preprocess)
-    kernel = np.diag(1 / std)  # [input channel, output channel]
-    if preprocess.channel_order == "bgr":
+    kernel = np.diag(1 / std)  # [red, green or blue; the network's channel]
+    if preprocess.numchannels == 1:
+        kernel = np.array(GREY)[:, np.newaxis] / std
+    elif preprocess.channel_order == "bgr":
         kernel = kernel[::-1]
     nodes = [node for node in graph_def.node if node.name != name]
     network = tf.GraphDef(node=nodes, versions=graph_def.versions, library=graph_def.library)

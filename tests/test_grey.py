@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import run
+from convert.compare import open_reference
+from convert.pb2tflite import open_model, pb2tflite
 from models import build
 from src.errors import InputError
 from src.settings import settings
@@ -105,6 +107,14 @@ def test_the_exported_graph_predicts_as_opencv_does(grey, capsys):
     np.testing.assert_allclose(predictor.probabilities(pixels)[0], expected, atol=1e-5)  # an array
     assert run.main(["evaluate"]) == 0 and run.main(["explain", image]) == 0
     assert os.path.exists("explanation.png")
+
+
+def test_a_tflite_model_for_phones_takes_colours(grey):
+    pb2tflite(open_reference(), rgb=True)
+    levels = np.random.RandomState(1).randint(0, 256, (1, 16, 16, 3)).astype(np.float32)  # red, green, blue
+    found = open_model("weights/lenet5/lenet5-rgb.tflite")(levels)
+    expected = run_opencv("weights/lenet5/lenet5.pb", ((levels @ WEIGHTS[::-1]) / 255 - 0.449)[..., np.newaxis] / 0.226)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_training_says_what_images_are_normalized_with(two_classes, capfd):
