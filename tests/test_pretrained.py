@@ -82,7 +82,7 @@ def test_what_is_given_counts_more_than_what_the_weights_want(keras):
     ("good.h5", "good", ["--model_arch", "lenet5"], "setting pretrained: found no weights in good.h5 that match, exp"),
     ("other.h5", "other", [], "setting pretrained: found other.h5 with layers dense_1, expected one MobileNetV2 from"),
     ("nan.h5", np.nan, ["--width", "0.35"], "setting pretrained: found NaN or Inf in first/kernel of nan.h5, expect"),
-    ("word.h5", b"1.5", [], "setting pretrained: found word.h5, expected a readable file from Keras (/C"),
+    ("word.h5", b"1.5", [], "setting pretrained: found word.h5 with |S3 numbers in first/kernel, expected f"),
 ])  # fmt: skip
 def test_weight_files_that_cannot_be_used(keras, shallow, in_tmp_path, capsys, name, content, arguments, expected):
     import h5py

@@ -18,8 +18,8 @@ FUNCTIONS = {
 
 
 def all_layers(config):
-    """The layers in a network's configuration, in its order, those of nested networks in place of these."""
-    for layer in config["config"].get("layers", []):
+    """The layers in a network's configuration, in order, with those of nested networks in their place; none of None."""
+    for layer in config["config"].get("layers", []) if config else []:
         yield from (all_layers(layer) if "layers" in layer["config"] else [layer])
 
 

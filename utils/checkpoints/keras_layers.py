@@ -157,13 +157,11 @@ def descendant(group, path):
 
 
 def read_arrays(datasets):
-    """{name: array} of {name: dataset}, as float32. Raises ValueError if one is no float array, or in another file."""
+    """{name: array} of {name: dataset}, as float32. Raises ValueError if they are too large, or in another file."""
     size = sum(dataset.size for dataset in datasets.values())
     if 4 * size > MAX_BYTES:  # compressed, they can be in a small file
         raise ValueError(f"{size} numbers, the most is {MAX_BYTES // 4}")
     for dataset in datasets.values():
-        if not np.issubdtype(dataset.dtype, np.floating):
-            raise ValueError(f"{dataset.name}: quantized, or no weights: {dataset.dtype}")
         layout = dataset.id.get_create_plist()
         if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
             raise ValueError(f"{dataset.name}: its numbers are in another file")

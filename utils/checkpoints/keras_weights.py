@@ -19,6 +19,16 @@ WIDTHS += [number / 10 for number in range(1, 101)] + [number / 100 for number i
 HALF = [0.5, 0.5, 0.5]
 DEFAULTS = {"image_normalize_mean": HALF, "image_normalize_std": HALF, "channel_order": "rgb"}  # x / 127.5 - 1
 
+HEAD_CLASSES = {
+    "ReLU",
+    "GlobalAveragePooling2D",
+    "Dropout",
+    "Flatten",
+    "Dense",
+    "Softmax",
+    "Activation",
+}  # from out_relu
+
 # weights: {variable name: array}, with those of the head if the file has nothing else beside the MobileNetV2.
 # settings: DEFAULTS, and those that the file or its name says.
 # text: what it is, such as "MobileNetV2 of width 0.35 for 96 px inside a Sequential model".
@@ -31,23 +41,28 @@ def read_keras_network(what, path):
     """The KerasNetwork in a file. Raises InputError, naming `what`, unless it has exactly one complete MobileNetV2."""
     check_exists(what, path)
     with keras_layers(what, path) as (layers, config):
-        ours = find_backbone(what, path, layers, config)
-        networks, used = ours[0][1].networks, [layer[:2] for _, layer in ours]
+        backbone = find_backbone(what, path, layers, config)
+        datasets, used = by_variable(backbone), [layer[:2] for _, layer in backbone]
         others = [layer for layer in layers if layer.weights and layer[:2] not in used]
-        is_head = len(others) == 1 and is_our_head(others[0], layers, config)
-        ours += [(HEAD, layer) for layer in others if is_head]
-        datasets = {f"{scope}/{name}": dataset for scope, layer in ours for name, dataset in layer.weights.items()}
-        missing = [name for name in expected_names() if name not in datasets]
-        if missing:
-            raise InputError(what, f"{path} without {missing[0]}", "all weights of a MobileNetV2")
-        settings, unread = input_settings(layers_before(config) if config else [])
+        if len(others) == 1 and is_our_head(others[0], datasets["last/beta"].shape, layers, config):
+            datasets.update(by_variable([(HEAD, others.pop())]))
+        for name, dataset in datasets.items():
+            if dataset.dtype not in ("float16", "float32", "float64"):
+                kind = dataset.attrs.get("dtype", dataset.dtype)  # Keras stores bfloat16 as bytes, and says so
+                raise InputError(what, f"{path} with {kind} numbers in {name}", "float32 or float16, not quantized")
+        settings, unread = input_settings(layers_before(config))
         published = PUBLISHED_NAME.search(path)
         if published:
             settings.setdefault("img_size", int(published.group(2)))
         settings["width"] = width_of(what, path, datasets)
-        text = describe(settings, config, networks, datasets["first/kernel"].dtype)
-        unused = [] if is_head else [layer.name for layer in others]
+        text = describe(settings, config, backbone[0][1].networks, datasets["first/kernel"].dtype)
+        unused = [layer.name for layer in others]
         return KerasNetwork(read_arrays(datasets), dict(DEFAULTS, **settings), text, unused, unread)
+
+
+def by_variable(scoped_layers):
+    """{name of our variable: dataset} of [(scope, Layer), ...]."""
+    return {f"{scope}/{name}": dataset for scope, layer in scoped_layers for name, dataset in layer.weights.items()}
 
 
 def find_backbone(what, path, layers, config):
@@ -55,12 +70,17 @@ def find_backbone(what, path, layers, config):
     networks = {}
     for layer in layers:
         networks.setdefault(layer.networks, []).append(layer)
-    found = {name: ours for name, ours in ((name, scoped(inside)) for name, inside in networks.items()) if ours}
+    found = {name: scoped(inside) for name, inside in networks.items() if scoped(inside)}
     if len(found) != 1:
         names = ", ".join("/".join(name) for name in found)
         held = f"{len(found)} MobileNetV2 ({names})" if found else other_network(layers, config)
         raise InputError(what, f"{path} with {held}", "one MobileNetV2 from Keras")
-    return next(iter(found.values()))
+    (backbone,) = found.values()
+    expected, names = [f"{scope}/{name}" for scope in SCOPES for name in VARIABLES], by_variable(backbone)
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise InputError(what, f"{path} without {missing[0]}", "all weights of a MobileNetV2")
+    return backbone
 
 
 def scoped(layers):
@@ -98,20 +118,18 @@ def scoped_by_number(layers):
     return found
 
 
-def expected_names():
-    return [f"{scope}/{variable}" for scope in SCOPES for variable in VARIABLES]
-
-
 def layers_before(config):
     """The configurations of the layers before the MobileNetV2."""
     return itertools.takewhile(lambda layer: scope_of(layer["config"].get("name", "")) != "first", all_layers(config))
 
 
-def is_our_head(layer, layers, config):
-    """Whether the only other layer of a file is a dense one with a bias, behind average pooling as ours."""
-    kinds = [each["class_name"] for each in all_layers(config)] if config else [each.name for each in layers]
-    is_dense = set(layer.weights) == {"kernel", "bias"} and len(layer.weights["kernel"].shape) == 2
-    return is_dense and not any(re.match("global_?max", kind.lower()) for kind in kinds)
+def is_our_head(layer, depth, layers, config):
+    """Whether the only other layer of a file is a dense one as ours: with a bias, on averages of shape `depth`."""
+    if set(layer.weights) != {"kernel", "bias"} or layer.weights["kernel"].shape[:-1] != depth:
+        return False
+    last = itertools.dropwhile(lambda each: each["config"].get("name") != "out_relu", all_layers(config))
+    known = {each["class_name"] for each in last} <= HEAD_CLASSES
+    return known and not any(re.match("global_?max", other.name) for other in layers)
 
 
 def depths(width):

@@ -52,7 +52,7 @@ def check_settings(config, network):
         raise InputError("setting pretrained", found, f"{config.numchannels}, as in setting numchannels")
     for name in sorted(set(recorded) - {"width"}):
         if getattr(config, name) != recorded[name]:
-            print_note(f"setting {name}: {getattr(config, name)}, while {path} was made for {recorded[name]}")
+            print_note(f"setting {name} is {getattr(config, name)}; {path} alone would set it to {recorded[name]}")
     if network.unread:
         names = "image_normalize_mean and image_normalize_std"
         print_note(f"{path}: not read what {', '.join(network.unread)} does to images first; set {names} to match")
