@@ -18,7 +18,7 @@ numchannels = 3  # channels of the network's input: 3: colour; 1: grey
 width = 1.0  # mobilenetv2: width multiplier (alpha)
 strides = "paper"  # mobilenetv2: paper: total stride 32; small: total stride 8, for images of about 32 pixels
 batch_norm_momentum = 0.9  # mobilenetv2: momentum of batch norm: moving = momentum * moving + (1 - momentum) * batch
-pretrained = None  # initial weights, used where name and shape match; None: random
+pretrained = None  # initial weights: a checkpoint or a file from Keras, used where name and shape match; None: random
 train_layers = "all"  # all: train every layer; head: freeze the backbone and train only the classifier
 
 # Data

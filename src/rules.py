@@ -138,7 +138,7 @@ CHECKPOINT_FOLDER = Rule(
     "the path of a folder, with no * ? [ ] or \\ in it (wildcards to TensorFlow)",
 )
 CHECKPOINT = FOLDER._replace(
-    expected="a checkpoint, a folder of checkpoints, or a file of Keras' MobileNetV2 weights (.h5)"
+    expected="a checkpoint, a folder of checkpoints, or a file from Keras with a MobileNetV2 (.h5, .keras)"
 )
 
 

@@ -41,7 +41,7 @@ SETTINGS = {
     "batch_norm_momentum": setting("learning", rules.number(lambda x: 0 <= x < 1, "a number from 0 to below 1"),
         "mobilenetv2: momentum of batch norm: moving = momentum * moving + (1 - momentum) * batch"),
     "pretrained": setting("learning", rules.or_none(rules.CHECKPOINT),
-        "initial weights, used where name and shape match; None: random"),
+        "initial weights: a checkpoint or a file from Keras, used where name and shape match; None: random"),
     "train_layers": setting("learning", rules.one_of("all", "head"),
         "all: train every layer; head: freeze the backbone and train only the classifier"),
     "train_path": setting("machine", rules.FOLDER, "training images, one folder per class"),

@@ -13,7 +13,7 @@ from convert.export import export_checkpoint, move_aside
 from src.errors import InputError
 from tests.conftest import make_folders, run_file, working_in
 from trainer import Trainer
-from utils.checkpoints.keras_weights import read_keras_weights
+from utils.checkpoints.keras_weights import read_keras_network
 from utils.images.plots import check_output
 
 QUICK = {"train_path": "train", "img_size": 16, "batch_size": 8, "model_arch": "lenet5"}
@@ -133,4 +133,4 @@ def test_weights_that_are_named_thousands_of_times_are_read_once(tmp_path):
         group.attrs["weight_names"] = np.array([b"kernel:0"] * 3000)
         group.create_dataset("kernel:0", data=np.zeros((1000, 1000), np.float32), compression="gzip")
     with pytest.raises(InputError, match="Conv1/kernel:0 is named twice"):
-        read_keras_weights("setting pretrained", path)
+        read_keras_network("setting pretrained", path)

@@ -9,7 +9,6 @@ from src import config
 from src.errors import InputError
 from src.settings import ROLES, SETTINGS, settings, with_role
 from tests.conftest import REPOSITORY, python
-from utils.checkpoints.keras_file import expected_settings
 
 
 def test_defaults():
@@ -170,11 +169,6 @@ def test_the_page_names_the_settings_that_may_change_on_resume():
     with open(os.path.join(REPOSITORY, "docs", "settings.md"), encoding="utf-8") as file:
         (paragraph,) = [text for text in file.read().split("\n\n") if text.startswith("A run that is resumed")]
     assert re.findall(r"`(\w+)`", paragraph) == with_role("duration", "machine")
-
-
-def test_what_the_weights_of_keras_bring_is_among_what_pretrained_weights_can_bring():
-    brought = expected_settings("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_96_no_top.h5")
-    assert set(brought) <= set(with_role("preprocessing", "architecture"))
 
 
 def test_what_follows_from_others_has_its_value_in_config(folders, monkeypatch):

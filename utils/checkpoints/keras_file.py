@@ -21,16 +21,3 @@ def check_exists(what, path):
         published = PUBLISHED_AT + (os.path.basename(path) if PUBLISHED_NAME.search(path) else "")
         hint = f"Keras publishes them at {published}"
         raise InputError(what, f"no file {path}", "weights of a MobileNetV2 from Keras", hint)
-
-
-def expected_settings(path):
-    """The settings that the weights were trained with: RGB images, x / 127.5 - 1.
-
-    The names of published files also give width and image size.
-    """
-    half = [0.5, 0.5, 0.5]
-    found = {"image_normalize_mean": half, "image_normalize_std": half, "channel_order": "rgb"}
-    published = PUBLISHED_NAME.search(path)
-    if published:
-        found.update(width=float(published.group(1)), img_size=int(published.group(2)))
-    return found

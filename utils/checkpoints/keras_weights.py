@@ -1,117 +1,170 @@
-"""Reads the weights of a MobileNetV2 from Keras' HDF5 files, under the names of our variables.
+"""Finds the MobileNetV2 in a file from Keras: its weights under the names of our variables, and its settings."""
 
-There are two layouts. In the files that Keras Applications publishes and that `save_weights` of Keras 2 writes, the
-attributes `layer_names` and `weight_names` name the layers and weights. Keras 3 (`.weights.h5`) numbers the layers of
-each type in the order of their creation.
-
-HDF5 files can link to other files and keep arrays in them. Keras' do not, so such links are refused: they could lead to
-any file, or to a pipe that never ends.
-"""
-
+import itertools
 import re
+from collections import Counter, namedtuple
 
-import h5py
-import numpy as np
+from models.mobilenetv2 import BOTTLENECKS, FIRST_DEPTH, HEAD, LAST_DEPTH, rounded
+from src.errors import InputError
+from utils.checkpoints.keras_config import all_layers, input_settings, network_names
+from utils.checkpoints.keras_file import PUBLISHED_NAME, check_exists
+from utils.checkpoints.keras_layers import keras_layers, read_arrays
 
-from models.mobilenetv2 import BOTTLENECKS, HEAD
-from src.errors import InputError, first_line
-from utils.checkpoints.keras_file import check_exists
+DEPTHS = [depth for _, depth, n in BOTTLENECKS for _ in range(n)]  # of the blocks, for width 1
+PARTS = [f"block{block + 1}/{part}" for block in range(len(DEPTHS)) for part in ("expand", "depthwise", "project")]
+SCOPES = ["first", *(part for part in PARTS if part != "block1/expand"), "last"]
+VARIABLES = ("kernel", "gamma", "beta", "moving_mean", "moving_variance")  # of each of these scopes
+WIDTHS = [0.35, 0.5, 0.75, 1.0, 1.3, 1.4]  # those that Keras publishes; if none fits, one with few digits
+WIDTHS += [number / 10 for number in range(1, 101)] + [number / 100 for number in range(1, 1001)]
+HALF = [0.5, 0.5, 0.5]
+DEFAULTS = {"image_normalize_mean": HALF, "image_normalize_std": HALF, "channel_order": "rgb"}  # x / 127.5 - 1
 
-MAX_ARRAY_SIZE = 2**26
-BATCH_NORM_VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")  # in Keras' order
+HEAD_CLASSES = {
+    "ReLU",
+    "GlobalAveragePooling2D",
+    "Dropout",
+    "Flatten",
+    "Dense",
+    "Softmax",
+    "Activation",
+}  # from out_relu
+
+# weights: {variable name: array}, with those of the head if the file has nothing else beside the MobileNetV2.
+# settings: DEFAULTS, and those that the file or its name says.
+# text: what it is, such as "MobileNetV2 of width 0.35 for 96 px inside a Sequential model".
+# unused: names of layers beside the MobileNetV2 that have no counterpart in ours.
+# unread: classes of layers before it that may change pixels in ways that `settings` does not say.
+KerasNetwork = namedtuple("KerasNetwork", "weights settings text unused unread")
 
 
-def read_keras_weights(what, path):
-    """{variable name: array} of a file. Raises InputError, naming `what`, if it has no weights of a MobileNetV2."""
+def read_keras_network(what, path):
+    """The KerasNetwork in a file. Raises InputError, naming `what`, unless it has exactly one complete MobileNetV2."""
     check_exists(what, path)
-    try:
-        with h5py.File(path, "r") as file:
-            layers, group = child(file, "layers"), child(file, "model_weights")
-            weights = dict(weights_by_name(group or file) if layers is None else weights_by_number(layers))
-    except Exception as error:  # h5py raises all kinds of errors on corrupt files
-        raise InputError(what, path, f"a readable HDF5 file from Keras ({first_line(error)})") from error
-    if not weights:
-        raise InputError(what, path, "an HDF5 file with weights of a MobileNetV2 from Keras")
-    return weights
+    with keras_layers(what, path) as (layers, config):
+        backbone = find_backbone(what, path, layers, config)
+        datasets, used = by_variable(backbone), [layer[:2] for _, layer in backbone]
+        others = [layer for layer in layers if layer.weights and layer[:2] not in used]
+        if len(others) == 1 and is_our_head(others[0], datasets["last/beta"].shape, layers, config):
+            datasets.update(by_variable([(HEAD, others.pop())]))
+        for name, dataset in datasets.items():
+            if dataset.dtype not in ("float16", "float32", "float64"):
+                kind = dataset.attrs.get("dtype", dataset.dtype)  # Keras stores bfloat16 as bytes, and says so
+                raise InputError(what, f"{path} with {kind} numbers in {name}", "float32 or float16, not quantized")
+        settings, unread = input_settings(layers_before(config))
+        published = PUBLISHED_NAME.search(path)
+        if published:
+            settings.setdefault("img_size", int(published.group(2)))
+        settings["width"] = width_of(what, path, datasets)
+        text = describe(settings, config, backbone[0][1].networks, datasets["first/kernel"].dtype)
+        unused = [layer.name for layer in others]
+        return KerasNetwork(read_arrays(datasets), dict(DEFAULTS, **settings), text, unused, unread)
 
 
-def weights_by_name(group):
-    """Pairs (variable name, array) where attributes name the layers and their weights, each once."""
-    seen = set()
-    for layer in read_names(group, "layer_names"):
-        scope = scope_of(layer)
-        for name in read_names(descendant(group, layer), "weight_names") if scope else []:
-            variable = name.split("/")[-1].split(":")[0].replace("depthwise_kernel", "kernel")
-            if (scope, variable) in seen:  # a crafted file could name it thousands of times
-                raise ValueError(f"{layer}/{name} is named twice")
-            seen.add((scope, variable))
-            yield f"{scope}/{variable}", read_array(descendant(group, f"{layer}/{name}"))
+def by_variable(scoped_layers):
+    """{name of our variable: dataset} of [(scope, Layer), ...]."""
+    return {f"{scope}/{name}": dataset for scope, layer in scoped_layers for name, dataset in layer.weights.items()}
 
 
-def child(group, name):
-    """The member of a group with that name, None if there is none. Raises ValueError if it is a link."""
-    links, key = group.id.links, name.encode("utf-8")
-    if not links.exists(key):
-        return None
-    if links.get_info(key).type != h5py.h5l.TYPE_HARD:
-        raise ValueError(f"{group.name}: {name} is a link, to this or another file")
-    return group[name]
+def find_backbone(what, path, layers, config):
+    """[(scope of our variables, Layer), ...] of the MobileNetV2, of which a file has exactly one."""
+    networks = {}
+    for layer in layers:
+        networks.setdefault(layer.networks, []).append(layer)
+    found = {name: scoped(inside) for name, inside in networks.items() if scoped(inside)}
+    if len(found) != 1:
+        names = ", ".join("/".join(name) for name in found)
+        held = f"{len(found)} MobileNetV2 ({names})" if found else other_network(layers, config)
+        raise InputError(what, f"{path} with {held}", "one MobileNetV2 from Keras")
+    (backbone,) = found.values()
+    expected, names = [f"{scope}/{name}" for scope in SCOPES for name in VARIABLES], by_variable(backbone)
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise InputError(what, f"{path} without {missing[0]}", "all weights of a MobileNetV2")
+    return backbone
 
 
-def descendant(group, path):
-    """The member of a group at a path. Raises KeyError if there is none, ValueError if a link is on the way."""
-    for name in filter(None, path.split("/")):
-        group = child(group, name)
-        if group is None:
-            raise KeyError(f"there is no {path}")
-    return group
+def scoped(layers):
+    """[(scope, Layer), ...] of the layers of one network if it is a MobileNetV2, else []."""
+    found = [(scope_of(layer.name), layer) for layer in layers if layer.weights]
+    if "first" not in dict(found):
+        found = scoped_by_number(layers)
+    found = [(scope, layer) for scope, layer in found if scope]
+    return found if "last" in dict(found) else []
 
 
-def read_array(dataset):
-    """A dataset as float32. Raises ValueError if it is no float array, too large, or stored in another file."""
-    if not np.issubdtype(dataset.dtype, np.floating) or dataset.size > MAX_ARRAY_SIZE:
-        raise ValueError(f"{dataset.name}: {dataset.dtype}, {dataset.size} numbers")
-    layout = dataset.id.get_create_plist()
-    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
-        raise ValueError(f"{dataset.name}: its numbers are in another file")
-    return np.array(dataset, np.float32)
+def scope_of(name):
+    """The scope of our variables for a layer of Keras' MobileNetV2, None if there is none."""
+    fixed = {"Conv1": "first", "Conv_1": "last"}
+    for known in (name, re.sub(r"_\d+$", "", name)):  # Keras 2 numbers the weights of a second network in a process
+        known = re.sub("^bn_|_(BN|bn)$", "", known)
+        block = re.fullmatch(r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)", known)
+        if block or known in fixed:
+            return f"block{int(block.group(1) or 0) + 1}/{block.group(2)}" if block else fixed[known]
+    return None
 
 
-def read_names(group, attribute):
-    """The names in an attribute; Keras splits long lists into layer_names0, layer_names1 and so on."""
-    numbered = [key for key in group.attrs if re.fullmatch(attribute + r"\d+", key)]
-    numbered.sort(key=lambda key: int(key[len(attribute) :]))
-    parts = [attribute] if attribute in group.attrs else numbered
-    found = [name for part in parts for name in group.attrs[part]]
-    return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in found]
-
-
-def scope_of(layer):
-    """The scope of our variables for a layer of Keras, None if there is none."""
-    layer = re.sub("^bn_|_(BN|bn)$", "", layer)
-    fixed = {"Conv1": "first", "Conv_1": "last", "Logits": HEAD, "predictions": HEAD}
-    block = re.fullmatch(r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)", layer)
-    return f"block{int(block.group(1) or 0) + 1}/{block.group(2)}" if block else fixed.get(layer)
-
-
-def weights_by_number(layers):
-    """The same pairs where layers are numbered: conv2d, conv2d_1, depthwise_conv2d, and so on."""
-    blocks = range(1, 1 + sum(n for _, _, n in BOTTLENECKS))
-    parts = [f"block{block}/{part}" for block in blocks for part in ("expand", "depthwise", "project")]
-    scopes = ["first"] + [part for part in parts if part != "block1/expand"] + ["last"]
-    depthwise = [scope for scope in scopes if scope.endswith("depthwise")]
-    for kind, ours, variables in (
-        ("conv2d", [scope for scope in scopes if scope not in depthwise], ["kernel"]),
-        ("depthwise_conv2d", depthwise, ["kernel"]),
-        ("batch_normalization", scopes, BATCH_NORM_VARIABLES),
-        ("dense", [HEAD], ["kernel", "bias"]),
+def scoped_by_number(layers):
+    """The same where layers have numbers instead of names, if there are as many of each kind as in a MobileNetV2."""
+    found, depthwise = [], [scope for scope in SCOPES if scope.endswith("depthwise")]
+    for kind, scopes in (
+        ("conv2d", [scope for scope in SCOPES if scope not in depthwise]),
+        ("depthwise_conv2d", depthwise),
+        ("batch_normalization", SCOPES),
     ):
-        numbered = sorted((name for name in layers if re.fullmatch(kind + r"(_\d+)?", name)), key=layer_number)
-        for scope, layer in zip(ours, numbered):
-            for position, variable in enumerate(variables):
-                yield f"{scope}/{variable}", read_array(descendant(layers, f"{layer}/vars/{position}"))
+        numbered = [layer for layer in layers if re.fullmatch(kind + r"(_\d+)?", layer.name)]
+        if len(numbered) != len(scopes):
+            return []
+        found += zip(scopes, numbered)
+    return found
 
 
-def layer_number(layer):
-    """The number at the end of a layer's name, 0 if there is none."""
-    return int(re.search(r"(?:_(\d+))?$", layer.replace("conv2d", "")).group(1) or 0)
+def layers_before(config):
+    """The configurations of the layers before the MobileNetV2."""
+    return itertools.takewhile(lambda layer: scope_of(layer["config"].get("name", "")) != "first", all_layers(config))
+
+
+def is_our_head(layer, depth, layers, config):
+    """Whether the only other layer of a file is a dense one as ours: with a bias, on averages of shape `depth`."""
+    if set(layer.weights) != {"kernel", "bias"} or layer.weights["kernel"].shape[:-1] != depth:
+        return False
+    last = itertools.dropwhile(lambda each: each["config"].get("name") != "out_relu", all_layers(config))
+    known = {each["class_name"] for each in last} <= HEAD_CLASSES
+    return known and not any(re.match("global_?max", other.name) for other in layers)
+
+
+def depths(width):
+    """Channels that a MobileNetV2 of that width leaves: of the first layer, each block, the last layer."""
+    return [rounded(depth * width) for depth in (FIRST_DEPTH, *DEPTHS)] + [rounded(LAST_DEPTH * max(1.0, width))]
+
+
+def width_of(what, path, datasets):
+    """The width by the shapes of the kernels."""
+    scopes = ["first", *(scope for scope in SCOPES if scope.endswith("project")), "last"]
+    found = [datasets[f"{scope}/kernel"].shape[-1] for scope in scopes]
+    fitting = [width for width in WIDTHS if depths(width) == found]
+    if not fitting:
+        expected = "those of a width that this program has, from 0.1 to 10"
+        raise InputError(what, f"{path} with a MobileNetV2 of {', '.join(map(str, found))} channels", expected)
+    return fitting[0]
+
+
+def describe(settings, config, networks, dtype):
+    """What a file holds; `networks` are the names of those that the MobileNetV2 is in."""
+    size = f" for {settings['img_size']} px" if "img_size" in settings else ""
+    around = " inside another network" if networks else ""
+    if networks and config:  # Keras 2 says Model for Functional
+        around = f" inside a {config['class_name'].replace('Model', 'Functional')} model"
+    converted = "" if dtype == "float32" else f", in {dtype}, which is converted to float32"
+    return f"MobileNetV2 of width {settings['width']}{size}{around}{converted}"
+
+
+def other_network(layers, config):
+    """A name for a network that is no MobileNetV2: that of the author, or its layers."""
+    if config:
+        own = [
+            name for name in network_names(config) if not re.fullmatch(r"(functional|sequential|model)(_\d+)?", name)
+        ]
+        kinds = Counter(layer["class_name"] for layer in all_layers(config))
+        return ", ".join(own) or f"a {config['class_name']} of {' '.join(f'{n} {kind}' for kind, n in kinds.items())}"
+    names = [layer.name for layer in layers]
+    return f"layers {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else "no layers"

@@ -5,26 +5,28 @@ import os
 import numpy as np
 
 from models import in_head
+from models.mobilenetv2 import HEAD
 from src import config
 from src.console import print_note, say
 from src.errors import InputError
 from src.settings import settings, with_role
-from utils.checkpoints.keras_file import expected_settings, is_keras_file
-from utils.checkpoints.keras_weights import read_keras_weights
+from utils.checkpoints.keras_file import is_keras_file
+from utils.checkpoints.keras_weights import depths, read_keras_network
 from utils.checkpoints.manager import CheckpointManager, assign, find_checkpoint
 
 PRETRAINED_SETTINGS = with_role("preprocessing", "architecture")
 
 
 def inherit_settings(overrides):
-    """The settings of a run: PRETRAINED_SETTINGS without overrides are those of its initial checkpoint."""
-    now = settings(**overrides)
+    """The settings of a run: PRETRAINED_SETTINGS without overrides are those of its initial weights."""
+    now, network = settings(**overrides), None
     if now.pretrained is None:
         if now.train_layers == "head":
             print_note("setting train_layers: found head without pretrained, so the frozen backbone has random weights")
         return now
     if is_keras_file(now.pretrained):
-        recorded = dict(expected_settings(now.pretrained), model_arch="mobilenetv2")
+        network = read_keras_network("setting pretrained", now.pretrained)
+        recorded = dict(network.settings, model_arch="mobilenetv2")
     else:
         prefix = find_checkpoint("setting pretrained", now.pretrained)
         recorded = (CheckpointManager(os.path.dirname(prefix)).entry(prefix) or {}).get("settings", {})
@@ -37,14 +39,49 @@ def inherit_settings(overrides):
     inherited = {name: recorded[name] for name in PRETRAINED_SETTINGS if name in recorded}
     if vars(config)["img_size"] is not None:
         inherited.pop("img_size", None)
-    return settings(**dict(inherited, **overrides))
+    result = settings(**dict(inherited, **overrides))
+    if network:
+        check_settings(result, network)
+    return result
+
+
+def check_settings(config, network):
+    """Raise InputError where a network from Keras does not fit the settings; print a note where they differ."""
+    path, recorded = config.pretrained, network.settings
+    if depths(config.width) != depths(recorded["width"]):
+        raise InputError("setting width", config.width, f"{recorded['width']}, that of {path}")
+    channels = network.weights["first/kernel"].shape[2]
+    if channels != config.numchannels:
+        found = f"{path}, whose first kernel has {channels} input channel{'s' * (channels != 1)}"
+        raise InputError("setting pretrained", found, f"{config.numchannels}, as in setting numchannels")
+    for name in sorted(set(recorded) - {"width"}):
+        if getattr(config, name) != recorded[name]:
+            print_note(f"setting {name} is {getattr(config, name)}; {path} alone would set it to {recorded[name]}")
+    if network.unread:
+        names = "image_normalize_mean and image_normalize_std"
+        print_note(f"{path}: not read what {', '.join(network.unread)} does to images first; set {names} to match")
+
+
+def describe_head(network, total_class):
+    """What becomes of the layers beside the MobileNetV2 in a file from Keras."""
+    if network.unused:
+        return f"other layers not loaded: {', '.join(network.unused)}"
+    if f"{HEAD}/bias" not in network.weights:
+        return "no head"
+    classes = len(network.weights[f"{HEAD}/bias"])
+    result = "loaded: as many are trained, which must be in the same order"
+    if classes != total_class:
+        result = f"not loaded: {total_class} are trained"
+    return f"head of {classes} classes, {result}"
 
 
 def load_pretrained(session, variables, config):
     """Assign the weights in config.pretrained to the variables whose name and shape match; print the others."""
     subject, path = "setting pretrained", config.pretrained
     if is_keras_file(path):
-        source, weights = path, read_keras_weights(subject, path)
+        network = read_keras_network(subject, path)
+        source, weights = path, network.weights
+        say(f"pretrained {path}: {network.text}, {describe_head(network, config.total_class)}")
     else:
         source = find_checkpoint(subject, path)
         weights = CheckpointManager(os.path.dirname(source)).read(source, subject)
