@@ -140,7 +140,7 @@ def test_it_is_printed_again_and_again_who_is_late(monkeypatch, capsys):
 
 
 def test_a_worker_that_died_is_named(digits, in_tmp_path):
-    command = [sys.executable, RUN_PY, *of_digits(digits, 1000), "--step_timeout", "15"]
+    command = [sys.executable, RUN_PY, *of_digits(digits, 1000), "--step_timeout", "15", "--cluster_timeout", "30"]
     hosts = free_addresses(2)
     chief, worker = [Started(command, environment(hosts, rank), f"output{rank}") for rank in range(2)]
     chief.wait_for("epoch 1/1000")
