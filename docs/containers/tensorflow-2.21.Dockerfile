@@ -15,7 +15,7 @@ COPY models models
 COPY src src
 COPY utils utils
 
-# A new volume takes over the owner of the folder. With --user, that user's own folders are mounted instead.
+# A new volume takes over the owner of the folder. With -u, that user's own folders are mounted instead.
 RUN mkdir data checkpoints weights graphs && chown classifier data checkpoints weights graphs
 VOLUME ["/classifier/data", "/classifier/checkpoints", "/classifier/weights", "/classifier/graphs"]
 # Where any user may write its font cache.
