@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 import traceback
 from enum import IntEnum
 
@@ -71,7 +72,7 @@ def reason(error):
 def is_out_of_memory(error):
     """Whether an error of any library means that memory, or room for another thread, ran out."""
     kinds = [kind.__name__ for kind in type(error).__mro__]  # by name, so that no library is imported here
-    text = str(error).lower()
+    text = without_stack_traces(str(error)).lower()
     return (
         "MemoryError" in kinds
         or "error" in kinds
@@ -81,6 +82,12 @@ def is_out_of_memory(error):
         or "OpError" in kinds
         and any(word in text for word in ("oom when", "memory", "alloc"))  # TensorFlow's
     )
+
+
+def without_stack_traces(text):
+    """An error's message without what TensorFlow adds on where the node was made: our memory.py may be among it."""
+    text = text.split("Original stack trace for")[0]
+    return re.sub(r'^ *File ".*|\(defined at [^)]*\)', "", text, flags=re.MULTILINE)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import sys
 
 from src.console import print_note, quiet
 from src.errors import InputError, first_line
+from src.processor import check_processor
 from src.signals import HeldSignals
 
 
@@ -32,6 +33,7 @@ def without_keras():
             os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
+check_processor()
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read when TensorFlow is imported; 1.14 ignores it
 was_imported = "tensorflow" in sys.modules
 quietly = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"

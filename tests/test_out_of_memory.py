@@ -130,3 +130,15 @@ def test_other_errors_are_not_taken_for_a_want_of_memory():
     full = tf.errors.ResourceExhaustedError(None, None, "lenet5-4.index; No space left on device")
     others = [full, RuntimeError("dead"), ValueError("memory"), cv2.error("(-215:Assertion failed) !buf.empty()")]
     assert not any(map(is_out_of_memory, others))
+
+
+@pytest.mark.parametrize("trace", [
+    "Detected at node 'Sum' defined at (most recent call last):\n    File \"utils/training/memory.py\", line 7, in f\n"
+    "Node: 'Sum'\n{}\n\t [[...]]\n\nOriginal stack trace for 'Sum':\n  File \"memory.py\", line 7, in f\n",
+    "{}\n\t [[node Sum (defined at utils/training/memory.py:7) ]]\n\nOriginal stack trace for 'Sum':\n"
+    '  File "utils/training/memory.py", line 7, in f\n    check_memory(self)\n',
+], ids=["2.21", "1.14"])  # fmt: skip
+def test_names_of_files_in_a_message_of_tensorflow_do_not_matter(trace):
+    reset, oom = trace.format("Connection reset by peer"), trace.format("OOM when allocating tensor with shape[3]")
+    assert not is_out_of_memory(tf.errors.UnavailableError(None, None, reset))
+    assert is_out_of_memory(tf.errors.ResourceExhaustedError(None, None, oom))

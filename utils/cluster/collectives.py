@@ -76,7 +76,7 @@ class Cluster:
         self._instance_keys = itertools.count(1)  # TensorFlow matches the collective operations of workers by key
         self._sums = {}
         self._server = Server(addresses, rank)
-        self._watchdog = Watchdog(launcher)
+        self._watchdog = Watchdog(launcher, self._server.suspects)
         self._server.wait_for_others(timeout)
 
     def open_session(self, device):
@@ -100,7 +100,7 @@ class Cluster:
             except tf.errors.OpError as error:
                 if is_out_of_memory(error):
                     raise
-                exit_without_saving(f"{doing} failed, another worker of the cluster is gone ({type(error).__name__})")
+                exit_without_saving(f"{doing} failed ({type(error).__name__}); {self._server.suspects()}")
 
     def check_signals(self, signals, stop=False):
         """If any worker requested a stop, end this one: by its own held signal, or else as after SIGTERM.

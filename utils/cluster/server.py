@@ -1,14 +1,18 @@
 """TensorFlow's server in this process, through which the workers of a cluster exchange tensors."""
 
 import atexit
-import socket
+import os
 import time
 
 from src.console import quiet, say
 from src.errors import InputError, first_line
 from src.tf1 import session_options, tf
-from utils.cluster.tf_config import TF_CONFIG, host_of, port_of
-from utils.cluster.watchdog import exit_without_saving
+from utils.cluster.probe import probe_all
+from utils.cluster.tf_config import TF_CONFIG, host_of
+from utils.cluster.watchdog import PRINT_SECONDS, exit_without_saving
+
+FIRST_PRINT_SECONDS = 5  # until the missing workers are printed; then every PRINT_SECONDS
+STRANGER_SECONDS = 10  # for another program, such as a worker of an earlier run, to leave the port of a worker
 
 EXIT_LINGER_SECONDS = 1  # before it ends, so that others can still fetch what this worker has sent
 
@@ -22,6 +26,7 @@ class Server:
 
     def __init__(self, addresses, rank):
         self._addresses, self._name = addresses, list(addresses)[rank]
+        exempt_from_proxies(addresses.values())
         jobs = {}
         for name, address in addresses.items():
             jobs.setdefault(name.split()[0], []).append(address)
@@ -49,27 +54,56 @@ class Server:
         return tf.Session(self._server.target, config=self._options(device))
 
     def wait_for_others(self, seconds):
-        """Wait until every worker has opened its port; after so many seconds, end the process."""
-        missing = [name for name in self._addresses if name != self._name]
-        start = printed = time.monotonic()
+        """Wait until every other worker answers; after so many seconds, end the process.
+
+        Raises:
+            InputError: another program answers at the address of a worker, and still does after STRANGER_SECONDS.
+        """
+        missing, strangers = self._others(), {}
+        start = time.monotonic()
+        next_print = start + FIRST_PRINT_SECONDS
         while True:
-            missing = [name for name in missing if not is_open(self._addresses[name])]
+            answers = probe_all(missing)
+            missing = {name: missing[name] for name, answer in answers.items() if not answer.is_worker}
             if not missing:
                 return
-            names = ", ".join(f"{name} ({self._addresses[name]})" for name in missing)
             now = time.monotonic()
+            strangers = {name: strangers.get(name, now) for name in missing if answers[name].is_stranger}
+            for name, since in strangers.items():
+                if now - since > STRANGER_SECONDS:
+                    found = f"{name} ({missing[name]}): {answers[name].text}"
+                    raise InputError(TF_CONFIG, found, f"{name} of this cluster, and a port of its own for it")
+            names = described(missing, answers)
             if now - start > seconds:
                 exit_without_saving(f"waited {seconds:g} s for {names}")
-            if now - printed > 5:
-                printed = now
+            if now > next_print:
+                next_print = now + PRINT_SECONDS
                 say(f"waiting for {names}")
             time.sleep(0.2)
 
+    def _others(self):
+        return {name: address for name, address in self._addresses.items() if name != self._name}
 
-def is_open(address):
-    """Whether a process listens there."""
-    try:
-        socket.create_connection((host_of(address), port_of(address)), timeout=1).close()
-        return True
-    except OSError:
-        return False
+    def suspects(self):
+        """Which other workers may hold this one up, with their addresses, for a message."""
+        others = self._others()
+        answers = probe_all(others)
+        lost = {name: others[name] for name, answer in answers.items() if not answer.is_worker}
+        if lost:
+            return described(lost, answers)
+        names = ", ".join(f"{name} ({address})" for name, address in others.items())
+        return f"{names}: running, but late" if len(others) == 1 else f"one of these is late: {names}"
+
+
+def described(addresses, answers):
+    return ", ".join(f"{name} ({address}: {answers[name].text})" for name, address in addresses.items())
+
+
+def exempt_from_proxies(addresses):
+    """Let this process and those that it starts reach these addresses directly: gRPC sends even what goes to 127.0.0.1
+    to the proxy of http_proxy. gRPC of 2.x prefers no_grpc_proxy, which that of 1.14 does not know."""
+    hosts = list(dict.fromkeys(host_of(address) for address in addresses))
+    general = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    for name in ("no_grpc_proxy", "no_proxy"):
+        exempted = os.environ.get(name) or general
+        os.environ[name] = ",".join([*filter(None, [exempted]), *hosts])

@@ -10,10 +10,11 @@ import threading
 import time
 from types import SimpleNamespace
 
-from src.console import print_error
+from src.console import print_error, say
 from src.errors import ExitCode
 
 GRACE_SECONDS = 20  # that a step may still take after a signal
+PRINT_SECONDS = 30  # after which it is printed what is waited for, again and again
 
 
 class Watchdog:
@@ -21,10 +22,11 @@ class Watchdog:
 
     Args:
         launcher: ID of the process that started this one; None: watch no launcher.
+        suspects: a function that says which other workers are late, None where there are no deadlines.
     """
 
-    def __init__(self, launcher):
-        self._launcher = launcher
+    def __init__(self, launcher, suspects=None):
+        self._launcher, self._suspects = launcher, suspects
         self._running = None  # the current deadline: what is being done, and when it times out
         self._signals, sender = socket.socketpair()
         sender.setblocking(False)
@@ -34,8 +36,14 @@ class Watchdog:
 
     @contextlib.contextmanager
     def deadline(self, doing, seconds):
-        """End the process if the body takes longer. Ctrl-C or SIGTERM shortens that to GRACE_SECONDS."""
-        outer, self._running = self._running, SimpleNamespace(doing=doing, end=time.monotonic() + seconds)
+        """End the process if the body takes longer. Ctrl-C or SIGTERM shortens that to GRACE_SECONDS.
+
+        Every PRINT_SECONDS it is printed how long it has taken so far, and which workers are late.
+        """
+        now = time.monotonic()
+        running = SimpleNamespace(doing=doing, start=now, seconds=seconds, end=now + seconds)
+        running.next_print = now + PRINT_SECONDS
+        outer, self._running = self._running, running
         try:
             yield
         finally:
@@ -49,8 +57,14 @@ class Watchdog:
             running = self._running
             if signalled and running:  # Python handles the signal only when TensorFlow returns, which it may never do
                 running.end = min(running.end, time.monotonic() + GRACE_SECONDS)
-            if running and time.monotonic() > running.end:
-                exit_without_saving(f"{running.doing} timed out, another worker of the cluster is stuck or gone")
+            now = time.monotonic()
+            if running and now > running.end:
+                exit_without_saving(f"{running.doing} timed out; {self._suspects()}")
+            if running and now > running.next_print:
+                running.next_print = now + PRINT_SECONDS
+                suspects = self._suspects()
+                if self._running is running:  # else it is done by now
+                    say(f"{running.doing}: {now - running.start:.0f} of {running.seconds:g} s; {suspects}")
 
 
 def exit_without_saving(reason):
