@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <stdexcept>
@@ -54,9 +56,35 @@ inline cv::Mat fit(const cv::Mat& image, const Preprocessing& how) {
   return result;
 }
 
+// Width and height in the header of a JPEG; 0 of other files.
+inline cv::Size jpeg_size(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::vector<unsigned char> content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  auto number = [&](size_t place) { return 256 * content[place] + content[place + 1]; };
+  if (content.size() < 4 || number(0) != 0xFFD8) return {};
+  for (size_t place = 2; place + 9 <= content.size(); place += 2 + number(place + 2)) {
+    int marker = content[place + 1];
+    bool is_frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
+    if (is_frame) return {number(place + 7), number(place + 5)};
+  }
+  return {};
+}
+
+// A large JPEG is decoded at an eighth, a quarter or a half of its size.
+inline int colour_mode(const std::string& path, int size) {
+  cv::Size whole = jpeg_size(path);
+  auto fits = [&](int by) {
+    return whole.width % by == 0 && whole.height % by == 0 && std::min(whole.width, whole.height) >= 4 * by * size;
+  };
+  return fits(8)   ? cv::IMREAD_REDUCED_COLOR_8
+         : fits(4) ? cv::IMREAD_REDUCED_COLOR_4
+         : fits(2) ? cv::IMREAD_REDUCED_COLOR_2
+                   : cv::IMREAD_COLOR;
+}
+
 // Upright, 8 bits a channel, on a background unless transparency is "drop".
-inline cv::Mat read(const std::string& path, const std::string& transparency) {
-  cv::Mat image = cv::imread(path, cv::IMREAD_COLOR);
+inline cv::Mat read(const std::string& path, const std::string& transparency, int size) {
+  cv::Mat image = cv::imread(path, colour_mode(path, size));
   if (image.empty()) throw std::runtime_error(path + " is no image");
   cv::Mat stored = cv::imread(path, cv::IMREAD_UNCHANGED);
   if (transparency == "drop" || stored.channels() < 4) return image;
@@ -72,7 +100,7 @@ inline cv::Mat read(const std::string& path, const std::string& transparency) {
 }
 
 inline cv::Mat prepare(const std::string& path, const Preprocessing& how) {
-  cv::Mat image = read(path, how.transparency);
+  cv::Mat image = read(path, how.transparency, how.size);
   if (how.channels == 1) cv::cvtColor(image, image, cv::COLOR_BGR2GRAY);
   image = fit(image, how);
   if (how.channels == 3 && how.channel_order == "rgb") cv::cvtColor(image, image, cv::COLOR_BGR2RGB);

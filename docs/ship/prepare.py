@@ -8,11 +8,18 @@ images = prepare("photo.jpg", about)  # float32 [1, size, size, 3], or [1, size,
 import cv2
 import numpy as np
 
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
 
 def prepare(path, about):
     """The input for an image file: float32 [1, size, size, channels]. `about` is the JSON beside the graph, a dict."""
     _, size, _, channels = about["input"]["shape"]
-    image = read(path, about["transparency"])
+    image = read(path, about["transparency"], size)
     if channels == 1:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     image = fit(image, size, about["resize"], about["preprocessing"]["border_colour"])
@@ -22,9 +29,9 @@ def prepare(path, about):
     return ((image - about["image_normalize_mean"]) / about["image_normalize_std"]).astype(np.float32)
 
 
-def read(path, transparency):
+def read(path, transparency, size):
     """Blue, green, red of 8 bits, rotated as the EXIF data of a JPEG says; "white", "black": on that background."""
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    image = cv2.imread(path, REDUCED[divisor(path, size)])
     if image is None:
         raise ValueError(f"{path} is no image")
     stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
@@ -32,6 +39,28 @@ def read(path, transparency):
         return image
     alpha = (stored[:, :, 3:] // (1 if stored.dtype == np.uint8 else 256)) / 255.0
     return np.round(image * alpha + (255 if transparency == "white" else 0) * (1 - alpha)).astype(np.uint8)
+
+
+def divisor(path, size):
+    """By how much a large JPEG is reduced when it is decoded: 1, 2, 4 or 8."""
+    sides = jpeg_size(path)
+    fitting = [by for by in (8, 4, 2) if all(side % by == 0 and side >= 4 * by * size for side in sides)]
+    return fitting[0] if fitting and sides else 1
+
+
+def jpeg_size(path):
+    """(width, height) in the header of a JPEG; () of other files."""
+    with open(path, "rb") as file:
+        content = file.read()
+    place = 2
+    while content.startswith(b"\xff\xd8") and place + 9 <= len(content):
+        marker = content[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(content[place + 7 : place + 9], "big"), int.from_bytes(
+                content[place + 5 : place + 7], "big"
+            )
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return ()
 
 
 def fit(image, size, mode, border_colour):
