@@ -63,7 +63,7 @@ def named(page):
 
 
 def bare(page):
-    """[(line, text)] where options may stand without the command they belong to: prose, and blocks of all but shells."""
+    """[(line, text)] where options may stand without the command they belong to: prose, and blocks of no shell."""
     blocks = [(block.line, block.text) for block in page.blocks if block.language not in SHELLS]
     return list(enumerate(without_code(page).split("\n"), 1)) + blocks
 
