@@ -53,12 +53,23 @@ def test_a_lock_that_is_no_file_is_refused(in_tmp_path, make, found):
 
 
 def test_a_lock_of_another_user_is_not_taken_for_another_training(tmp_path, monkeypatch):
+    (tmp_path / "lock").write_text("4711\n")
+
     def forbidden(*arguments):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "open", forbidden)
     expected = "/lock, which cannot be opened .Permission denied., expected a file.*; give another folder by --"
     with pytest.raises(InputError, match=expected):
+        lock_in(tmp_path)
+
+
+def test_a_folder_without_a_lock_in_which_none_can_be_made_is_reported_as_that(tmp_path, monkeypatch):
+    def forbidden(path, flags, *mode):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(InputError, match=r"/lock, which cannot be opened \(Permission denied\), expected .* or none$"):
         lock_in(tmp_path)
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from src import system
 from src.errors import InputError
 from tests.conftest import REPOSITORY, python
 from tests.helpers.processes import Started
+from utils import command_line
 from utils.files import atomic_folder
 
 HELPER = os.path.join(REPOSITORY, "tests", "helpers", "other_system.py")
@@ -142,6 +144,25 @@ def test_without_pread_output_is_read_and_goes_on_at_its_end(tmp_path, monkeypat
         assert system.read_at(file.fileno(), 100, 6) == b"second"
         file.write(b" third")
         assert system.read_at(file.fileno(), 100, 0) == b"first second third"
+
+
+def test_whether_a_process_runs_is_asked_without_a_signal(monkeypatch, on_windows):
+    """os.kill(process, 0) ends it on Windows. A launcher may be the grandparent there, in a virtual environment."""
+    monkeypatch.setitem(sys.modules, "psutil", SimpleNamespace(pid_exists=lambda number: number in (4, os.getpid())))
+    monkeypatch.setattr(os, "kill", None)
+    monkeypatch.setattr(os, "getppid", None)
+    assert [system.is_alive(number) for number in (4, 5, os.getpid())] == [True, False, False]
+    assert [system.is_launcher_gone(number) for number in (4, 5)] == [False, True]
+
+
+def test_a_program_of_an_environment_that_is_not_active_is_printed_with_its_path(in_tmp_path, monkeypatch):
+    (in_tmp_path / "Scripts").mkdir()
+    (in_tmp_path / "Scripts" / "python.exe").write_text("")
+    monkeypatch.setattr(command_line, "PROGRAM_FILE", "{}.exe")
+    monkeypatch.setattr(sys, "executable", str(in_tmp_path / "Scripts" / "python.exe"))
+    assert command_line.program("python") == "Scripts/python.exe"
+    monkeypatch.setattr(os.path, "relpath", lambda path: int("on another drive"))  # a ValueError, as there
+    assert command_line.program("python") == str(in_tmp_path / "Scripts" / "python.exe")
 
 
 def test_no_signal_is_sent_to_a_process_that_ctrl_c_has_reached(on_windows):

@@ -66,6 +66,8 @@ def open_lock(setting, path):
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
         except PermissionError:
+            if not os.path.exists(path):
+                raise
             hint = f"give another folder by --{setting}, or let the owner of this one allow you to read and write there"
             file, is_writable = os.open(path, os.O_RDONLY | FLAGS), False
     except OSError as error:
