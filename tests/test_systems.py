@@ -165,6 +165,22 @@ def test_a_program_of_an_environment_that_is_not_active_is_printed_with_its_path
     assert command_line.program("python") == str(in_tmp_path / "Scripts" / "python.exe")
 
 
+@pytest.mark.parametrize("message", [
+    "Could not find 'nvcuda.dll'. TensorFlow requires that this DLL be installed in a directory that is named in PATH",
+    "Traceback (most recent call last):\n  File ...\nImportError: DLL load failed while importing it\n\nFailed to load",
+])  # fmt: skip
+def test_a_library_that_tensorflow_lacks_on_windows_is_named_in_a_line(tmp_path, message):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text(f"raise ImportError({message!r})")
+    code = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {REPOSITORY!r}]; import run; sys.exit(run.main(['summary']))"
+    )
+    done = python("-c", code, cwd=tmp_path)
+    (named,) = [line for line in message.split("\n") if "DLL" in line]
+    line = f"error: TensorFlow: cannot be imported ({named}); docs/setup.md says what it needs on Windows\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_no_signal_is_sent_to_a_process_that_ctrl_c_has_reached(on_windows):
     system.forward(None, signal.SIGINT)
 
