@@ -13,6 +13,7 @@ from dataset import read_sample
 from src.console import escape_control_characters, print_error, print_note, quiet, say
 from src.errors import ExitCode, InputError, first_line
 from src.settings import settings, settings_for
+from src.system import replace
 from src.tf1 import tf
 from utils.files import partial_folder, remove_leftovers
 from utils.inference.exported import (
@@ -124,6 +125,7 @@ def convert_and_verify(reference, path, convert, open_model, runtime, tolerance=
                 convert(partial)
                 model = open_model(partial)
             comparison = compare(reference, model, partial, runtime, tolerance, count)
+            del model  # else it may have the file open, which Windows would not rename then
         except (InputError, OSError):
             raise
         except Exception as error:  # converters raise all kinds of errors
@@ -144,13 +146,13 @@ def move_into_place(partial, path, failure):
         move_if_exists(failed, os.path.dirname(partial))
     if os.path.isdir(kept):
         move_if_exists(kept, os.path.dirname(partial))
-    os.replace(partial, kept)
+    replace(partial, kept)
     return kept
 
 
 def move_if_exists(path, folder):
     if os.path.exists(path):
-        os.rename(path, os.path.join(folder, f"previous-{os.path.basename(path)}"))
+        replace(path, os.path.join(folder, f"previous-{os.path.basename(path)}"))
 
 
 def compare(reference, model, path, runtime, tolerance=FLOAT32, count=NUM_IMAGES):

@@ -1,7 +1,6 @@
 """Exports a network for evaluate, predict and the converters; earlier exports are kept."""
 
 import contextlib
-import fcntl
 import filecmp
 import itertools
 import os
@@ -15,6 +14,7 @@ from convert.freeze import frozen_graph
 from src.console import say
 from src.errors import InputError
 from src.settings import settings_for
+from src.system import lock, open_to_lock, release
 from utils.checkpoints.run_index import find_run
 from utils.checkpoints.run_metadata import is_file_name
 from utils.files import atomic_folder, make_writable, remove_leftovers, write_atomically
@@ -53,13 +53,13 @@ def freeze(config, weights: Dict[str, np.ndarray], origin: dict) -> str:
 @contextlib.contextmanager
 def locked_exports(folder):
     """Let one process at a time write graphs to a folder; others wait."""
-    file = os.open(folder, os.O_RDONLY)
+    file = open_to_lock(folder)
     try:
         with contextlib.suppress(OSError):  # some network drives do not support locks on folders
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file, wait=True)
         yield
     finally:
-        os.close(file)
+        release(file)
 
 
 def move_aside(path, run):

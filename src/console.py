@@ -9,12 +9,13 @@ import contextlib
 import io
 import locale
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import unicodedata
+
+from src.system import read_at
 
 UTF8_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8", "en_US.UTF-8")  # every system has one of them
 
@@ -153,7 +154,7 @@ class Captured:
 
     def text_since(self, length):
         """The output since length() had that value."""
-        return os.pread(self._number, 2**16, length).decode("utf-8", "replace")
+        return read_at(self._number, 2**16, length).decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
@@ -203,8 +204,3 @@ def restart_in_utf8():
                 os.environ["LC_ALL"] = name
                 flags = subprocess._args_from_interpreter_flags()  # as multiprocessing does
                 os.execv(sys.executable, [sys.executable, *flags, *words, *sys.argv[1:]])
-
-
-def exit_quietly_on_sigpipe():
-    """Let the process end without an error when its reader is gone, as in `| head`."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -6,6 +6,8 @@ import os
 import unicodedata
 from collections import namedtuple
 
+from src.system import WILDCARDS
+
 # `parse` converts command-line text to a value, `is_valid` checks a value, `expected` describes the valid ones, and
 # `choices` has them if they are a few words.
 Rule = namedtuple("Rule", "parse is_valid expected choices")
@@ -134,8 +136,8 @@ FOLDER = Rule(str, _is_path, "the path of a folder")
 OUTPUT_FOLDER = Rule(str, _is_utf8_path, "the path of a folder, in UTF-8")
 CHECKPOINT_FOLDER = Rule(
     str,
-    lambda value: _is_utf8_path(value) and not set(value) & set("*?[]\\"),
-    "the path of a folder, with no * ? [ ] or \\ in it (wildcards to TensorFlow)",
+    lambda value: _is_utf8_path(value) and not set(value) & set(WILDCARDS),
+    f"the path of a folder, with no {' '.join(WILDCARDS[:-1])} or {WILDCARDS[-1]} in it (wildcards to TensorFlow)",
 )
 CHECKPOINT = FOLDER._replace(
     expected="a checkpoint, a folder of checkpoints, or a file from Keras with a MobileNetV2 (.h5, .keras)"

@@ -43,8 +43,12 @@ with HeldSignals(), without_keras(), contextlib.ExitStack() as stack:
         stack.enter_context(quiet())
     try:
         import tensorflow.compat.v1 as tf
-    except ImportError:
-        raise
+    except ImportError as error:
+        missing = [line.strip() for line in str(error).splitlines() if "DLL" in line]
+        if not missing:
+            raise
+        hint = "docs/setup.md says what it needs on Windows"
+        raise InputError(f"TensorFlow: cannot be imported ({missing[0]})", hint=hint) from error
     except Exception as error:  # an invalid environment variable, which the message then names
         raise InputError(f"TensorFlow: cannot be imported ({first_line(error)})") from error
     from tensorflow.python.ops import collective_ops  # noqa: F401 (for utils/cluster/)

@@ -92,6 +92,20 @@ def test_one_file_asks_which_tensorflow_it_is(path):
         assert re.findall(r"IS_1_14|tf\.__version__(?!})", file.read()) == []  # it may be printed: {tf.__version__}
 
 
+SYSTEMS = (
+    r"import (fcntl|msvcrt|resource|psutil|winreg|pwd)|sys\.platform|os\.(name|uname)\b|platform\.system"
+    r"|hasattr\((os|signal)|O_(NONBLOCK|NOFOLLOW|BINARY)|signal\.SIG(KILL|PIPE|HUP)|os\.(kill|killpg|fork|pread|pwrite|geteuid|getppid)\b"
+    r"|sched_getaffinity|os\.(rename|replace|symlink)\(|shlex|commonpath"
+)
+
+
+@pytest.mark.parametrize("path", [path for path in CODE if path != os.path.join("src", "system.py")])
+def test_one_file_asks_which_operating_system_it_is(path):
+    """Nor does any other use what one of them lacks, or does differently."""
+    with open(os.path.join(REPOSITORY, path), encoding="utf-8") as file:
+        assert re.search(SYSTEMS, file.read()) is None
+
+
 def test_predict_imports_no_network_and_nothing_of_training(tmp_path):
     done = python("-c", "import sys, utils.commands.predict; print(*sys.modules)", cwd=tmp_path)
     loaded = done.stdout.split()

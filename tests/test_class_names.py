@@ -42,6 +42,17 @@ def test_a_folder_counts_once_where_a_disk_has_it_under_two_names(folders):
     assert len(found.paths) == 4 and found.notes == []
 
 
+def test_classes_that_other_disks_take_for_one_are_noted(folders, capsys):
+    path = folders({"Cat": 2, "cat": 3, "dog": 2})
+    found = find_images("train_path", path, ["Cat", "cat", "dog"])
+    assert found.labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
+    note = f"setting train_path: found classes Cat, cat in {path}, which differ only in case: most disks "
+    assert found.notes == [f"{note}on Windows and macOS take them for one"]
+    run.main(["check", "--train_path", path])
+    assert capsys.readouterr().out.count(note) == 1
+    assert find_images("train_path", path, ["cat", "dog"]).notes == []
+
+
 @pytest.mark.parametrize("given, there", [(NFC, NFD), (NFD, NFC)])
 def test_a_name_in_another_form_of_unicode_is_found(folders, given, there):
     train, test = folders({there: 3, "dog": 3}), folders({there: 2, "dog": 1}, name="test")

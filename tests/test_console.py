@@ -24,6 +24,7 @@ from tests.conftest import REPOSITORY, python
 PRELUDE = """
 import os, signal, sys, threading
 from src.console import *
+from src.system import end_on_broken_pipe
 
 def library(text):  # as C does, which knows nothing of sys.stderr
     os.write(2, text.encode() + b"\\n")
@@ -122,7 +123,7 @@ def test_say_prints_at_once(capfd):
 
 
 def test_a_reader_that_leaves_ends_the_process_quietly(tmp_path):
-    code = PRELUDE + "exit_quietly_on_sigpipe()\nwhile True: print('line', flush=True)"
+    code = PRELUDE + "end_on_broken_pipe()\nwhile True: print('line', flush=True)"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(tmp_path),
         env=dict(os.environ, PYTHONPATH=REPOSITORY),

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from src.errors import InputError
+from utils.files import write_atomically
 from utils.locks import locked
 
 
@@ -52,12 +53,56 @@ def test_a_lock_that_is_no_file_is_refused(in_tmp_path, make, found):
 
 
 def test_a_lock_of_another_user_is_not_taken_for_another_training(tmp_path, monkeypatch):
+    (tmp_path / "lock").write_text("4711\n")
+
     def forbidden(*arguments):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "open", forbidden)
-    with pytest.raises(InputError, match="/lock, which cannot be opened .Permission denied., expected a file"):
+    expected = "/lock, which cannot be opened .Permission denied., expected a file.*; give another folder by --"
+    with pytest.raises(InputError, match=expected):
         lock_in(tmp_path)
+
+
+def test_a_folder_without_a_lock_in_which_none_can_be_made_is_reported_as_that(tmp_path, monkeypatch):
+    def forbidden(path, flags, *mode):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(InputError, match=r"/lock, which cannot be opened \(Permission denied\), expected .* or none$"):
+        lock_in(tmp_path)
+
+
+def test_a_lock_of_another_user_that_can_be_read_is_locked_and_stays_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "lock").write_text("4711\n")
+    open_file = os.open
+
+    def open_for_reading(path, flags, *mode):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_file(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", open_for_reading)
+    with locked("checkpoint_dir", str(tmp_path)), pytest.raises(InputError, match="which another training is using"):
+        lock_in(tmp_path)
+    lock_in(tmp_path)
+    assert (tmp_path / "lock").read_text() == "4711\n"
+
+
+def test_a_file_of_another_user_in_a_sticky_folder_is_found_before_it_is_to_be_replaced(tmp_path, monkeypatch):
+    """As in a shared folder with the permissions of /tmp. The kernel refuses it to all but root."""
+    path = tmp_path / "checkpoint"
+    path.write_text("theirs")
+    uid = os.stat(str(path)).st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    write_atomically({str(path): "mine"})
+    tmp_path.chmod(0o1777)
+    with pytest.raises(InputError, match="/checkpoint: found one of another user, in a sticky folder.*; give another"):
+        write_atomically({str(path): "mine again"})
+    assert path.read_text() == "mine"
+    for allowed in (uid, 0):
+        monkeypatch.setattr(os, "geteuid", lambda allowed=allowed: allowed)
+        write_atomically({str(path): f"{allowed}"})
 
 
 def test_another_training_is_named_by_its_process(tmp_path):
@@ -81,9 +126,17 @@ def test_where_there_are_no_locks_training_says_so_once_and_goes_on(tmp_path, mo
     failing_lock(monkeypatch, number)
     for _ in range(2):
         lock_in(tmp_path)
-    reason = os.strerror(number)
-    expected = f"note: {tmp_path} is on a drive without locks ({reason}): make sure that no other training uses it\n"
+    drive = f"{tmp_path} is on a drive without locks ({os.strerror(number)})"
+    expected = f"note: {drive}: its file lock.owner, renewed every 20 s, keeps other trainings out instead\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES])
+def test_a_lock_that_another_process_has_is_another_training(tmp_path, monkeypatch, number):
+    (tmp_path / "lock").write_text("4711\n")
+    failing_lock(monkeypatch, number)
+    with pytest.raises(InputError, match=r"which another training is using \(process 4711\)"):
+        lock_in(tmp_path)
 
 
 def test_another_failure_of_a_lock_is_reported_as_it_is(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ import shutil
 import pytest
 
 import run
+from src.errors import InputError
 from tests.conftest import make_folders, python
+from utils.commands.split import put
 
 
 @pytest.fixture
@@ -40,6 +42,14 @@ def test_all_images_are_in_one_part_each_and_the_same_content_never_in_both(phot
         "data set: data/photos: 24 images to train on, 6 to test on, of 2 classes\n"
         "to train on it: python run.py --train_path data/photos/train --test_path data/photos/test\n"
     )
+
+
+def test_on_a_disk_that_ignores_case_no_image_takes_the_place_of_another(photos):
+    """Where copy/Cat is copy/cat: links and copies find a file there."""
+    put("photos/cat/000.png", "copy/cat/000.png")
+    with pytest.raises(InputError, match="image photos/dog/000.png: found copy/cat/000.png, which is another image's"):
+        put("photos/dog/000.png", "copy/cat/000.png")
+    assert contents("copy") == {"cat/000.png": contents("photos")["cat/000.png"]}
 
 
 def test_it_depends_on_contents_and_seed_alone(photos):

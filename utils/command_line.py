@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -14,6 +13,7 @@ from src import config
 from src.console import drop_output, print_error, standard_streams
 from src.errors import ExitCode, InputError, did_you_mean, first_line, is_out_of_memory, reason
 from src.settings import GROUPS, SETTINGS
+from src.system import ACTIVATE, PROGRAM_FILE, quote
 
 
 def option(*names, **options):
@@ -163,7 +163,7 @@ def run_command(command):
         print_error(InputError("locale", found, "one with UTF-8, such as LC_ALL=C.UTF-8"))
         return ExitCode.BAD_INPUT
     except ModuleNotFoundError as error:
-        hint = "activate an environment with requirements.txt installed, such as . .venv/3.11/bin/activate"
+        hint = f"activate an environment with requirements.txt installed, such as {ACTIVATE}"
         print_error(InputError(f"{error} in {sys.executable}", hint=hint))
         return ExitCode.BAD_INPUT
     except Exception as error:
@@ -191,12 +191,12 @@ def culprit(error):
 
 def program(name):
     """The shell command for a program of this environment: its name alone if PATH finds it."""
-    path = os.path.join(os.path.dirname(sys.executable), name)
-    if shutil.which(name) == path or not os.path.exists(path):
+    path = os.path.join(os.path.dirname(sys.executable), PROGRAM_FILE.format(name))
+    if os.path.normcase(shutil.which(name) or "") == os.path.normcase(path) or not os.path.exists(path):
         return name
-    with contextlib.suppress(OSError):  # the current folder may be deleted
+    with contextlib.suppress(OSError, ValueError):  # the current folder may be deleted, or on another drive
         path = os.path.relpath(path)
-    return shlex.quote(path)
+    return quote(path)
 
 
 def end_process(code):

@@ -13,6 +13,7 @@ import time
 import uuid
 
 from src.errors import InputError, reason
+from src.system import NONBLOCK, can_replace, is_alive, rename_folder, replace
 
 # The name of a file or folder while it is written: host code, process, random number.
 PARTIAL = re.compile(r"\.partial-([0-9a-f]{12})-(\d{1,10})-([0-9a-f]{32})")
@@ -25,7 +26,7 @@ being_written = set()  # names used by this process; in a container, an earlier 
 def open_file(what, path, hint=""):
     """Open a file to read bytes. Raises InputError if that fails, or for a device or a pipe, which may never end."""
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | NONBLOCK))  # noqa: SIM115
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise InputError(f"{what} {path}: cannot be read ({reason(error)})", hint=hint) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -72,9 +73,12 @@ def can_be_name(text):
 
 
 def check_replaceable(path):
-    """Raise InputError if the path exists but is not a file."""
+    """Raise InputError if the path exists but is not a file, or is one that this user may not replace."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"file {path}", "a folder, a device or a pipe", "a file or none")
+    if not can_replace(path):
+        found = "one of another user, in a sticky folder, where only that user may replace it"
+        raise InputError(f"file {path}", found, "one of your own or none", "give another folder")
 
 
 def write_atomically(contents, before_replace=None):
@@ -100,7 +104,7 @@ def write_atomically(contents, before_replace=None):
         if before_replace:
             before_replace()
         for path in contents:
-            os.replace(partial[path], path)
+            replace(partial[path], path)
     except OSError as error:
         raise InputError(f"file {path}: cannot be written ({reason(error)})") from error
     finally:
@@ -141,7 +145,7 @@ def atomic_folder(path):
     with partial_folder(os.path.dirname(path)) as partial:
         yield partial
         try:
-            os.rename(partial, path)
+            rename_folder(partial, path)
         except OSError as error:
             if os.path.lexists(path):
                 raise InputError(f"folder {path}", "one that was not there at the start", "none") from error
@@ -186,17 +190,6 @@ def is_leftover(entry):
     if found.group(1) == host():
         return not is_alive(int(found.group(2)))
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > WEEK
-
-
-def is_alive(process):
-    """Whether another process has this number."""
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return process != os.getpid()
 
 
 def is_in(folder, path):

@@ -15,6 +15,7 @@ from tests.docs.markdown_pages import commands, spans, table_rows, without_code
 # Options that the pages name and that are not this program's: of tensorboard, or mistyped as an example.
 OTHER_OPTIONS = {"--logdir", "--epochs"}
 CONVERTERS = ("convert", "convert.pb2tflite", "convert.pb2savedmodel", "convert.pb2onnx")
+SHELLS = ("sh", "powershell")  # languages of blocks of commands
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z]\w*(?:-\w+)*")
 
 
@@ -56,14 +57,14 @@ def named(page):
     """[(line, text)] of the `code` in prose, and of commands as a whole in blocks."""
     result = spans(page)
     for block in page.blocks:
-        lines = commands(block.text) if block.language == "sh" else re.findall(r".*\bpython .*", block.text)
+        lines = commands(block.text) if block.language in SHELLS else re.findall(r".*\bpython .*", block.text)
         result += [(block.line, line) for line in lines]
     return result
 
 
 def bare(page):
-    """[(line, text)] where options may stand without the command they belong to: prose, and blocks of all but sh."""
-    blocks = [(block.line, block.text) for block in page.blocks if block.language != "sh"]
+    """[(line, text)] where options may stand without the command they belong to: prose, and blocks of no shell."""
+    blocks = [(block.line, block.text) for block in page.blocks if block.language not in SHELLS]
     return list(enumerate(without_code(page).split("\n"), 1)) + blocks
 
 

@@ -283,7 +283,10 @@ def check_file(path):
 
 def moved_to(folder, path):
     """The path if it is below the folder; else that of the same name in the folder."""
-    below = os.path.relpath(path, folder)
+    try:
+        below = os.path.relpath(path, folder)
+    except ValueError:  # they are on different drives
+        below = os.pardir + os.sep
     return os.path.join(folder, os.path.basename(path) if below.startswith(os.pardir + os.sep) else below)
 
 

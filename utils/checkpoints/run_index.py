@@ -75,11 +75,11 @@ def delete_old_runs(checkpoint_dir, current, keep):
 
 def write_index(checkpoint_dir, checkpoints):
     """Write TensorFlow's list of checkpoints for the latest run, so that TensorFlow's own tools find them."""
-    names = [os.path.relpath(prefix, checkpoint_dir) for prefix in checkpoints.prefixes()]
+    names = [os.path.relpath(prefix, checkpoint_dir).replace(os.sep, "/") for prefix in checkpoints.prefixes()]
     if not names:  # they were deleted by hand
         return
     # Without a root, TensorFlow would make the paths absolute, or relative to the working directory.
-    state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
+    state = tf.train.generate_checkpoint_state_proto(os.path.abspath(checkpoint_dir), names[-1], names)
     write_atomically({os.path.join(checkpoint_dir, INDEX): str(state)})
 
 
@@ -89,7 +89,7 @@ def new_run_folder(tensorboard_dir, data_path, checkpoint_dir):
     If that second is taken, there or in checkpoint_dir, the next free one.
     """
     parts = [part for part in os.path.abspath(data_path).split(os.sep) if part not in ("", "train", "test")]
-    data = re.sub("[^A-Za-z0-9._-]", "_", parts[-1] if parts else "data")[:40]
+    data = re.sub("[^A-Za-z0-9._-]", "_", parts[-1] if parts else "data")[:40].rstrip(".")
     second = time.time()
     while True:
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(second)) + f"-{data}"

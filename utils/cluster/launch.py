@@ -14,6 +14,7 @@ from collections import namedtuple
 
 from src.console import print_error, say, say_error
 from src.errors import ExitCode, InputError
+from src.system import cores, forward
 
 NO_RESTART = (ExitCode.OK, ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 AFTER_FAILURE = 3  # seconds for the other workers to report errors and exit, before they are killed
@@ -68,14 +69,13 @@ def environments(config, workers):
     gpus = find_gpus() if config.device == "gpu" else []
     if 0 < len(gpus) < workers:
         raise InputError("--workers", workers, f"at most {len(gpus)}, one for each GPU, or --device cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     hosts = free_addresses(workers)
     for number in range(workers):
         task = {"type": "worker", "index": number - 1} if number else {"type": "chief", "index": 0}
         cluster = {"chief": hosts[:1], "worker": hosts[1:]}
         tf_config = json.dumps({"cluster": cluster, "task": task, "launcher": os.getpid()})
         gpu = {"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}
-        threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, cores // workers))}
+        threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, cores() // workers))}
         yield {**threads, **os.environ, "TF_CONFIG": tf_config, **gpu}
 
 
@@ -105,7 +105,7 @@ def start(command, environments):
         try:
             workers.append(start_worker(command, environment, f"worker {number - 1}" if number else "chief"))
         except OSError as error:
-            send_signal_to_all(workers, signal.SIGKILL)
+            kill_all(workers)
             raise InputError("--workers", f"too many processes ({error})", f"at most {number} here") from error
     return workers
 
@@ -149,7 +149,7 @@ def wait(workers, received_signals):
             was_asked = failed[1] in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
             end = time.monotonic() + (AFTER_SIGNAL if was_asked else AFTER_FAILURE)
         if end is not None and time.monotonic() > end:
-            send_signal_to_all(workers, signal.SIGKILL)
+            kill_all(workers)
     for worker in workers:
         for reader in worker.readers:
             reader.join()
@@ -168,4 +168,9 @@ def send_signal_to_all(workers, number):
     """Send a signal to the workers that are still running."""
     for worker in workers:
         if worker.process.poll() is None:
-            worker.process.send_signal(number)
+            forward(worker.process, number)
+
+
+def kill_all(workers):
+    for worker in workers:
+        worker.process.kill()  # unless it has ended

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 from src.console import print_error, say
 from src.errors import ExitCode
+from src.system import is_launcher_gone
 
 GRACE_SECONDS = 20  # that a step may still take after a signal
 PRINT_SECONDS = 30  # after which it is printed what is waited for, again and again
@@ -52,7 +53,7 @@ class Watchdog:
     def _watch(self):
         while True:
             signalled = select.select([self._signals], [], [], 0.2)[0] and self._signals.recv(1)
-            if self._launcher and os.getppid() != self._launcher:
+            if self._launcher and is_launcher_gone(self._launcher):
                 exit_without_saving("the launcher is gone")
             running = self._running
             if signalled and running:  # Python handles the signal only when TensorFlow returns, which it may never do

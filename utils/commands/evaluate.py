@@ -8,8 +8,9 @@ import numpy as np
 
 from convert.freeze import predictor_of
 from dataset import read_test_set
-from src.console import escape_control_characters, exit_quietly_on_sigpipe, print_note, suppress_stderr
+from src.console import escape_control_characters, print_note, suppress_stderr
 from src.errors import InputError
+from src.system import end_on_broken_pipe
 from utils.checkpoints.manager import CheckpointManager
 from utils.checkpoints.run_index import new_run_folder, settings_of_run
 from utils.files import is_in, make_writable, write_atomically
@@ -41,7 +42,7 @@ def run(config, overrides, weights=None, checkpoint=None, flip=False, trust_grap
     Raises:
         InputError: the graph or the images are invalid, or, once the metrics are printed, the files cannot be written.
     """
-    exit_quietly_on_sigpipe()
+    end_on_broken_pipe()
     predictor = open_predictor(config, weights, checkpoint, trust_graph)
     source = image_source(predictor.metadata, overrides, config)
     data, where = read_test_set(source, predictor.preprocess)

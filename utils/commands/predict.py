@@ -5,8 +5,9 @@ import sys
 
 from tqdm import tqdm
 
-from src.console import display_width, escape_control_characters, exit_quietly_on_sigpipe, ljust, print_note
+from src.console import display_width, escape_control_characters, ljust, print_note
 from src.errors import ExitCode, InputError
+from src.system import end_on_broken_pipe
 from utils.images.image_folders import images_at
 from utils.inference.exported import describe_origin, graph_path
 from utils.inference.predictor import Predictor
@@ -15,7 +16,7 @@ from utils.progress import progress
 
 def run(config, overrides, images, weights=None, top=None, json=False, trust_graph=False):
     """Print the predictions; returns the ExitCode."""
-    exit_quietly_on_sigpipe()
+    end_on_broken_pipe()
     predictor = Predictor(graph_path(config) if weights is None else weights, device=config.device, trusted=trust_graph)
     paths = images_at(images)
     print_note(describe_origin(predictor.source, predictor.metadata))

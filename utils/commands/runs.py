@@ -3,8 +3,9 @@
 import glob
 import os
 
-from src.console import display_width, escape_control_characters, exit_quietly_on_sigpipe, ljust
+from src.console import display_width, escape_control_characters, ljust
 from src.errors import InputError
+from src.system import end_on_broken_pipe
 from utils.checkpoints.run_index import list_runs
 from utils.inference.exported import metadata_path, read_metadata
 
@@ -13,7 +14,7 @@ ELSEWHERE = "python run.py runs FOLDER looks in another folder"
 
 def run(configs, overrides):
     """Print the table of the runs in each checkpoint_dir of `configs`."""
-    exit_quietly_on_sigpipe()
+    end_on_broken_pipe()
     print(table(configs))
 
 

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import random
-import shlex
 import shutil
 from collections import Counter, defaultdict
 
 from src.console import escape_control_characters, print_note, say
 from src.errors import InputError, reason
 from src.folders import class_folders
+from src.system import quote
 from utils.files import atomic_folder, read_file
 from utils.images.image_folders import find_images, skipped_lines
 from utils.progress import progress
@@ -28,7 +28,7 @@ def run(config, overrides, folder, output=None, test_size=0.2):
         InputError: no such folder, a class without two different images, an output that exists or cannot be written.
     """
     output = os.path.normpath(output or os.path.join("data", os.path.basename(os.path.abspath(folder))))
-    is_inside = os.path.commonpath([os.path.realpath(folder), os.path.realpath(output)]) == os.path.realpath(folder)
+    is_inside = os.path.join(os.path.realpath(output), "").startswith(os.path.join(os.path.realpath(folder), ""))
     if os.path.lexists(output) or is_inside:
         problem = "which exists" if os.path.lexists(output) else f"a folder in {folder}"
         raise InputError("--output", f"{output}, {problem}", "a new folder elsewhere")
@@ -47,7 +47,7 @@ def run(config, overrides, folder, output=None, test_size=0.2):
     train, test = (os.path.join(output, part) for part in ("train", "test"))
     counts = f"{len(parts['train'])} images to train on, {len(parts['test'])} to test on"
     say(escape_control_characters(f"data set: {output}: {counts}, of {len(classes)} classes"))
-    words = f"--train_path {shlex.quote(train)} --test_path {shlex.quote(test)}"
+    words = f"--train_path {quote(train)} --test_path {quote(test)}"
     say(escape_control_characters(f"to train on it: python run.py {words}"))
 
 
@@ -100,6 +100,9 @@ def choose(groups, count, seed):
 def put(path, copy):
     """Make a hard link to a file, or a copy where that is not possible."""
     os.makedirs(os.path.dirname(copy), exist_ok=True)
+    if os.path.lexists(copy):  # on a disk that takes cat and Cat for one name
+        expected = "names that differ in more than case, as this disk ignores it"
+        raise InputError(f"image {path}", f"{copy}, which is another image's", expected)
     try:
         os.link(os.path.realpath(path), copy)
     except OSError:  # another disk, or one without links

@@ -3,7 +3,7 @@
 import numpy as np
 
 from models import build
-from src.console import exit_quietly_on_sigpipe
+from src.system import end_on_broken_pipe
 from src.tf1 import tf
 
 SUMMED_AXES = {"Conv2D": 3, "DepthwiseConv2dNative": 2, "MatMul": 1}  # leading axes of the kernel, for each output
@@ -11,7 +11,7 @@ SUMMED_AXES = {"Conv2D": 3, "DepthwiseConv2dNative": 2, "MatMul": 1}  # leading 
 
 def run(config, overrides):
     """Print the table of layers."""
-    exit_quietly_on_sigpipe()
+    end_on_broken_pipe()
     print(table(config))
 
 

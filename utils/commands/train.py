@@ -1,11 +1,11 @@
 """The command train: train a network, then export its best epoch."""
 
 import os
-import shlex
 
 from src.console import say
 from src.errors import ExitCode
 from src.settings import with_role
+from src.system import quote
 from trainer import Trainer
 from utils.command_line import program
 from utils.training.state import best_entry
@@ -48,7 +48,7 @@ def print_outputs(trainer, graph):
     say(f"TensorBoard logs {trainer.run_folder}")
     default = trainer.config.tensorboard_dir == f"graphs/{trainer.config.model_arch}"
     logdir = "graphs" if default else trainer.config.tensorboard_dir
-    say(f"to see the curves: {program('tensorboard')} --logdir {shlex.quote(logdir)}")
+    say(f"to see the curves: {program('tensorboard')} --logdir {quote(logdir)}")
 
 
 def print_interrupted(trainer, overrides):
@@ -58,7 +58,7 @@ def print_interrupted(trainer, overrides):
         return
 
     def options(*names):
-        return "".join(f" --{name} {shlex.quote(str(overrides[name]))}" for name in names if name in overrides)
+        return "".join(f" --{name} {quote(str(overrides[name]))}" for name in names if name in overrides)
 
     say(f"stopped; saved {trainer.last_checkpoint}")
     name = os.path.basename(trainer.checkpoints.folder)

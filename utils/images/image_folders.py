@@ -6,7 +6,6 @@ Hidden files and folders are ignored; other files are skipped, and counted in a 
 
 import glob
 import os
-import shlex
 import unicodedata
 from collections import Counter, namedtuple
 
@@ -15,6 +14,7 @@ import numpy as np
 from src.console import print_note
 from src.errors import InputError, did_you_mean, reason
 from src.folders import entries
+from src.system import quote
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
 OUTSIDE = "image outside the class folders"
@@ -31,7 +31,7 @@ SHOWN = 5  # classes listed in a note; the rest are counted
 Listing = namedtuple("Listing", "images folders others")
 
 # The images of some classes: n paths; labels int [n], indices into the classes; a Counter of the kinds of other files;
-# and notes, one line each, on classes that are not evaluated.
+# and notes, one line each, on classes that are not evaluated, or whose names may be confused.
 ClassImages = namedtuple("ClassImages", "paths labels skipped notes")
 
 
@@ -126,6 +126,7 @@ def find_images(setting, path, classes):
         skipped += found.others
         skipped["folder"] += len(found.folders)
     notes = check_complete(setting, path, problems, len(classes)) + unknown_classes(setting, path, folders, there)
+    notes += differ_in_case(setting, path, classes)
     return ClassImages(paths, np.array(labels), skipped, notes)
 
 
@@ -163,6 +164,16 @@ def check_different(setting, path, folders):
             if other != name:
                 found = f"{other} and {name}, two names of one folder, in {path}"
                 raise InputError(f"setting {setting}", found, "a folder of its own for each class")
+
+
+def differ_in_case(setting, path, classes):
+    """A note on classes of train_path that a disk which ignores case would have as one; none if there are none."""
+    names = Counter(name.lower() for name in classes)
+    same = [name for name in sorted(classes, key=str.lower) if names[name.lower()] > 1]
+    if not same or setting != "train_path":
+        return []
+    why = "which differ only in case: most disks on Windows and macOS take them for one"
+    return [f"setting {setting}: found classes {listed(same)} in {path}, {why}"]
 
 
 def identity(folder):
@@ -226,7 +237,7 @@ def suggested_folder(setting):
     there = sorted(glob.glob(os.path.join("data", "*", part)))
     if not there:
         return "python run.py prepare makes one"
-    options = f"--{setting} {shlex.quote(there[0])}"
+    options = f"--{setting} {quote(there[0])}"
     if part == "train":
-        options += f" --test_path {shlex.quote(os.path.join(os.path.dirname(there[0]), 'test'))}"
+        options += f" --test_path {quote(os.path.join(os.path.dirname(there[0]), 'test'))}"
     return f"there {'is' if len(there) == 1 else 'are'} {', '.join(there)}: {options}"

@@ -6,11 +6,11 @@ variables are allocated; docs/benchmarks.md compares the estimate with measureme
 
 import functools
 import os
-import resource
 
 import numpy as np
 
 from src.errors import InputError, OutOfMemoryError, first_line, is_out_of_memory
+from src.system import free_memory, ulimits
 from src.tf1 import tf
 from utils.images.loader import inference_batch, prefetch_bytes
 
@@ -96,11 +96,9 @@ def bytes_per_image(tensor):
 def available_memory():
     """Bytes that this process can still allocate, limited by machine, cgroups and ulimit; None if unknown."""
     status = numbers_in(os.path.join(PROC, "self", "status"))
-    limits = [1024 * value for value in [numbers_in(os.path.join(PROC, "meminfo")).get("MemAvailable")] if value]
-    for kind, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
-        limit = resource.getrlimit(kind)[0]
-        if limit != resource.RLIM_INFINITY and name in status:
-            limits.append(limit - 1024 * status[name])
+    available = 1024 * numbers_in(os.path.join(PROC, "meminfo")).get("MemAvailable", 0) or free_memory()
+    limits = [available] if available else []
+    limits += [limit - 1024 * status[name] for limit, name in ulimits() if name in status]
     for folder in cgroups():
         for limit, usage, cache in CGROUP_FILES:
             limit, usage = (read_number(os.path.join(folder, name)) for name in (limit, usage))
