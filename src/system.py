@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import stat
+import subprocess
 import sys
 import time
 
@@ -35,6 +36,8 @@ NONBLOCK, NOFOLLOW, BINARY = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O
 WILDCARDS = "*?[]" if ON_WINDOWS else "*?[]\\"
 PROGRAM_FILE = "{}.exe" if ON_WINDOWS else "{}"
 ACTIVATE = ".venv\\3.11\\Scripts\\activate" if ON_WINDOWS else ". .venv/3.11/bin/activate"
+CPUINFO = "/proc/cpuinfo"  # of Linux
+PF_AVX_INSTRUCTIONS_AVAILABLE = 39  # of Windows
 PLAIN_WORD = re.compile(r"[\w.:=/\\+-]+", re.ASCII)  # means itself in PowerShell and in cmd
 
 
@@ -169,6 +172,24 @@ def free_memory():
     import psutil
 
     return psutil.virtual_memory().available
+
+
+def has_avx():
+    """Whether an x86 processor has AVX, as the system says; True if it says nothing."""
+    if ON_WINDOWS:
+        import ctypes
+
+        return bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(PF_AVX_INSTRUCTIONS_AVAILABLE))
+    try:
+        if SYSTEM == "macos":
+            command = ["sysctl", "-n", "machdep.cpu.features"]
+            features = subprocess.check_output(command, stderr=subprocess.DEVNULL, universal_newlines=True)
+        else:
+            with open(CPUINFO, encoding="utf-8", errors="replace") as file:
+                features = re.search(r"^flags\s*:(.*)", file.read(), re.MULTILINE).group(1)
+    except (OSError, subprocess.CalledProcessError, AttributeError):  # the last one: no line with flags
+        return True
+    return re.search(r"\bavx(1\.0)?\b", features.lower()) is not None
 
 
 def ulimits():

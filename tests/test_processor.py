@@ -2,14 +2,14 @@
 
 import platform
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 
-from src import processor
+from src import system
 from src.errors import InputError
-from src.processor import check_processor, has_avx
+from src.processor import check_processor
+from src.system import has_avx
 from tests.conftest import python
 
 # Of /proc/cpuinfo: a QEMU64 processor, and one of 2011 and later.
@@ -27,9 +27,9 @@ def cpuinfo(tmp_path, monkeypatch):
     def write(line):
         path = tmp_path / "cpuinfo"
         path.write_text(2 * f"processor\t: 0\nvendor_id\t: GenuineIntel\n{line}bugs\t\t:\n\n")
-        monkeypatch.setattr(processor, "CPUINFO", str(path))
+        monkeypatch.setattr(system, "CPUINFO", str(path))
         monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-        monkeypatch.setattr(sys, "platform", "linux")
+        monkeypatch.setattr(system, "SYSTEM", "linux")
         return str(path)
 
     return write
@@ -47,8 +47,8 @@ def test_linux_lists_what_the_processor_has(cpuinfo, line, expected):
 
 
 def test_where_linux_does_not_say_it_is_left_to_tensorflow(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(processor, "CPUINFO", "/nowhere")
+    monkeypatch.setattr(system, "SYSTEM", "linux")
+    monkeypatch.setattr(system, "CPUINFO", "/nowhere")
     assert has_avx()
 
 
@@ -62,7 +62,7 @@ def test_macos_answers_a_command(monkeypatch, features, expected):
             raise subprocess.CalledProcessError(1, command)
         return features + "\n"
 
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(system, "SYSTEM", "macos")
     monkeypatch.setattr(subprocess, "check_output", check_output)
     assert has_avx() == expected
 
@@ -72,7 +72,7 @@ def test_windows_answers_a_call(monkeypatch, answer):
     import ctypes
 
     kernel32 = SimpleNamespace(IsProcessorFeaturePresent=lambda feature: answer if feature == 39 else 1 - answer)
-    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(system, "ON_WINDOWS", True)
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)
     assert has_avx() == bool(answer)
 
@@ -96,8 +96,8 @@ def test_a_command_says_it_before_tensorflow_is_imported(tmp_path, cpuinfo, comm
     path = cpuinfo(WITHOUT_AVX)
     program = f"""
 import platform, sys
-from src import processor
-processor.CPUINFO = {path!r}
+from src import system
+system.CPUINFO = {path!r}
 platform.machine = lambda: "x86_64"
 import run
 code = run.main({command.split()!r})

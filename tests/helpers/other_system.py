@@ -7,6 +7,7 @@ is imitated. TensorFlow, OpenCV and the file system remain those of this system.
 """
 
 import builtins
+import ctypes
 import errno
 import io
 import multiprocessing  # noqa: F401, as all that decides on which system it is when it is imported
@@ -60,6 +61,7 @@ def imitate_windows():
         except BlockingIOError:
             raise PermissionError(errno.EACCES, "Permission denied") from None
 
+    ctypes.windll = types.SimpleNamespace(kernel32=types.SimpleNamespace(IsProcessorFeaturePresent=lambda number: 1))
     msvcrt = types.SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=locking)
     platform.uname()  # whose result is kept
     add_psutil()
