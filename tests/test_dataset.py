@@ -240,15 +240,18 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(folders, monkeypatch
             assert len(found) == 42 and all(np.array_equal(expected[key], found[key]) for key in found)
 
 
-@pytest.mark.parametrize("choice_bytes, most", [(2**20, 4), (20 * 2**20, 3), (2**30, 2)])  # 64 MB, but one a thread
-def test_reading_ahead_is_bounded_by_bytes(monkeypatch, choice_bytes, most):
-    monkeypatch.setattr("utils.images.loader.THREADS", 2)
+@pytest.mark.parametrize("threads, choice_bytes, most", [
+    (2, 2**20, 4), (2, 20 * 2**20, 3), (2, 2**30, 2),  # 64 MB, but one a thread
+    (16, 2**20, 32), (16, 20 * 2**20, 16), (32, 20 * 2**20, 25), (32, 2**30, 8),  # of more than 8 threads, 512 MB
+])  # fmt: skip
+def test_reading_ahead_is_bounded_by_bytes(monkeypatch, threads, choice_bytes, most):
+    monkeypatch.setattr("utils.images.loader.THREADS", threads)
     asked = []
-    choices = (asked.append(choice) or choice for choice in range(20))
+    choices = (asked.append(choice) or choice for choice in range(40))
     results = prefetch(lambda choice: choice, choices, choice_bytes)
     for taken, result in enumerate(results):
         assert result == taken
-        assert len(asked) == min(20, taken + 1 + most)
+        assert len(asked) == min(40, taken + 1 + most)
 
 
 def test_a_batch_of_very_many_classes_does_not_take_their_square_in_memory(folders):

@@ -1,19 +1,20 @@
 """Prefetching in threads, and the cache of decoded images."""
 
 import collections
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
 from src.console import suppress_stderr
+from src.system import cores
 from utils.progress import progress
 
 cv2.setNumThreads(1)  # images are decoded in parallel by our own threads
 
-THREADS = min(os.cpu_count() or 1, 8)  # that read images
-PREFETCH_BYTES = 64 * 2**20  # of prefetched batches; but at least one per thread
+THREADS = min(cores(), 32)  # that read images; more of them wait for one another
+PREFETCH_BYTES = 64 * 2**20  # of prefetched batches; but at least one per thread,
+FEW_THREADS, MAX_BYTES = 8, 512 * 2**20  # of the ninth and further threads only as far as they stay below that
 CHUNK_BYTES = 4 * 2**20  # small batches are read several at a time, to save the overhead of passing them on
 BATCH_BYTES = 20 * 2**20  # of a batch for inference
 
@@ -91,7 +92,8 @@ def image_bytes(img_size):
 
 def prefetch_count(choice_bytes):
     """How many results of this size to prefetch."""
-    return max(THREADS, min(2 * THREADS, PREFETCH_BYTES // choice_bytes))
+    busy = min(THREADS, max(FEW_THREADS, MAX_BYTES // choice_bytes))
+    return max(busy, min(2 * THREADS, PREFETCH_BYTES // choice_bytes))
 
 
 def prefetch_bytes(img_size, batch_size):
