@@ -5,7 +5,9 @@
 //     cv::Mat input = prepare("photo.jpg", how);  // float32, size x size x 3; the network takes a batch of one
 //
 // The values are those of the JSON beside the graph: input.shape[1] and [3], resize, transparency, channel_order,
-// image_normalize_mean, image_normalize_std, preprocessing.border_colour.
+// image_normalize_mean, image_normalize_std, preprocessing.border_colour. A grey network has one number for each of the
+// last three. To run it: net.setInput(cv::dnn::blobFromImage(input)) with cv::dnn::readNet("lenet5.pb"). To compile:
+// g++ -std=c++11 -I/usr/include/opencv4 main.cpp -lopencv_dnn -lopencv_imgcodecs -lopencv_imgproc -lopencv_core
 
 #pragma once
 
@@ -85,13 +87,17 @@ inline int colour_mode(const std::string& path, int size) {
 // Upright, 8 bits a channel, on a background unless transparency is "drop".
 inline cv::Mat read(const std::string& path, const std::string& transparency, int size) {
   cv::Mat image = cv::imread(path, colour_mode(path, size));
-  if (image.empty()) throw std::runtime_error(path + " is no image");
-  cv::Mat stored = cv::imread(path, cv::IMREAD_UNCHANGED);
-  if (transparency == "drop" || stored.channels() < 4) return image;
-  double largest = stored.depth() == CV_8U ? 255 : 65535, background = transparency == "white" ? 255 : 0;
-  cv::Mat alpha, colours;
+  if (image.empty()) throw std::runtime_error(path + " is not an image");
+  if (transparency == "drop" || jpeg_size(path).area() > 0) return image;
+  cv::Mat stored = cv::imread(path, cv::IMREAD_UNCHANGED), alpha, colours;
+  if (stored.channels() < 4) return image;
+  if (stored.depth() == CV_16U) stored.convertTo(stored, CV_8U, 1 / 256.0, -0.498);  // the upper 8 bits
+  cv::cvtColor(stored, colours, cv::COLOR_BGRA2BGR);
+  if (colours.size() != image.size() || cv::norm(colours, image, cv::NORM_INF) > 0)
+    throw std::runtime_error(path + " has transparency and is rotated by its EXIF data: save it upright");
+  double background = transparency == "white" ? 255 : 0;
   cv::extractChannel(stored, alpha, 3);
-  alpha.convertTo(alpha, CV_32F, 1 / largest);
+  alpha.convertTo(alpha, CV_32F, 1 / 255.0);
   cv::merge(std::vector<cv::Mat>(3, alpha), alpha);
   image.convertTo(colours, CV_32FC3);
   colours = colours.mul(alpha) + (cv::Scalar::all(1) - alpha) * background;

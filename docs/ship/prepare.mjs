@@ -5,20 +5,23 @@
 //     const tensor = new ort.Tensor("float32", input, [1, size, size, 3]);  // or 1, for a grey network
 //
 // pixels: red, green, blue, and if there are four channels alpha, from 0 to 255, row by row, of an upright image: those
-// of a canvas's getImageData(), or of sharp(file).rotate().raw().
+// of a canvas's getImageData(), or of sharp(file, { ignoreIcc: true }).rotate().raw(). (Training ignores colour profiles; a
+// canvas applies them, and loses the colours of transparent pixels.)
 
 export function prepare(pixels, width, height, about) {
-  const [, size, , depth] = about.input.shape;
+  const [, size, , depth] = about.input.shape, channels = pixels.length / (width * height);
+  if (channels !== 3 && channels !== 4) throw new Error(`expected 3 or 4 numbers a pixel, found ${channels}`);
   const order = depth === 1 ? ["grey"] : about.channel_order === "rgb" ? [0, 1, 2] : [2, 1, 0];
   const border = about.preprocessing.border_colour; // blue, green, red; or grey
   const part = layout(width, height, size, about.resize);
   const result = new Float32Array(size * size * depth);
   for (let c = 0; c < depth; c++) {
-    const levelAt = levels(pixels, pixels.length / (width * height), order[c], about.transparency);
-    const plane = Float64Array.from({ length: part.height * part.width }, (_, i) => {
-      const row = part.top + Math.floor(i / part.width), column = part.left + (i % part.width);
-      return levelAt(row * width + column);
-    });
+    const levelAt = levels(pixels, channels, order[c], about.transparency);
+    const plane = new Float64Array(part.height * part.width);
+    for (let row = 0, i = 0; row < part.height; row++) {
+      const start = (part.top + row) * width + part.left;
+      for (let column = 0; column < part.width; column++) plane[i++] = levelAt(start + column);
+    }
     const resized = resize(plane, part.height, part.width, part.newHeight, part.newWidth);
     for (let y = 0; y < size; y++) {
       for (let x = 0; x < size; x++) {
@@ -74,36 +77,40 @@ function resize(plane, height, width, newHeight, newWidth) {
   const vertical = height / newHeight, horizontal = width / newWidth;
   const isHalved = Math.min(vertical, horizontal) >= 1 && Math.max(vertical, horizontal) > 2;
   const weights = isHalved ? areaWeights : bilinearWeights;
-  const rows = weights(height, newHeight), columns = weights(width, newWidth);
-  const result = new Float64Array(newHeight * newWidth);
-  for (let y = 0; y < newHeight; y++) {
+  const narrow = new Float64Array(height * newWidth), result = new Float64Array(newHeight * newWidth);
+  weights(width, newWidth).forEach(({ first, shares }, x) => {
+    for (let y = 0; y < height; y++) {
+      let sum = 0;
+      for (let k = 0; k < shares.length; k++) sum += shares[k] * plane[y * width + first + k];
+      narrow[y * newWidth + x] = sum;
+    }
+  });
+  weights(height, newHeight).forEach(({ first, shares }, y) => {
     for (let x = 0; x < newWidth; x++) {
       let sum = 0;
-      for (const [row, rowWeight] of rows[y]) {
-        for (const [column, columnWeight] of columns[x]) sum += rowWeight * columnWeight * plane[row * width + column];
-      }
+      for (let k = 0; k < shares.length; k++) sum += shares[k] * narrow[(first + k) * newWidth + x];
       result[y * newWidth + x] = roundHalfToEven(sum);
     }
-  }
+  });
   return result;
 }
 
-// For each new pixel [[old pixel, its weight], ...].
+// For each new pixel the first old one that it is made of, and the shares of that and of those that follow.
 function areaWeights(length, newLength) {
   const scale = length / newLength;
   return Array.from({ length: newLength }, (_, i) => {
-    const start = i * scale, end = Math.min((i + 1) * scale, length), found = [];
-    for (let old = Math.floor(start); old < end; old++) {
-      found.push([old, (Math.min(end, old + 1) - Math.max(start, old)) / (end - start)]);
+    const start = i * scale, end = Math.min((i + 1) * scale, length), first = Math.floor(start), shares = [];
+    for (let old = first; old < end; old++) {
+      shares.push((Math.min(end, old + 1) - Math.max(start, old)) / (end - start));
     }
-    return found;
+    return { first, shares };
   });
 }
 
 function bilinearWeights(length, newLength) {
   return Array.from({ length: newLength }, (_, i) => {
     const place = Math.min(Math.max(((i + 0.5) * length) / newLength - 0.5, 0), length - 1);
-    const left = Math.floor(place), right = Math.min(left + 1, length - 1);
-    return [[left, 1 - (place - left)], [right, place - left]];
+    const first = Math.min(Math.floor(place), Math.max(length - 2, 0));
+    return { first, shares: length === 1 ? [1] : [1 - (place - first), place - first] };
   });
 }

@@ -33,11 +33,16 @@ def read(path, transparency, size):
     """Blue, green, red of 8 bits, rotated as the EXIF data of a JPEG says; "white", "black": on that background."""
     image = cv2.imread(path, REDUCED[divisor(path, size)])
     if image is None:
-        raise ValueError(f"{path} is no image")
-    stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-    if transparency == "drop" or stored.ndim == 2 or stored.shape[2] < 4:
+        raise ValueError(f"{path} is not an image")
+    if transparency == "drop" or jpeg_size(path):
         return image
-    alpha = (stored[:, :, 3:] // (1 if stored.dtype == np.uint8 else 256)) / 255.0
+    stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    if stored.ndim == 2 or stored.shape[2] < 4:
+        return image
+    stored = stored if stored.dtype == np.uint8 else stored // 256
+    if not np.array_equal(stored[:, :, :3], image):
+        raise ValueError(f"{path} has transparency and is rotated by its EXIF data: save it upright")
+    alpha = stored[:, :, 3:] / 255.0
     return np.round(image * alpha + (255 if transparency == "white" else 0) * (1 - alpha)).astype(np.uint8)
 
 
