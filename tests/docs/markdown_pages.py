@@ -3,7 +3,7 @@
 How a page is written:
 
 * A fenced block names its language: sh (commands alone, no prompt and no output), python (a program of its own), text
-  (what is printed, or a tree of files), powershell (commands on Windows), yaml or json.
+  (what is printed, or a tree of files), powershell (commands on Windows), js, yaml or json.
 * `make guide` runs each sh and each python block. Where it cannot, the line before the block is
   <!-- not run: REASON -->, and REASON begins with one of REASONS.
 * A text block right after a python block is what that program prints, to the letter.
@@ -16,7 +16,7 @@ import string
 import subprocess
 from collections import namedtuple
 
-LANGUAGES = ("sh", "python", "text", "powershell", "yaml", "json")
+LANGUAGES = ("sh", "python", "text", "powershell", "js", "yaml", "json")
 RUN = ("sh", "python")
 REASONS = {
     "download": "it fetches or installs something from the network",
