@@ -36,9 +36,7 @@ def pb2tflite_with_note(reference, quantize="none", rgb=False):
     comparison = pb2tflite(reference, quantize, rgb)
     if not rgb and not is_for_phones(reference.predictor.preprocess):
         preprocess = reference.predictor.preprocess
-        takes = (
-            "grey" if preprocess.numchannels == 1 else f"{preprocess.channel_order.upper()}, each channel normalized"
-        )
+        takes = "grey" if preprocess.numchannels == 1 else f"{preprocess.channel_order.upper()}, normalized per channel"
         print_note(f"{comparison.path} takes {takes}; MediaPipe and ML Kit need python -m convert.pb2tflite --rgb")
     return comparison
 

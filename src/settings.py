@@ -182,6 +182,10 @@ def for_channels(values):
     return values
 
 
+def as_list(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def _configured():
     """The settings in src/config.py. Raises InputError on an unknown name or a missing one."""
     found = {}

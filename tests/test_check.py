@@ -226,7 +226,7 @@ def test_check_says_the_smallest_the_median_and_the_largest_size(checked):
 
 def test_check_tells_what_becomes_of_transparency(checked):
     lines, _ = checked({"white.png": transparent(255, 0), "half.png": transparent(255, 128)})
-    told = "it is dropped, the network sees the colours without it; --transparency white keeps it"
+    told = "it is dropped, so the network sees the colours alone; --transparency white puts them on white"
     assert f"  2 images with transparency: {told}" in lines
     lines, _ = checked({"plain.png": encoded(NOISE, "PNG")})
     assert not any("transparency" in line for line in lines)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from src.settings import settings
 from src.tf1 import tf
 from tests.conftest import preprocess, run_opencv
 from trainer import Trainer
+from utils.checkpoints.pretrained import check_settings
 from utils.inference.exported import read_metadata
 from utils.inference.predictor import Predictor
 
@@ -131,6 +133,25 @@ def test_grey_weights_start_a_grey_network_only(grey, capfd):
     assert (
         "setting pretrained: found weights for numchannels 1 in checkpoints/lenet5, expected for numchannels 3" in error
     )
+
+
+def test_the_same_command_resumes_also_with_three_means(grey, capfd):
+    words = ["--train_path", grey, "--img_size", "16", "--batch_size", "8", "--numchannels", "1", "--num_epoch", "2"]
+    assert run.main([*words, "--image_normalize_mean", "0.485,0.456,0.406", "--resume"]) == 0
+    assert run.main([*words, "--image_normalize_mean", "0.5", "--resume"]) == 2
+    assert "setting image_normalize_mean: found [0.5], expected [0.449]" in capfd.readouterr().err
+
+
+def test_a_grey_network_of_keras_that_fits_gives_no_note(capsys):
+    config = settings(classes=["a", "b"], numchannels=1, image_normalize_mean=[0.5], image_normalize_std=[0.5])
+    recorded = {"width": 1.0, "image_normalize_mean": [0.5] * 3, "image_normalize_std": [0.5] * 3}
+    network = SimpleNamespace(weights={"first/kernel": np.zeros((3, 3, 1, 32))}, settings=recorded, unread=[])
+    check_settings(config, network)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(
+        InputError, match="whose first kernel has 1 input channel, expected 3, as in setting numchannels"
+    ):
+        check_settings(settings(classes=["a", "b"]), network)
 
 
 def test_metadata_of_another_number_of_channels_is_refused(grey):

@@ -182,6 +182,7 @@ def cut_kernel(file):
     ("flat-keras2.h5", replace(CONV1, np.int8), "with int8 numbers in first/kernel, expected float32 or float16, not"),
     ("flat-keras2.h5", replace(CONV1, lambda kernel: kernel[:, :, :1]),
      "whose first kernel has 1 input channel, expected 3, as in setting numchannels"),
+    ("flat-keras2.h5", replace(CONV1, lambda kernel: kernel[0, 0, 0]), "with a first kernel of shape [16], expected 4"),
     ("flat-keras2.h5", replace(CONV1, lambda kernel: kernel[..., :9]), "with a MobileNetV2 of 9, 8, 8, 8, 16,"),
 ])  # fmt: skip
 def test_files_with_other_weights(keras, in_tmp_path, capsys, source, edit, expected):
@@ -320,11 +321,15 @@ def test_a_head_on_something_else_than_averages_is_left_out(keras, network, in_t
     assert re.search("other layers not loaded: dense[_0-9]*\n", capsys.readouterr().out)
 
 
-def test_what_else_is_done_to_pixels_gives_a_note(keras, in_tmp_path, capsys):
-    unknown = layer("Normalization", axis=[-1])
+LAMBDA = {"class_name": "__lambda__", "config": {"code": "4wE"}}  # as Keras 3 stores one
+
+
+@pytest.mark.parametrize("kind, given", [("Normalization", {"axis": [-1]}), ("Lambda", {"function": LAMBDA})])
+def test_what_else_is_done_to_pixels_gives_a_note(keras, in_tmp_path, capsys, kind, given):
+    unknown = layer(kind, **given)
     path = edited_config(keras / "nested.h5", "normalized.h5", lambda layers: layers.insert(1, unknown))
     config = inherit_settings({"model_arch": "mobilenetv2", "pretrained": path, "classes": CLASSES})
     assert (config.img_size, config.image_normalize_std) == (32, [0.5] * 3)
     names = "image_normalize_mean and image_normalize_std"
-    expected = f"note: {path}: not read what Normalization does to images first; set {names} to match\n"
+    expected = f"note: {path}: not read what {kind} does to images first; set {names} to match\n"
     assert capsys.readouterr().err == expected

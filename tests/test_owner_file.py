@@ -106,6 +106,12 @@ def test_one_on_another_machine_counts_as_ended_when_it_is_no_longer_renewed(dri
     assert lock_here()["process"] == os.getpid()
 
 
+def test_one_from_the_future_says_which_file_to_delete(drive):
+    write(-3600)
+    with pytest.raises(InputError, match="counts as ended; if there is no such process, delete ./lock.owner"):
+        lock_here()
+
+
 def test_it_is_renewed_as_long_as_training_lasts(drive, monkeypatch):
     monkeypatch.setattr(owner_file, "RENEWAL", 0.05)
     with locked("checkpoint_dir", "."):
@@ -124,7 +130,7 @@ def test_of_two_that_take_over_a_stale_one_only_the_last_trains(drive, monkeypat
     assert read()["host"] == "faster"  # and it is not removed
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b'{"scope": NaN}', b'{"process": "x"}'])
+@pytest.mark.parametrize("content", [b"[" * 100000, b"", b"[1]", b"\xff", b'{"scope": NaN}', b'{"process": "x"}'])
 def test_any_other_content_is_an_unknown_training_until_it_is_old(drive, content):
     with open("lock.owner", "wb") as file:
         file.write(content)

@@ -141,6 +141,10 @@ def test_a_batch_gives_the_same_probabilities_as_single_images(shipped, digits):
         (lambda pb, text: (b"", text), "graph lenet5.pb: found no operation 'Image'"),
         (lambda pb, text: (b"no graph at all", text), "graph lenet5.pb: found a file that is corrupt"),
         (lambda pb, text: (pb, None), "metadata lenet5.json: cannot be read"),
+        (
+            lambda pb, text: (pb, text.replace('"lenet5"', "5")),
+            "metadata lenet5.json: found 5 for model_arch, expected",
+        ),
         (lambda pb, text: (pb, "[1]"), "metadata lenet5.json: found None for classes"),
         (lambda pb, text: (pb, "{"), "metadata lenet5.json: found a file that is not JSON"),
         (lambda pb, text: (pb, text.replace('"Image"', '"Picture"')), "graph lenet5.pb: found no operation 'Picture'"),

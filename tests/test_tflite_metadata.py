@@ -21,7 +21,7 @@ PHONE_FILES = {
     "float16": "weights/lenet5/lenet5-rgb-float16.tflite",
     "int8": "weights/lenet5/lenet5-rgb-int8.tflite",
 }
-NOTE = "takes {}, each channel normalized; MediaPipe and ML Kit need python -m convert.pb2tflite --rgb\n"
+NOTE = "takes {}, normalized per channel; MediaPipe and ML Kit need python -m convert.pb2tflite --rgb\n"
 UNKNOWN, RGB = 0, 1  # ColorSpaceType
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 import run
 from tests.conftest import preprocess
 from tests.helpers.image_files import write
+from tests.test_decode import tiff
+from utils.commands.check import thumbnail
 from utils.images.decode import read_image
 from utils.images.pixels import pixels_of
 from utils.inference.predictor import Predictor
@@ -78,6 +80,22 @@ def test_the_fourth_channel_of_a_bmp_is_not_transparency(tmp_path):
     path = str(tmp_path / "image.bmp")
     cv2.imwrite(path, np.dstack([PIXELS[..., :3], np.zeros((20, 30), np.uint8)]))
     assert np.array_equal(read_image(path, transparency="white"), PIXELS[..., :3])
+
+
+@pytest.mark.parametrize("transparency", sorted(BACKGROUNDS))
+def test_colours_that_a_tiff_stores_multiplied_by_alpha(tmp_path, transparency):
+    """By hand, of 16 bits: ExtraSamples, tag 338, is 1; each of red, green, blue is at most alpha."""
+    stored = np.minimum(PIXELS, PIXELS[..., 3:]).astype("<u2") * 257
+    tags = {256: 30, 257: 20, 258: 16, 259: 1, 262: 2, 273: 0, 277: 4, 278: 20, 279: stored.nbytes, 338: 1}
+    found = read_image(write(tmp_path / "image", tiff(stored.tobytes(), tags)), transparency=transparency)
+    colours, alpha = stored[..., 2::-1] // 257, PIXELS[..., 3:].astype(int)
+    assert np.abs(found - (colours + (255 - alpha if transparency == "white" else 0))).max() <= 1
+
+
+def test_samples_of_check_are_on_the_background(tmp_path):
+    path = write(tmp_path / "image.png", FILES["PNG"]())
+    white = on_background(FILES["PNG"](), "white")[..., ::-1]
+    assert np.abs(thumbnail(path, "white") - white).max() <= 1
 
 
 @pytest.mark.parametrize("transparency", sorted(BACKGROUNDS))

@@ -73,7 +73,7 @@ def check_stale(setting, path):
     content = read_file("lock", path)
     try:
         owner = json.loads(content.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         owner = None
     if not isinstance(owner, dict) or not is_plain(owner):  # being written, or not by training
         owner = {}
@@ -84,6 +84,7 @@ def check_stale(setting, path):
         who = f"process {process} on {owner.get('host')}, since {owner.get('since')}" if owner else "process unknown"
         found = f"{os.path.dirname(path)}, which another training is using ({who}; renewed {seconds:.0f} s ago)"
         hint = f"wait for its end, or give another folder; without a renewal for {STALE} s it counts as ended"
+        hint += f"; if there is no such process, delete {path}" * (seconds < 0)  # of a clock that was wrong
         raise InputError(f"setting {setting}", found, hint=hint)
 
 

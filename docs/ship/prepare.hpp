@@ -84,11 +84,17 @@ inline int colour_mode(const std::string& path, int size) {
                    : cv::IMREAD_COLOR;
 }
 
+inline bool is_png_or_webp(const std::string& path) {
+  char start[4] = {};
+  std::ifstream(path, std::ios::binary).read(start, 4);
+  return std::string(start, 4) == "\x89PNG" || std::string(start, 4) == "RIFF";
+}
+
 // Upright, 8 bits a channel, on a background unless transparency is "drop".
 inline cv::Mat read(const std::string& path, const std::string& transparency, int size) {
   cv::Mat image = cv::imread(path, colour_mode(path, size));
   if (image.empty()) throw std::runtime_error(path + " is not an image");
-  if (transparency == "drop" || jpeg_size(path).area() > 0) return image;
+  if (transparency == "drop" || !is_png_or_webp(path)) return image;
   cv::Mat stored = cv::imread(path, cv::IMREAD_UNCHANGED), alpha, colours;
   if (stored.channels() < 4) return image;
   if (stored.depth() == CV_16U) stored.convertTo(stored, CV_8U, 1 / 256.0, -0.498);  // the upper 8 bits

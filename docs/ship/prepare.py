@@ -34,7 +34,9 @@ def read(path, transparency, size):
     image = cv2.imread(path, REDUCED[divisor(path, size)])
     if image is None:
         raise ValueError(f"{path} is not an image")
-    if transparency == "drop" or jpeg_size(path):
+    with open(path, "rb") as file:
+        is_png_or_webp = file.read(4) in (b"\x89PNG", b"RIFF")
+    if transparency == "drop" or not is_png_or_webp:
         return image
     stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     if stored.ndim == 2 or stored.shape[2] < 4:

@@ -51,7 +51,7 @@ def arithmetic(layer):
     settings, nodes = layer["config"], layer.get("inbound_nodes") or []
     if layer["class_name"] == "Rescaling":
         return settings["scale"], settings["offset"]
-    kind = FUNCTIONS.get(settings.get("function"), layer["class_name"])
+    kind = FUNCTIONS.get(str(settings.get("function")), layer["class_name"])  # a Lambda's is a dict
     if kind not in ARITHMETIC or len(nodes) != 1:
         return None
     if isinstance(nodes[0], dict):  # Keras 3: {"args": [tensor, constant]}
@@ -66,6 +66,7 @@ def normalization(steps):
     scale, offset = 1.0, 0.0
     for a, b in steps:
         scale, offset = scale * np.array(a), offset * np.array(a) + np.array(b)
-    std = 1 / (255 * scale)
-    values = {"image_normalize_mean": -offset * std, "image_normalize_std": std}
+    with np.errstate(all="ignore"):  # infinite ones are refused as settings
+        std = 1 / (255 * np.float64(scale))
+        values = {"image_normalize_mean": -offset * std, "image_normalize_std": std}
     return {name: np.broadcast_to(np.round(value, 9) + 0.0, 3).tolist() for name, value in values.items()}

@@ -12,7 +12,7 @@ PUBLISHED_NAME = re.compile(r"_(0\.35|0\.5|0\.75|1\.0|1\.3|1\.4)_(96|128|160|192
 
 def is_keras_file(path):
     """Whether the path is a Keras file by its name, so that a corrupt one is reported as such."""
-    return path.endswith((".h5", ".hdf5", ".keras"))
+    return path.lower().endswith((".h5", ".hdf5", ".keras"))
 
 
 def check_exists(what, path):

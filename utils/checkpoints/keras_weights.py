@@ -141,6 +141,8 @@ def width_of(what, path, datasets):
     """The width by the shapes of the kernels."""
     scopes = ["first", *(scope for scope in SCOPES if scope.endswith("project")), "last"]
     found = [datasets[f"{scope}/kernel"].shape[-1] for scope in scopes]
+    if len(datasets["first/kernel"].shape) != 4:
+        raise InputError(what, f"{path} with a first kernel of shape {list(datasets['first/kernel'].shape)}", "4 sizes")
     fitting = [width for width in WIDTHS if depths(width) == found]
     if not fitting:
         expected = "those of a width that this program has, from 0.1 to 10"

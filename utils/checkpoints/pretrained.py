@@ -9,7 +9,7 @@ from models.mobilenetv2 import HEAD
 from src import config
 from src.console import print_note, say
 from src.errors import InputError
-from src.settings import settings, with_role
+from src.settings import as_list, for_channels, settings, with_role
 from utils.checkpoints.keras_file import is_keras_file
 from utils.checkpoints.keras_weights import depths, read_keras_network
 from utils.checkpoints.manager import CheckpointManager, assign, find_checkpoint
@@ -54,8 +54,9 @@ def check_settings(config, network):
     if channels != config.numchannels:
         found = f"{path}, whose first kernel has {channels} input channel{'s' * (channels != 1)}"
         raise InputError("setting pretrained", found, f"{config.numchannels}, as in setting numchannels")
-    for name in sorted(set(recorded) - {"width"}):
-        if getattr(config, name) != recorded[name]:
+    recorded = for_channels(dict(recorded, numchannels=config.numchannels))
+    for name in sorted(set(recorded) - {"width", "numchannels"}):
+        if as_list(getattr(config, name)) != as_list(recorded[name]):
             print_note(f"setting {name} is {getattr(config, name)}; {path} alone would set it to {recorded[name]}")
     if network.unread:
         names = "image_normalize_mean and image_normalize_std"

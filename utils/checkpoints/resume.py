@@ -4,7 +4,7 @@ import os
 
 from src.console import print_note
 from src.errors import InputError, OutOfMemoryError
-from src.settings import SETTINGS, settings_for, validate, with_role
+from src.settings import SETTINGS, as_list, for_channels, settings_for, validate, with_role
 from utils.checkpoints.pretrained import inherit_settings
 from utils.checkpoints.run_index import find_run, list_runs
 from utils.checkpoints.run_metadata import METADATA_FILE
@@ -79,6 +79,7 @@ def load_resume_point(overrides, run=None):
 def check_overrides(overrides, entry, folder):
     """Raise InputError unless the run in a folder can be resumed with these overrides of a checkpoint's settings."""
     recorded = entry["settings"]
+    overrides = for_channels({"numchannels": recorded.get("numchannels"), **overrides})
     for name in sorted(set(overrides) - set(RESUMABLE_OVERRIDES)):
         if overrides[name] is None and name in with_role("derived"):
             continue
@@ -134,7 +135,3 @@ def latest_valid_checkpoint(checkpoints):
         return prefix
     found = f"no checkpoint to resume in {checkpoints.folder}" + (f" ({skipped[0]})" if skipped else "")
     raise InputError("setting checkpoint_dir", found, "one written by this version of training")
-
-
-def as_list(value):
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -12,7 +12,7 @@ import numpy as np
 from src.console import capture_stderr, escape_control_characters, say, suppress_stderr
 from src.errors import ExitCode, InputError
 from utils.files import read_file
-from utils.images.decode import decode, find_problem, read_image
+from utils.images.decode import MIN_REDUCED, decode, find_problem, read_image
 from utils.images.formats import jpeg_frame, kind_of
 from utils.images.image_folders import find_images, skipped_lines
 from utils.images.loader import map_images
@@ -33,7 +33,9 @@ MIN_RANGE = 64  # of 256 levels: a smaller range, from the darkest value to the 
 HIDDEN = 32  # difference, in levels, of a colour and its appearance on white; in 1 % of the pixels
 
 FEW_LEVELS = f"values within {MIN_RANGE} of the 256 levels, as read in 8 bit"
-TRANSPARENT = "transparent where the colour is not white (the network sees that colour, people the background)"
+TRANSPARENT = (
+    "transparent where the colour is not white (the network sees that colour, while people see the background)"
+)
 WITH_ALPHA = "with transparency"
 
 REMEDIES = {
@@ -134,7 +136,7 @@ def run(config, overrides, output="samples.png"):
     for line in [*lines, *(f"note: {note}" for note in notes), *faults]:
         say(escape_control_characters(line))
     with suppress_stderr:
-        shown = draw_samples(output, sets, findings, config.classes)
+        shown = draw_samples(output, sets, findings, config.classes, config.transparency)
     say(escape_control_characters(f"some images of {shown}: {output}"))
     return ExitCode.PROBLEMS_FOUND if problems or faults else ExitCode.OK
 
@@ -208,7 +210,7 @@ def transparency_lines(kinds, transparency):
         return []
     then = f"the network sees them on a {transparency} background"
     if transparency == "drop":
-        then = "it is dropped, the network sees the colours without it; --transparency white keeps it"
+        then = "it is dropped, so the network sees the colours alone; --transparency white puts them on white"
     return [f"  {count} image{'s' * (count > 1)} with transparency: {then}"]
 
 
@@ -242,15 +244,15 @@ def with_remedy(lines, problem, indent="  "):
     return [f"{indent}{line}" for line in shown] + ([f"{indent}  remedy: {REMEDIES[problem]}"] if lines else [])
 
 
-def thumbnail(path):
+def thumbnail(path, transparency):
     """A small copy of an image, red, green, blue: photos at full size would fill memory."""
-    image = read_image(path)
+    image = read_image(path, THUMBNAIL // MIN_REDUCED, transparency)
     scale = min(1, THUMBNAIL / max(image.shape[:2]))
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
     return cv2.cvtColor(resample(image, width, height), cv2.COLOR_BGR2RGB)
 
 
-def draw_samples(output, sets, findings, classes):
+def draw_samples(output, sets, findings, classes, transparency):
     """Draw a row for each of the first SAMPLED_CLASSES; returns, in words, which they are."""
     shown = "each class" if len(classes) <= SAMPLED_CLASSES else f"the first {SAMPLED_CLASSES} classes"
     name = next(iter(sets))
@@ -261,7 +263,7 @@ def draw_samples(output, sets, findings, classes):
             path for path, of, finding in zip(paths, labels, findings[name]) if of == label and not finding.problem
         ]
         chosen = readable[:: max(1, len(readable) // SAMPLES)][:SAMPLES]
-        images += [thumbnail(path) for path in chosen]
+        images += [thumbnail(path, transparency) for path in chosen]
         images += [np.full((1, 1, 3), 255, np.uint8)] * (SAMPLES - len(chosen))
         titles += [escape_label(os.path.basename(path), 16) for path in chosen[1:]]
         titles.insert(len(images) - SAMPLES, escape_label(f"{classes[label]}:", 16))

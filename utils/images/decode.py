@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from utils.images.formats import (
     EXAMINE,
     declare_upright,
     describe_other,
+    has_multiplied_alpha,
     is_truncated,
     kind_of,
     orientation_of,
@@ -19,6 +21,8 @@ from utils.images.formats import (
 )
 
 EXPECTED = "a PNG, JPEG, BMP, WebP or TIFF image"
+SMALL = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1]
+IMDECODE_REDUCES = len(cv2.imdecode(SMALL, cv2.IMREAD_REDUCED_COLOR_2)) == 4  # not in OpenCV 4.1, whose imread does
 LONGEST_SIDE = 10**6  # pixels; libpng's limit
 COLOUR = cv2.IMREAD_COLOR
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -90,6 +94,12 @@ def decode(path, content, img_size=None, transparency="drop"):
 
 def imdecode(content, mode):
     """OpenCV's image, None if it cannot decode it."""
+    if mode in REDUCED.values() and not IMDECODE_REDUCES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "copy.jpg")
+            with open(path, "wb") as file:
+                file.write(content)
+            return cv2.imread(path, mode | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.imdecode(np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
@@ -99,7 +109,8 @@ def decode_transparent(kind, content, transparency):
     if raw is None or raw.ndim < 3 or raw.shape[2] < 4:
         return None
     is_deep = raw.dtype == np.uint16
-    is_multiplied = kind == "TIFF" and not is_deep  # by alpha: libtiff does so
+    # By alpha: libtiff does so with 8 bits, with 16 it leaves them as they are stored.
+    is_multiplied = kind == "TIFF" and (not is_deep or has_multiplied_alpha(content))
     return on_background((raw >> 8).astype(np.uint8) if is_deep else raw, transparency, is_multiplied)
 
 

@@ -59,7 +59,7 @@ FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of segments with
 PNG_CHUNK = struct.Struct(">I4s")  # length and name
 
 INTEGERS = {1: "B", 3: "H", 4: "I"}  # of TIFF and EXIF
-TAGS = WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION, SAMPLE_FORMAT = 256, 257, 258, 259, 274, 339
+TAGS = WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT = 256, 257, 258, 259, 274, 338, 339
 COMPRESSIONS = {34712: "JPEG 2000", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP"}
 
 
@@ -212,6 +212,11 @@ def tiff_tags(content):
         return {tag: struct.unpack_from(form, content, place)[0] for tag, place, form in tiff_entries(content)}
     except struct.error:
         return {}
+
+
+def has_multiplied_alpha(content):
+    """Whether the colours of a TIFF are stored multiplied by alpha."""
+    return tiff_tags(content).get(EXTRA_SAMPLES) == 1
 
 
 def orientation_of(exif):

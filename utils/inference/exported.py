@@ -113,6 +113,8 @@ def read_metadata(path):
     what = f"metadata {path}"
     metadata = read_json("metadata", path, "python run.py export writes it beside the graph")
     metadata = dict(EARLIER, **metadata) if isinstance(metadata, dict) else {}
+    if not isinstance(metadata.get("model_arch", ""), str) or not is_plain(metadata.get("model_arch", "")):
+        raise InputError(what, f"{shortened(metadata['model_arch'])} for model_arch", "the name of a network")
     classes = len(check_recorded(what, "classes", metadata.get("classes")))
     check_shape(what, metadata, "input", "[null, size, size, 3 or 1]", _is_image_shape)
     check_shape(what, metadata, "output", f"[null, {classes}], the number of classes", lambda rest: rest == [classes])
