@@ -158,7 +158,7 @@ def run_file(name, checkpoint_dir="checkpoints/lenet5"):
     return sorted(glob.glob(os.path.join(checkpoint_dir, "2*", name)))[-1]
 
 
-def python(*arguments, cwd=None, **options):
+def python(*arguments, cwd=None, timeout=300, **options):
     """Run this Python in a process of its own, with the project importable; returns what came of it, as text."""
     environment = dict(os.environ, PYTHONPATH=REPOSITORY)
     return subprocess.run(
@@ -168,7 +168,7 @@ def python(*arguments, cwd=None, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
-        timeout=300,
+        timeout=timeout,
         **options,
     )
 

@@ -42,7 +42,7 @@ def keras(tmp_path_factory):
         images.append(cv2.cvtColor(photo[10 * index :][:32, 20 * index :][:, :32], cv2.COLOR_BGR2RGB))
     np.savez(str(folder / "photos.npz"), images=np.array(images))
     make_folders(str(folder / "train"), dict.fromkeys(CLASSES, 2), 32)
-    done = python(HELPER, "photos.npz", str(folder), cwd=folder)
+    done = python(HELPER, "photos.npz", str(folder), cwd=folder, timeout=900)  # TensorFlow 1.14 takes a minute or more
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from run import main
 from src.errors import InputError
 from src.tf1 import tf
-from tests.conftest import run_file, without_origin
+from tests.conftest import preprocess, run_file, without_origin
 from utils.images.image_folders import list_images
 from utils.training.tensorboard import TensorBoardLogger, log_mistakes
 
-Images = namedtuple("Images", "paths labels")  # as of a DataSet
+Images = namedtuple("Images", "paths labels preprocess")  # as of a DataSet
 NAMES = ["\u732b", "M\u00fcnchen <b>*x*</b>|", "\U0001f469\u200d\U0001f680 \u0645\u0631\u062d\u0628\u0627"]
 
 
@@ -56,7 +56,7 @@ def log_all(folder, paths, checkpoint="checkpoints/lenet5/run/lenet5-7", true=0,
     """Log images of a class as taken for another."""
     probabilities = np.zeros((len(paths), len(NAMES)))
     probabilities[:, predicted] = 1
-    data = Images(paths, [true] * len(paths))
+    data = Images(paths, [true] * len(paths), preprocess(32))
     log_mistakes(str(folder), checkpoint, range(len(paths)), data, probabilities, NAMES)
 
 

@@ -128,7 +128,7 @@ def colour_mode(kind, content, img_size):
     """OpenCV's flag to decode a file as colour; a large JPEG at a half, a quarter or an eighth of its size.
 
     Only where that divides both sides, or libjpeg would round them up, which shifts the image; and only as far as both
-    remain MIN_REDUCED times img_size: docs/benchmarks.md shows that networks do not notice.
+    remain MIN_REDUCED times img_size: docs/benchmarks.md shows how little networks notice.
     """
     if kind == "JPEG" and img_size:
         width, height = size_of(kind, content)
