@@ -109,10 +109,13 @@ def write_images(path, count, size=32, extension="png"):
 
 
 def write_photos(path, count, width, height):
-    """The same for JPEGs with little noise, as large as those of a camera."""
+    """The same for JPEGs with little noise, as large as those of a camera: one in each class, and links to it."""
     random = np.random.RandomState(0)
     for number in range(count):
         folder = os.path.join(path, str(number % CLASSES))
+        if number >= CLASSES:
+            os.link(os.path.join(folder, f"{number % CLASSES:05d}.jpg"), os.path.join(folder, f"{number:05d}.jpg"))
+            continue
         os.makedirs(folder, exist_ok=True)
         image = cv2.resize(random.randint(0, 256, (60, 80, 3)).astype(np.uint8), (width, height)) // 2
         image += np.repeat(random.randint(0, 12, (height, width, 1)), 3, axis=2).astype(np.uint8)
@@ -218,7 +221,7 @@ def load(folder, img_size, rounds):
 
 def photos(work, rounds):
     """Large JPEGs, against what others do with them; the rounds of all take turns."""
-    for width, height, count, at_least in ((4000, 3000, 32, 2.0), (1632, 1224, 128, 1.5)):
+    for width, height, count, at_least in ((4000, 3000, 128, 2.0), (1632, 1224, 384, 1.5)):
         folder = write_photos(os.path.join(work, f"{width}"), count, width, height)
         rivals = {
             "OpenCV: imread, resize": ("reader", {"how": "opencv"}),
@@ -321,7 +324,7 @@ def everything(work, some, rounds):
         predict(model_arch, graph, folder, batch, rounds, at_least)
     load(os.path.join(work, "many"), 32, rounds)
     load(os.path.join(work, "many"), 224, rounds)
-    photos(work, rounds)
+    photos(work, 3)
     pictures = write_images(os.path.join(work, "photos"), 900, 256, "jpg")
     memory(write_images(os.path.join(work, "fewest"), 60), pictures)
     start_up(some, 3)
