@@ -59,10 +59,12 @@ class Preprocess:
 
     def describe(self):
         """What else happens to an image, for the metadata of an exported graph: for people, but for border_colour."""
-        grey = "repeated in all channels" if self.numchannels == 3 else "0.299 red + 0.587 green + 0.114 blue"
+        colours = "colours become 0.299 red + 0.587 green + 0.114 blue"
+        if self.numchannels == 3:
+            colours = "grey repeated in all channels"
         transparency = "dropped" if self.transparency == "drop" else f"replaced by a {self.transparency} background"
         return {
-            "decode": f"8 bits a channel, of 16 bits the upper 8; grey {grey}; transparency {transparency}",
+            "decode": f"8 bits a channel, of 16 bits the upper 8; {colours}; transparency {transparency}",
             "large_jpeg": f"decoded at 1/8, 1/4 or 1/2 of its size if that divides both sides and leaves them at least "
             f"{MIN_REDUCED} times as long as the network's input",
             "orientation": "upright, as the EXIF data says",
