@@ -34,8 +34,10 @@ def taking_rgb(graph_def, name, preprocess):
         kernel = np.array(GREY)[:, np.newaxis] / std
     elif preprocess.channel_order == "bgr":
         kernel = kernel[::-1]
-    nodes = [node for node in graph_def.node if node.name != name]
-    network = tf.GraphDef(node=nodes, versions=graph_def.versions, library=graph_def.library)
+    network = tf.GraphDef()
+    network.CopyFrom(graph_def)
+    del network.node[:]
+    network.node.extend(node for node in graph_def.node if node.name != name)
     with tf.Graph().as_default() as graph:
         image = tf.placeholder(tf.float32, [None, preprocess.img_size, preprocess.img_size, 3], name=name)
         with tf.name_scope("from_rgb"):
