@@ -33,9 +33,8 @@ SLOW_NUM_IMAGES = 200  # test images where one takes a second: int8 on TensorFlo
 
 def pb2tflite_with_note(reference, quantize="none", rgb=False):
     """As pb2tflite, and print a note if phones need --rgb."""
-    comparison = pb2tflite(reference, quantize, rgb)
-    if not rgb and not is_for_phones(reference.predictor.preprocess):
-        preprocess = reference.predictor.preprocess
+    comparison, preprocess = pb2tflite(reference, quantize, rgb), reference.predictor.preprocess
+    if not rgb and not is_for_phones(preprocess):
         takes = "grey" if preprocess.numchannels == 1 else f"{preprocess.channel_order.upper()}, normalized per channel"
         print_note(f"{comparison.path} takes {takes}; MediaPipe and ML Kit need python -m convert.pb2tflite --rgb")
     return comparison

@@ -19,15 +19,8 @@ WIDTHS += [number / 10 for number in range(1, 101)] + [number / 100 for number i
 HALF = [0.5, 0.5, 0.5]
 DEFAULTS = {"image_normalize_mean": HALF, "image_normalize_std": HALF, "channel_order": "rgb"}  # x / 127.5 - 1
 
-HEAD_CLASSES = {
-    "ReLU",
-    "GlobalAveragePooling2D",
-    "Dropout",
-    "Flatten",
-    "Dense",
-    "Softmax",
-    "Activation",
-}  # from out_relu
+# Classes of the layers from out_relu to the end.
+HEAD_CLASSES = {"ReLU", "GlobalAveragePooling2D", "Dropout", "Flatten", "Dense", "Softmax", "Activation"}
 
 # weights: {variable name: array}, with those of the head if the file has nothing else beside the MobileNetV2.
 # settings: DEFAULTS, and those that the file or its name says.
@@ -70,7 +63,7 @@ def find_backbone(what, path, layers, config):
     networks = {}
     for layer in layers:
         networks.setdefault(layer.networks, []).append(layer)
-    found = {name: scoped(inside) for name, inside in networks.items() if scoped(inside)}
+    found = {name: backbone for name, backbone in zip(networks, map(scoped, networks.values())) if backbone}
     if len(found) != 1:
         names = ", ".join("/".join(name) for name in found)
         held = f"{len(found)} MobileNetV2 ({names})" if found else other_network(layers, config)
