@@ -35,7 +35,7 @@ $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval overr
 
 # A variable's text as one word for the shell, whatever is in it: spaces, quotes, $.
 quote = '$(subst ','\'',$(value $(1)))'
-words = $(foreach word,$(value $(1)),'$(subst ','\'',$(word))')
+quoted_words = $(foreach word,$(value $(1)),'$(subst ','\'',$(word))')
 
 define LINE_BREAK
 
@@ -98,7 +98,7 @@ test: environment $(CONVERTERS) $(KERNEL)
 	@$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
 
 guide: environment $(CONVERTERS)
-	@$(VENV)/bin/python tests/docs/run_docs.py $(call words,PAGES)
+	@$(VENV)/bin/python tests/docs/run_docs.py $(call quoted_words,PAGES)
 
 # The code must run on Python 3.6; ruff supports 3.7 and later.
 PARSE := import ast, sys; [ast.parse(open(path, encoding="utf-8").read(), path) for path in sys.argv[1:]]

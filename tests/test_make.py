@@ -228,3 +228,13 @@ def test_values_are_text_that_is_never_run(project, name, as_argument):
     arguments, variables = ([f"MODEL={name}"], {}) if as_argument else ([], {"MODEL": name})
     code, printed = make(project, "evaluate", *arguments, **variables)
     assert code == 0 and words(printed) == ["evaluate", "--model_arch", name], printed
+
+
+@pytest.mark.parametrize(
+    "pages, expected", [("", []), ("README.md docs/it's.md $(id)", ["README.md", "docs/it's.md", "$(id)"])]
+)
+def test_the_pages_of_the_guide_are_words_of_the_command(project, pages, expected):
+    code, printed = make(project, "guide", f"PAGES={pages}")
+    assert code == 0 and printed.splitlines()[-len(expected) - 1 :] == ["<tests/docs/run_docs.py>"] + [
+        f"<{x}>" for x in expected
+    ]
