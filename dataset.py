@@ -11,6 +11,7 @@ import numpy as np
 
 from src.console import escape_control_characters
 from src.errors import InputError
+from src.folders import is_folder
 from utils.images.augment import augmented, draw_augmentation
 from utils.images.image_folders import find_images
 from utils.images.loader import CHUNK_BYTES, Cache, ImageFiles, image_bytes, prefetch
@@ -38,7 +39,6 @@ class DataSet:
         self.labels = labels
         self.preprocess = preprocess
         self.num_examples = len(paths)
-        self._ids = [os.path.basename(path) for path in paths]
         self._classes = classes
         self._files = ImageFiles(paths, preprocess, cache)
         self._seed = seed
@@ -154,7 +154,7 @@ class DataSet:
         return Batch(
             self.preprocess.normalize(images),
             one_hot,
-            [self._ids[index] for index in chosen.tolist()],
+            [os.path.basename(self.paths[index]) for index in chosen.tolist()],
             [self._classes[label] for label in labels.tolist()],
         )
 
@@ -254,7 +254,7 @@ def describe(data, config):
 
 def notes_on_test_set(config):
     """Notes on the test set, one line each."""
-    if not os.path.isdir(config.test_path):
+    if not is_folder(config.test_path):
         return [f"setting test_path: found no folder {config.test_path}; evaluate will use the validation images"]
     try:
         return find_images("test_path", config.test_path, config.classes).notes

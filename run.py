@@ -34,6 +34,7 @@ with guarded_imports(__name__):
     from src.config import MODEL_ARCHS
     from src.console import restart_in_utf8, say
     from src.errors import InputError, did_you_mean
+    from src.folders import is_folder
     from src.rules import MOST_CLASSES, shortened
     from src.settings import SETTINGS, settings, settings_for, with_role
     from src.signals import ends_at_once
@@ -71,7 +72,7 @@ def announce(config, resume):
     what = f"resuming a run of {config.model_arch} in {config.checkpoint_dir}"
     if not resume:
         check_exists("setting pretrained", config.pretrained)
-        if not os.path.isdir(config.train_path):
+        if not is_folder(config.train_path):
             return  # which will be reported
         epochs = f"{config.num_epoch} epoch{'s' * (config.num_epoch > 1)}"
         what = f"{config.model_arch} of {config.img_size} px on {config.train_path}, {epochs}"

@@ -1,18 +1,64 @@
-"""Contents of folders, by one rule for all commands: links are followed, hidden entries ignored."""
+"""Contents of folders, and of archives as folders, by one rule: links are followed, hidden entries ignored."""
 
 import os
 import sys
+from collections import namedtuple
+from operator import attrgetter
 
-from src.errors import InputError
+from src.archives import FILE, FOLDER, locate_current
+from src.errors import InputError, reason
+
+Entry = namedtuple("Entry", "name path kind")  # of what a folder contains: FOLDER, FILE, or in words what else it is
+
+
+def is_folder(path):
+    """Whether it is a folder, an archive, or a folder in one. Raises InputError for an archive that cannot be read."""
+    return os.path.isdir(path) or in_archive(path) is not None
+
+
+def in_archive(path):
+    """(Archive, name in it) of a folder in an archive, or of the archive itself; None for other paths."""
+    found = None if os.path.isdir(path) else locate_current(path)
+    return found if found and found[0].is_folder(found[1]) else None
 
 
 def entries(folder):
-    """A folder's os.DirEntry objects, sorted by name. Raises InputError if it cannot be read."""
+    """The Entry objects of a folder, sorted by name. Raises InputError if it cannot be read."""
+    found = in_archive(folder)
+    if found:
+        archive, name = found
+        listed = [Entry(name, os.path.join(folder, name), kind) for name, kind in archive.entries(name)]
+    else:
+        try:
+            with os.scandir(folder) as scanned:
+                listed = [Entry(entry.name, entry.path, kind_of(entry)) for entry in scanned]
+        except OSError as error:
+            raise InputError(f"folder {folder}: cannot be read ({reason(error)})") from error
+    return sorted((entry for entry in listed if not entry.name.startswith(".")), key=attrgetter("name"))
+
+
+def kind_of(entry):
+    """What an os.DirEntry is, without another look at the disk. A broken link is reported when it is read."""
+    if entry.is_symlink():
+        return FOLDER if os.path.isdir(entry.path) else FILE
+    if entry.is_dir():
+        return FOLDER
+    return FILE if entry.is_file() else "device or pipe"
+
+
+def identity(folder):
+    """What all paths to a folder have in common, and no other: (device, inode), or (archive, name in it).
+
+    Raises InputError if it cannot be read.
+    """
+    found = in_archive(folder)
+    if found:
+        return found[0].path, found[1]
     try:
-        with os.scandir(folder) as found:
-            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        status = os.stat(folder)
     except OSError as error:
-        raise InputError(f"folder {folder}: cannot be read ({error.strerror})") from error
+        raise InputError(f"folder {folder}: cannot be read ({reason(error)})") from error
+    return status.st_dev, status.st_ino
 
 
 def class_folders(path):
@@ -21,10 +67,9 @@ def class_folders(path):
     Raises:
         InputError: the folder cannot be read, or Python does not take its names for UTF-8.
     """
-    if not isinstance(path, str) or not os.path.isdir(path):
+    if not isinstance(path, str) or not is_folder(path):
         return []
-    # entry.is_dir() raises an error on a looping link.
-    names = [entry.name for entry in entries(path) if os.path.isdir(entry.path)]
+    names = [entry.name for entry in entries(path) if entry.kind == FOLDER]
     for name in names:
         check_decoded(name)
     return names

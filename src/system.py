@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 try:
@@ -38,6 +39,7 @@ PROGRAM_FILE = "{}.exe" if ON_WINDOWS else "{}"
 ACTIVATE = ".venv\\3.11\\Scripts\\activate" if ON_WINDOWS else ". .venv/3.11/bin/activate"
 CPUINFO = "/proc/cpuinfo"  # of Linux
 PF_AVX_INSTRUCTIONS_AVAILABLE = 39  # of Windows
+READING = threading.Lock()  # of read_at on Windows
 PLAIN_WORD = re.compile(r"[\w.:=/\\+-]+", re.ASCII)  # means itself in PowerShell and in cmd
 
 
@@ -82,15 +84,16 @@ def open_to_lock(folder):
 
 
 def read_at(file, size, position):
-    """Up to so many bytes of an open file, by its descriptor, from a position, without changing its own position."""
+    """Up to so many bytes of an open file, by its descriptor, from a position, in any thread. Its own does not move."""
     if hasattr(os, "pread"):
         return os.pread(file, size, position)
-    before = os.lseek(file, 0, os.SEEK_CUR)
-    try:
-        os.lseek(file, position, os.SEEK_SET)
-        return os.read(file, size)
-    finally:
-        os.lseek(file, before, os.SEEK_SET)
+    with READING:
+        before = os.lseek(file, 0, os.SEEK_CUR)
+        try:
+            os.lseek(file, position, os.SEEK_SET)
+            return os.read(file, size)
+        finally:
+            os.lseek(file, before, os.SEEK_SET)
 
 
 def replace(source, target):

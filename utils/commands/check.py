@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import re
+import sys
 from collections import Counter, defaultdict, namedtuple
 
 import cv2
@@ -11,8 +12,8 @@ import numpy as np
 
 from src.console import capture_stderr, escape_control_characters, say, suppress_stderr
 from src.errors import ExitCode, InputError
-from utils.files import read_file
-from utils.images.decode import MIN_REDUCED, decode, find_problem, read_image
+from src.folders import is_folder
+from utils.images.decode import MIN_REDUCED, decode, find_problem, read_content, read_image
 from utils.images.formats import jpeg_frame, kind_of
 from utils.images.image_folders import find_images, skipped_lines
 from utils.images.loader import map_images
@@ -29,6 +30,7 @@ THUMBNAIL = 240  # pixels of the longer side, in the figure
 UNEVEN = 3  # ratio of the sizes of the largest and the smallest class that is reported
 LONG = 3  # aspect ratio that is reported
 
+CHECKSUM_BYTES = 16  # two of a million images have the same by chance with a probability of 1e-27
 MIN_RANGE = 64  # of 256 levels: a smaller range, from the darkest value to the brightest, is reported
 HIDDEN = 32  # difference, in levels, of a colour and its appearance on white; in 1 % of the pixels
 
@@ -61,7 +63,7 @@ def inspect(path, captured, transparency):
     """The Finding of an image file. Threads share `captured`, so another file may be the reason that it is_suspect."""
     length = captured.length()
     try:
-        content = read_file("image", path)
+        content = read_content(path)
         pixels = decode(path, content, transparency=transparency)
     except InputError as error:
         return corrupt(error)
@@ -75,8 +77,8 @@ def inspect(path, captured, transparency):
         if kind == "BMP" and raw.ndim == 3:
             raw = raw[..., :3]  # some versions of OpenCV add a fourth channel, mostly empty
         channels = {2: "grey", 3: {1: "grey", 2: "grey", 4: WITH_ALPHA}.get(raw.shape[-1], "colour")}[raw.ndim]
-    checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-    description = f"{8 * raw.dtype.itemsize} bit, {channels}"
+    checksum = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()[:CHECKSUM_BYTES]
+    description = sys.intern(f"{8 * raw.dtype.itemsize} bit, {channels}")  # once in memory for all images
     found = unusual(pixels, raw, transparency)
     return Finding(None, checksum, pixels.shape[:2], description, found, captured.length() != length)
 
@@ -96,7 +98,7 @@ def unusual(pixels, raw, transparency):
         hidden = (through[:, :3] * through[:, 3:] > HIDDEN * 255).any(axis=1)
         if hidden.sum() > 0.01 * raw[..., 0].size:
             found.add(TRANSPARENT)
-    return found
+    return frozenset(found)
 
 
 def inspect_all(paths, name, transparency="drop"):
@@ -119,7 +121,7 @@ def run(config, overrides, output="samples.png"):
     sets, notes, faults = {}, [], []
     for name in SETS:
         # Folders that only src/config.py names need not exist.
-        if name == "train_path" or overrides.get(name) or os.path.isdir(getattr(config, name) or ""):
+        if name == "train_path" or overrides.get(name) or is_folder(getattr(config, name) or ""):
             try:
                 found = find_images(name, getattr(config, name), config.classes)
                 sets[name] = found.paths, found.labels
@@ -216,22 +218,20 @@ def transparency_lines(kinds, transparency):
 
 def duplicate_lines(sets, findings):
     """(a line for each group of files with the same pixels, with remedies; the number of groups)."""
+    counts = Counter(finding.checksum for found in findings.values() for finding in found)
     groups = defaultdict(list)
     for name, (paths, labels) in sets.items():
         for path, label, finding in zip(paths, labels, findings[name]):
-            if finding.checksum:
+            if finding.checksum and counts[finding.checksum] > 1:
                 groups[finding.checksum].append((name, path, label))
     lines = {"different sets": [], "different classes": [], "same class": []}
     for group in groups.values():
-        if len(group) > 1:
-            names, paths, labels = zip(*group)
-            kinds = [
-                kind for kind, of in (("different sets", names), ("different classes", labels)) if len(set(of)) > 1
-            ]
-            across = "".join(f" in {kind}" for kind in kinds)
-            more = f" and {len(group) - MAX_DUPLICATES} more" if len(group) > MAX_DUPLICATES else ""
-            line = f"duplicate images{across}: {', '.join(paths[:MAX_DUPLICATES])}{more}"
-            lines[kinds[0] if kinds else "same class"].append(line)
+        names, paths, labels = zip(*group)
+        kinds = [kind for kind, of in (("different sets", names), ("different classes", labels)) if len(set(of)) > 1]
+        across = "".join(f" in {kind}" for kind in kinds)
+        more = f" and {len(group) - MAX_DUPLICATES} more" if len(group) > MAX_DUPLICATES else ""
+        line = f"duplicate images{across}: {', '.join(paths[:MAX_DUPLICATES])}{more}"
+        lines[kinds[0] if kinds else "same class"].append(line)
     found = [line for kind, of_kind in lines.items() for line in with_remedy(of_kind, kind, "")]
     return found, sum(map(len, lines.values()))
 
@@ -259,9 +259,8 @@ def draw_samples(output, sets, findings, classes, transparency):
     paths, labels = sets[name]
     images, titles = [], []
     for label in range(min(len(classes), SAMPLED_CLASSES)):
-        readable = [
-            path for path, of, finding in zip(paths, labels, findings[name]) if of == label and not finding.problem
-        ]
+        of_class = np.flatnonzero(labels == label)
+        readable = [paths[index] for index in of_class if not findings[name][index].problem]
         chosen = readable[:: max(1, len(readable) // SAMPLES)][:SAMPLES]
         images += [thumbnail(path, transparency) for path in chosen]
         images += [np.full((1, 1, 3), 255, np.uint8)] * (SAMPLES - len(chosen))

@@ -3,14 +3,14 @@
 import hashlib
 import os
 import random
-import shutil
 from collections import Counter, defaultdict
 
 from src.console import escape_control_characters, print_note, say
 from src.errors import InputError, reason
-from src.folders import class_folders
+from src.folders import class_folders, in_archive
 from src.system import quote
-from utils.files import atomic_folder, read_file
+from utils.files import atomic_folder
+from utils.images.decode import read_content
 from utils.images.image_folders import find_images, skipped_lines
 from utils.progress import progress
 
@@ -20,14 +20,16 @@ def run(config, overrides, folder, output=None, test_size=0.2):
 
     Args:
         config: of which seed is used.
-        folder: a folder of class folders. Its images are linked if that is possible, else copied.
+        folder: a folder of class folders, or an archive. Images are linked if that is possible, else copied.
         output: must not exist; None: a folder of that name in data.
         test_size: fraction of the images of each class for testing.
 
     Raises:
         InputError: no such folder, a class without two different images, an output that exists or cannot be written.
     """
-    output = os.path.normpath(output or os.path.join("data", os.path.basename(os.path.abspath(folder))))
+    name = os.path.basename(os.path.abspath(folder))
+    name = os.path.splitext(name)[0] if in_archive(folder) else name
+    output = os.path.normpath(output or os.path.join("data", name))
     is_inside = os.path.join(os.path.realpath(output), "").startswith(os.path.join(os.path.realpath(folder), ""))
     if os.path.lexists(output) or is_inside:
         problem = "which exists" if os.path.lexists(output) else f"a folder in {folder}"
@@ -63,7 +65,7 @@ def split(paths, names, test_size, seed):
     groups = defaultdict(list)  # by content
     with progress(len(paths), "read") as bar:
         for path, name in zip(paths, names):
-            groups[hashlib.sha256(read_file("image", path)).hexdigest()].append((path, name))
+            groups[hashlib.sha256(read_content(path)).hexdigest()].append((path, name))
             bar.update()
     own, contents = defaultdict(dict), Counter()  # of each class, the groups in no other one, and the number of all
     for digest, files in groups.items():
@@ -98,7 +100,7 @@ def choose(groups, count, seed):
 
 
 def put(path, copy):
-    """Make a hard link to a file, or a copy where that is not possible."""
+    """Make a hard link to a file, or a copy where that is not possible, as of a file in an archive."""
     os.makedirs(os.path.dirname(copy), exist_ok=True)
     if os.path.lexists(copy):  # on a disk that takes cat and Cat for one name
         expected = "names that differ in more than case, as this disk ignores it"
@@ -106,7 +108,9 @@ def put(path, copy):
     try:
         os.link(os.path.realpath(path), copy)
     except OSError:  # another disk, or one without links
+        content = read_content(path)
         try:
-            shutil.copyfile(path, copy)
+            with open(copy, "xb") as file:
+                file.write(content)
         except OSError as error:
             raise InputError(f"image {path}: cannot be copied ({reason(error)})") from error

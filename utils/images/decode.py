@@ -7,6 +7,7 @@ import tempfile
 import cv2
 import numpy as np
 
+from src.archives import locate
 from src.errors import InputError, OutOfMemoryError, naming_memory
 from utils.files import read_file
 from utils.images.formats import (
@@ -52,7 +53,13 @@ def read_image(path, img_size=None, transparency="drop"):
     Raises:
         InputError: the file does not exist or is not a valid image.
     """
-    return decode(path, read_file("image", path), img_size, transparency)
+    return decode(path, read_content(path), img_size, transparency)
+
+
+def read_content(path):
+    """The bytes of an image file, which may be in an archive. Raises InputError if it cannot be read."""
+    found = locate(path)
+    return found[0].read(found[1]) if found else read_file("image", path)
 
 
 def find_problem(path):

@@ -11,9 +11,10 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
+from src.archives import FILE, FOLDER, FORMATS
 from src.console import print_note
-from src.errors import InputError, did_you_mean, reason
-from src.folders import entries
+from src.errors import InputError, did_you_mean
+from src.folders import entries, identity, is_folder
 from src.system import quote
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
@@ -23,6 +24,8 @@ PLURALS = {
     "corrupt image": "corrupt images",
     "looping link": "looping links",
     "device or pipe": "devices or pipes",
+    "link": "links",
+    "path out of the archive": "paths out of the archive",
     OUTSIDE: "images outside the class folders",
 }
 SHOWN = 5  # classes listed in a note; the rest are counted
@@ -38,15 +41,15 @@ ClassImages = namedtuple("ClassImages", "paths labels skipped notes")
 def list_folder(folder):
     """The Listing of a folder without its subfolders, sorted by name. Raises InputError if it cannot be read."""
     images, folders, others = [], [], Counter()
-    for entry in entries(folder):
-        if os.path.isdir(entry.path):
-            folders.append(entry.path)
-        elif not entry.name.lower().endswith(EXTENSIONS):
-            others[os.path.splitext(entry.name)[1].lower() or "without extension"] += 1
-        elif entry.is_symlink() or entry.is_file():  # a broken link is reported when it is read
-            images.append(entry.path)
+    for name, path, kind in entries(folder):
+        if kind == FOLDER:
+            folders.append(path)
+        elif kind != FILE and name.lower().endswith(EXTENSIONS):
+            others[kind] += 1
+        elif name.lower().endswith(EXTENSIONS):
+            images.append(path)
         else:
-            others["device or pipe"] += 1
+            others[os.path.splitext(name)[1].lower() or "without extension"] += 1
     return Listing(images, folders, others)
 
 
@@ -56,7 +59,7 @@ def list_images(path):
     Raises:
         InputError: a folder without images, or one that cannot be read.
     """
-    if not os.path.isdir(path):
+    if not is_folder(path):
         return [path], Counter()
     images, skipped, waiting = [], Counter(), [(path, ())]
     while waiting:
@@ -113,7 +116,7 @@ def find_images(setting, path, classes):
     paths, labels, problems = [], [], {}
     skipped = top.others + Counter({OUTSIDE: len(top.images)})
     for label, (name, folder) in enumerate(zip(classes, folders)):
-        if not os.path.isdir(folder):
+        if not is_folder(folder):
             problems[name] = InputError(
                 f"setting {setting}", f"no folder {folder}", "one with images of that class", did_you_mean(name, there)
             )
@@ -132,12 +135,14 @@ def find_images(setting, path, classes):
 
 def check_layout(setting, path, classes):
     """Raise InputError unless `path` is a folder of class folders, and there are two classes."""
-    if not os.path.isdir(path):
+    if os.path.isfile(path) and not is_folder(path):
+        raise InputError(f"setting {setting}", f"{path}, a file", f"a folder, {FORMATS}, with class folders")
+    if not is_folder(path):
         expected = "one with a folder of images per class"
         raise InputError(f"setting {setting}", f"no folder {path}", expected, suggested_folder(setting))
-    if os.path.isdir(os.path.join(path, "train")) and not list_folder(os.path.join(path, "train")).images:
+    if is_folder(os.path.join(path, "train")) and not list_folder(os.path.join(path, "train")).images:
         parts = [os.path.join(path, part) for part in (setting.split("_")[0], "train")]
-        below = next(filter(os.path.isdir, parts))
+        below = next(filter(is_folder, parts))
         raise InputError(f"setting {setting}", path, "one with class folders", f"did you mean {below}?")
     if len(classes) < 2:
         found = f"one class, {classes[0]}," if classes else "no class folder"
@@ -152,14 +157,14 @@ def class_folder(path, name, there):
     """
     folder, normal = os.path.join(path, name), unicodedata.normalize("NFC", name)
     same = [other for other in there if unicodedata.normalize("NFC", other) == normal]
-    return folder if os.path.isdir(folder) or not same else os.path.join(path, same[0])
+    return folder if is_folder(folder) or not same else os.path.join(path, same[0])
 
 
 def check_different(setting, path, folders):
     """Raise InputError if two classes, {name: folder}, share a folder, by links or on a case-insensitive disk."""
     names = {}
     for name, folder in folders.items():
-        if os.path.isdir(folder):
+        if is_folder(folder):
             other = names.setdefault(identity(folder), name)
             if other != name:
                 found = f"{other} and {name}, two names of one folder, in {path}"
@@ -174,15 +179,6 @@ def differ_in_case(setting, path, classes):
         return []
     why = "which differ only in case: most disks on Windows and macOS take them for one"
     return [f"setting {setting}: found classes {listed(same)} in {path}, {why}"]
-
-
-def identity(folder):
-    """(device, inode) of a folder, equal for all paths to it."""
-    try:
-        status = os.stat(folder)
-    except OSError as error:
-        raise InputError(f"folder {folder}: cannot be read ({reason(error)})") from error
-    return status.st_dev, status.st_ino
 
 
 def no_images(setting, folder, subfolders):
@@ -214,7 +210,7 @@ def unknown_classes(setting, path, folders, there):
     """A note on images of other classes; none if there are none, or for train_path, where classes may be left out."""
     if setting == "train_path":
         return []
-    known = {identity(folder) for folder in folders if os.path.isdir(folder)}
+    known = {identity(folder) for folder in folders if is_folder(folder)}
     others = [name for name in there if identity(os.path.join(path, name)) not in known]
     counts = {name: len(list_folder(os.path.join(path, name)).images) for name in others}
     counts = {name: count for name, count in counts.items() if count}

@@ -71,10 +71,10 @@ class ImageFiles:
 
 
 def map_images(function, paths, title):
-    """[function(path) for path in paths], in threads, with a progress bar."""
+    """[function(path) for path in paths], for small results, in threads, with a progress bar."""
     results = []
-    with ThreadPoolExecutor(THREADS) as pool, suppress_stderr, progress(len(paths), title) as bar:
-        for result in pool.map(function, paths):
+    with suppress_stderr, progress(len(paths), title) as bar:
+        for result in prefetch(function, paths, 1):
             results.append(result)
             bar.update()
     return results

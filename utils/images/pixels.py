@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from src import folders
 from src.errors import InputError, first_line, is_out_of_memory, naming_memory
 from utils.images.decode import on_background
 
@@ -17,7 +18,7 @@ def is_path(image):
 def is_folder(image):
     """Whether it is the path of a folder."""
     try:
-        return is_path(image) and os.path.isdir(image)
+        return is_path(image) and folders.is_folder(os.fsdecode(image))
     except ValueError:  # of Python 3.6, for what can be no path
         return False
 

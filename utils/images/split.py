@@ -124,6 +124,7 @@ def split(labels, validation_size, seed):
     take = np.floor(share).astype(int)
     missing = int(round(len(labels) * validation_size)) - take.sum()
     take[np.lexsort((random.rand(len(take)), take - share))[:missing]] += 1
-    valid = [random.permutation(np.flatnonzero(labels == label))[:count] for label, count in enumerate(take)]
+    of_class = np.split(np.argsort(labels, kind="mergesort"), np.cumsum(np.bincount(labels))[:-1])  # indices, sorted
+    valid = [random.permutation(indices)[:count] for indices, count in zip(of_class, take)]
     valid = np.sort(np.concatenate(valid))
     return np.setdiff1d(np.arange(len(labels)), valid), valid
