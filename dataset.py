@@ -136,8 +136,9 @@ class DataSet:
         """The batch of these indices with the augmentation of this epoch."""
         images = self._read_files(chosen)
         if self._augment != "none":
-            for image, index in zip(images, chosen):
-                image[:] = augmented(image, self._shifts[index], self._flips[index])
+            drawn = self._shifts[chosen].tolist(), self._flips[chosen].tolist()  # of Python's numbers: twice as fast
+            for image, shift, flip in zip(images, *drawn):
+                image[:] = augmented(image, shift, flip)
         return self._batch(chosen, images)
 
     def _read_files(self, chosen):

@@ -6,8 +6,11 @@ import os
 
 import pytest
 
+from src.folders import class_folders
 from tests.bench import benchmark, benchmark_cases
+from tests.bench import images as images_to_measure
 from tests.conftest import FIXTURES
+from utils.images.image_folders import find_images
 
 GRAPH = os.path.join(FIXTURES, "tensorflow-1.14", "lenet5.pb")
 CONTENDERS = {
@@ -18,6 +21,7 @@ CONTENDERS = {
     "frozen": lambda folder: {"graph": GRAPH, "batches": [1, 32]},
     "predict": lambda folder: {"graph": GRAPH, "folder": folder},
     "loader": lambda folder: {"folder": folder, "img_size": 32, "cache_mb": 1},
+    "find": lambda folder: {"folder": folder},
     "tf_data": lambda folder: {"folder": folder, "img_size": 32},
     "data_loader": lambda folder: {"folder": folder, "img_size": 32},
     "reader": lambda folder: {"folder": folder, "img_size": 32, "how": "draft"},
@@ -31,7 +35,7 @@ class MeasuredError(Exception):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return benchmark.write_images(str(tmp_path_factory.mktemp("images") / "many"), 80)
+    return images_to_measure.write_images(str(tmp_path_factory.mktemp("images") / "many"), 80)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,14 @@ def test_a_contender_in_a_process_of_its_own_takes_turns(images):
     assert found["images"].shape == (2,) and (found["images"] > 0).all() and (found["rss_mb"] > 1).all()
 
 
+def test_an_archive_and_copies_hold_the_images(images, tmp_path):
+    copies = images_to_measure.write_copies(images, str(tmp_path / "copies"), 1002)
+    assert sorted(len(os.listdir(os.path.join(copies, name))) for name in os.listdir(copies)) == [2, 1000]
+    for archive in ("a.zip", "a.tar"):
+        packed = images_to_measure.pack(images, str(tmp_path / archive))
+        assert len(find_images("test_path", packed, class_folders(packed)).paths) == 80
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_benchmark_compares_what_contenders_measure(monkeypatch, capsys, tmp_path, results, quick):
     """With results of above in place of measurements."""
@@ -88,7 +100,7 @@ def test_the_benchmark_compares_what_contenders_measure(monkeypatch, capsys, tmp
 
     monkeypatch.setattr(benchmark, "Contender", Recorded)
     monkeypatch.setattr(benchmark, "HAS_TORCH", set(NEEDS_TORCH) <= set(results))
-    for name in ("write_images", "write_photos"):
+    for name in ("write_images", "write_photos", "write_copies", "pack"):
         monkeypatch.setattr(benchmark, name, lambda path, *_: path)
     monkeypatch.setattr(benchmark, "export", lambda model_arch, folder, work: GRAPH)
     monkeypatch.setattr(benchmark, "seconds_of", lambda command: 1.0)

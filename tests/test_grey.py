@@ -11,6 +11,7 @@ import pytest
 import run
 from convert.compare import open_reference
 from convert.pb2tflite import open_model, pb2tflite
+from dataset import read_train_sets
 from models import build
 from src.errors import InputError
 from src.settings import settings
@@ -45,6 +46,19 @@ def test_normalization_by_hand():
     np.testing.assert_allclose(found.ravel(), (np.arange(256) / 255 - 0.449) / 0.226, atol=1e-5)
     assert found.shape == (1, 16, 16, 1) and found.dtype == np.float32
     assert np.array_equal(how.to_rgb(found), np.repeat(images, 3, axis=3))
+
+
+def test_grey_images_are_augmented_as_those_of_three_equal_channels(folders):
+    """Their epochs have the same shifts and mirror images, as these depend on the seed alone."""
+    path = folders({"cat": 20, "dog": 30})
+    found, colours = (
+        read_train_sets(settings(train_path=path, img_size=16, augment="crop+flip", **given)).train
+        for given in (GREY, {"image_normalize_mean": [0.0] * 3, "image_normalize_std": [1.0] * 3})
+    )
+    for grey, coloured in zip(found.epoch(7), colours.epoch(7)):
+        expected = coloured.images * 255 @ WEIGHTS
+        assert grey.images.shape == (7, 16, 16, 1) and grey.ids == coloured.ids
+        assert np.abs((grey.images[..., 0] * 0.226 + 0.449) * 255 - expected).max() <= 0.51
 
 
 @pytest.mark.parametrize("order", ["bgr", "rgb"])

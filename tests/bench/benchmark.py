@@ -23,9 +23,9 @@ REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, REPOSITORY)
 
 from src.tf1 import IS_1_14, cpu_kernel_library, tf  # noqa: E402
+from tests.bench.images import pack, write_copies, write_images, write_photos  # noqa: E402
 from utils.images.loader import inference_batch  # noqa: E402
 
-CLASSES = 10
 CACHE_MB = 64  # for the line on memory
 ONEDNN_OFF = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -94,33 +94,6 @@ def verdict(values, at_least=None, at_most=None):
     met = value >= at_least if at_most is None else value <= at_most
     limit = f"{at_least:.3g} or more" if at_most is None else f"{at_most:.3g} or less"
     return f"{limit}: {'met' if met else 'MISSED'}"
-
-
-def write_images(path, count, size=32, extension="png"):
-    """Class folders of smooth images with some noise; of 32 px they are PNG files of about 2.3 kB, like CIFAR-10's."""
-    random = np.random.RandomState(0)
-    for number in range(count):
-        folder = os.path.join(path, str(number % CLASSES))
-        os.makedirs(folder, exist_ok=True)
-        image = cv2.resize(random.randint(0, 256, (6, 6, 3)).astype(np.uint8), (size, size)) / 2
-        image += random.randint(0, 32, image.shape)
-        cv2.imwrite(os.path.join(folder, f"{number:05d}.{extension}"), image.astype(np.uint8))
-    return path
-
-
-def write_photos(path, count, width, height):
-    """The same for JPEGs with little noise, as large as those of a camera: one in each class, and links to it."""
-    random = np.random.RandomState(0)
-    for number in range(count):
-        folder = os.path.join(path, str(number % CLASSES))
-        if number >= CLASSES:
-            os.link(os.path.join(folder, f"{number % CLASSES:05d}.jpg"), os.path.join(folder, f"{number:05d}.jpg"))
-            continue
-        os.makedirs(folder, exist_ok=True)
-        image = cv2.resize(random.randint(0, 256, (60, 80, 3)).astype(np.uint8), (width, height)) // 2
-        image += np.repeat(random.randint(0, 12, (height, width, 1)), 3, axis=2).astype(np.uint8)
-        cv2.imwrite(os.path.join(folder, f"{number:05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return path
 
 
 def describe_machine():
@@ -217,6 +190,35 @@ def load(folder, img_size, rounds):
     for name, other in zip(rivals.values(), others):
         row(f"loader, {img_size} px: from PNG files", files["images"], name, other["images"])
     row(f"loader, {img_size} px: from memory", memory["images"], "from PNG files", files["images"])
+
+
+def archives(folder, rounds):
+    """A folder in archives, against the files; then both on a drive that takes 2 ms to open a file."""
+    packed = {name: pack(folder, f"{folder}.{name}") for name in ("zip", "tar")}
+    given = [{"folder": folder}] + [{"folder": path} for path in packed.values()]
+    given += [dict(slow, slow_ms=2) for slow in given[:2]]
+    files, *inside, slow_files, slow_zip = take_turns(
+        [Contender("loader", img_size=32, **some) for some in given], rounds
+    )
+    for name, speeds in zip(packed, inside):
+        row(f"loader, 32 px: from a {name}", speeds["images"], "from PNG files", files["images"], 0.9)
+    row(
+        "loader, 32 px: from a zip on a slow drive",
+        slow_zip["images"],
+        "from PNG files on a fast one",
+        files["images"],
+        0.9,
+    )
+    row("loader, 32 px: from a zip on a slow drive", slow_zip["images"], "from PNG files on it", slow_files["images"])
+
+
+def many_files(work, folder, rounds):
+    """Finding and dividing the images of a data set: its cost grows no faster than their number."""
+    counts = (10000, 100000, 1000000)
+    folders = [write_copies(folder, os.path.join(work, str(count)), count) for count in counts]
+    some, *more = take_turns([Contender("find", folder=path) for path in folders], rounds)
+    for count, speeds in zip(counts[1:], more):
+        row(f"finding {count:,} images", speeds["images"], f"{counts[0]:,} images", some["images"], 0.8)
 
 
 def photos(work, rounds):
@@ -324,6 +326,8 @@ def everything(work, some, rounds):
         predict(model_arch, graph, folder, batch, rounds, at_least)
     load(os.path.join(work, "many"), 32, rounds)
     load(os.path.join(work, "many"), 224, rounds)
+    archives(os.path.join(work, "many"), rounds)
+    many_files(work, os.path.join(work, "fewer"), 3)
     photos(work, 3)
     pictures = write_images(os.path.join(work, "photos"), 900, 256, "jpg")
     memory(write_images(os.path.join(work, "fewest"), 60), pictures)

@@ -6,6 +6,7 @@ reads a line from standard input, measures, and writes a line of JSON, {what: sp
 take turns, each with kernels, threads and memory of its own.
 """
 
+import builtins
 import contextlib
 import io
 import json
@@ -202,12 +203,32 @@ def speed(session, output, image, many):
     return steps * len(many[0]) / (time.monotonic() - start)
 
 
-def loader(folder, img_size, cache_mb):
-    """The batches of a DataSet."""
+def loader(folder, img_size, cache_mb=0, slow_ms=0):
+    """The batches of a DataSet, from a drive that takes so many milliseconds to open a file."""
     data, _, _ = sample(folder, img_size, cache_mb)
+    opened = open
+
+    def slowly(*arguments, **options):
+        time.sleep(slow_ms / 1000)
+        return opened(*arguments, **options)
+
+    builtins.open = slowly if slow_ms else opened
     tell()
     while True:
         tell(images=through(data.batches(BATCH)))
+
+
+def find(folder):
+    """What training does with the files before it reads them."""
+    from dataset import read_train_sets
+    from src.settings import settings
+
+    config = settings(train_path=folder)
+    tell()
+    while True:
+        start = time.monotonic()
+        data = read_train_sets(config)
+        tell(images=(data.train.num_examples + data.valid.num_examples) / (time.monotonic() - start))
 
 
 def sample(folder, img_size, cache_mb=0):

@@ -1,7 +1,6 @@
 """Data augmentation."""
 
 import cv2
-import numpy as np
 
 MAX_SHIFT_DIVISOR = 8  # of img_size, for the largest shift: 4 pixels of 32
 
@@ -20,8 +19,9 @@ def draw_augmentation(random, count, img_size, augment):
 
 def augmented(image, shift, flip):
     """The image shifted by (right, down) pixels with reflection padding, and flipped horizontally if `flip`."""
-    size, margin = len(image), int(np.abs(shift).max())
     right, down = shift
-    image = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
-    image = image[margin - down : margin - down + size, margin - right : margin - right + size]
-    return image[:, ::-1] if flip else image
+    size, margin = len(image), max(abs(right), abs(down))
+    padded = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
+    shifted = padded[margin - down : margin - down + size, margin - right : margin - right + size]
+    shifted = cv2.flip(shifted, 1) if flip else shifted  # twice as fast as [:, ::-1]
+    return shifted.reshape(image.shape)  # OpenCV drops the axis of a single channel
