@@ -22,7 +22,7 @@ pretrained = None  # initial weights: a checkpoint or a file from Keras, used wh
 train_layers = "all"  # all: train every layer; head: freeze the backbone and train only the classifier
 
 # Data
-train_path = "data/cifar10png/train"  # training images, one folder per class
+train_path = "data/cifar10png/train"  # training images, one folder per class; or a .zip or .tar of such folders
 test_path = "data/cifar10png/test"  # test images, one folder per class
 classes = None  # class folders to learn; None: all in train_path
 total_class = None  # number of classes; None: the length of classes

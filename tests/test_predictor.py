@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import threading
 
 import cv2
 import numpy as np
@@ -65,6 +66,21 @@ def test_a_list_and_a_folder(predictor, graph, sevens, tmp_path):
     for classes, single in zip(found.values(), wanted):
         assert_same(classes, single)
     assert predictor([]) == [] and predictor.probabilities([]).shape == (0, 10)
+
+
+def test_all_threads_read_even_a_few_images(predictor, sevens, monkeypatch):
+    """Each of three threads waits until all of them read."""
+    monkeypatch.setattr("utils.inference.predictor.THREADS", 3)
+    monkeypatch.setattr("utils.images.loader.THREADS", 3)
+    together, read = threading.Barrier(3, timeout=30), predictor.preprocess.read
+
+    def read_together(path):
+        together.wait()
+        return read(path)
+
+    expected = predictor.probabilities(sevens)
+    monkeypatch.setattr(predictor.preprocess, "read", read_together)
+    np.testing.assert_allclose(predictor.probabilities(sevens), expected, rtol=1e-5)
 
 
 def test_arrays_and_pillow_images_of_either_channel_order(predictor, graph):

@@ -1,5 +1,6 @@
 """Predictor: classifying images with a frozen graph, which needs nothing but its .pb and the JSON beside it."""
 
+import itertools
 import os
 from typing import Iterator, Tuple
 
@@ -9,7 +10,7 @@ from src.console import suppress_stderr
 from src.errors import InputError, OutOfMemoryError, first_line, naming_memory
 from src.tf1 import open_session, tf
 from utils.images.image_folders import images_at
-from utils.images.loader import image_bytes, inference_batch, prefetch
+from utils.images.loader import THREADS, image_bytes, inference_batch, prefetch
 from utils.images.pixels import is_folder, is_single, pixels_of
 from utils.inference.exported import graph_file, preprocess_of, read_exported
 from utils.inference.graph_def import check_names, check_resources, check_tensor
@@ -140,14 +141,14 @@ class Predictor:
     def classify(self, images: list, rgb: bool = False) -> Iterator[Tuple[object, object]]:
         """Yield (image, its probabilities: float64 [classes], or InputError if it is invalid) for each image."""
         named = [(image, f"image {number}") for number, image in enumerate(images)]
-        choices = (named[start : start + self.batch] for start in range(0, len(named), self.batch))
-        for inputs, errors in prefetch(lambda chosen: self._read(chosen, rgb), choices, self._batch_bytes()):
-            rows = iter(self.run(inputs) if len(inputs) else [])
-            for image, error in errors:
+        part = max(1, min(self.batch, len(named)) // THREADS)  # of a batch: all threads read even a few images
+        choices = (named[start : start + part] for start in range(0, len(named), part))
+        parts = prefetch(lambda chosen: self._read(chosen, rgb), choices, part * image_bytes(self.img_size))
+        for batch in iter(lambda: list(itertools.islice(parts, self.batch // part)), []):
+            inputs = [inputs for inputs, _ in batch if len(inputs)]
+            rows = iter(self.run(np.concatenate(inputs)) if inputs else [])
+            for image, error in itertools.chain(*(errors for _, errors in batch)):
                 yield image, error or next(rows)
-
-    def _batch_bytes(self):
-        return self.batch * image_bytes(self.img_size)
 
     def _read(self, named, rgb):
         """(the valid images, normalized; [(image, its InputError or None)])."""
