@@ -84,21 +84,21 @@ def inspect(path, captured, transparency):
 
 
 def corrupt(error):
-    return Finding(str(error), None, None, None, frozenset(), False)
+    return Finding(str(error), None, None, None, (), False)
 
 
 def unusual(pixels, raw, transparency):
     """Which of FEW_LEVELS and TRANSPARENT apply to an image: its pixels as the network gets them, and as stored."""
-    found = set()
+    found = []
     if int(pixels.max()) - int(pixels.min()) < MIN_RANGE:
-        found.add(FEW_LEVELS)
+        found.append(FEW_LEVELS)
     if transparency == "drop" and raw.ndim == 3 and raw.shape[2] == 4:
         raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)
         through = 255 - raw[raw[..., 3] < 255].astype(np.uint16)  # [n, 4]: darkness of the colours, and transparency
         hidden = (through[:, :3] * through[:, 3:] > HIDDEN * 255).any(axis=1)
         if hidden.sum() > 0.01 * raw[..., 0].size:
-            found.add(TRANSPARENT)
-    return frozenset(found)
+            found.append(TRANSPARENT)
+    return tuple(found)
 
 
 def inspect_all(paths, name, transparency="drop"):
