@@ -18,6 +18,7 @@ FORMATS = "a .zip, or a .tar without compression"
 NAME = re.compile(r"\.(?:zip|tar)(?=[{}]|$)".format(re.escape(os.sep + (os.altsep or ""))), re.IGNORECASE)
 FOLDER, FILE = "folder", "file"
 MAC_METADATA = "__MACOSX"  # a folder that macOS adds to each zip
+MS_DOS = 0  # of a zip made on Windows: some programs separate names by backslashes there
 MOST_LEVELS = 100  # of folders
 READ_AHEAD = 2**17  # bytes, when the headers in a tar are read: many small images at once, of large ones a part
 BLOCK = 512  # bytes of a header of a tar; one of zeros ends it
@@ -102,21 +103,22 @@ class Archive:
     def _index_zip(self):
         size = self._status[0]
         for info in zipfile.ZipFile(self._file).infolist():
-            if info.filename.endswith("/"):
-                self._add(info.filename, FOLDER)
+            name = info.filename.replace("\\", "/") if info.create_system == MS_DOS else info.filename
+            if name.endswith("/"):
+                self._add(name, FOLDER)
             elif stat.S_ISLNK(info.external_attr >> 16):
-                self._add(info.filename, "link")
+                self._add(name, "link")
             elif info.flag_bits & 1:
-                raise InputError(f"archive {self.path}", f"{info.filename}, which is encrypted", FORMATS)
+                raise InputError(f"archive {self.path}", f"{name}, which is encrypted", FORMATS)
             elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                found = f"{info.filename}, compressed by method {info.compress_type}"
+                found = f"{name}, compressed by method {info.compress_type}"
                 raise InputError(f"archive {self.path}", found, "files that are stored or deflated (methods 0 and 8)")
             elif info.header_offset + info.compress_size > size:
                 raise ValueError("it is truncated")
             else:
                 is_compressed = info.compress_type == zipfile.ZIP_DEFLATED
                 member = info.header_offset, info.compress_size, info.file_size, info.CRC, is_compressed
-                self._add(info.filename, MEMBER.pack(*member))
+                self._add(name, MEMBER.pack(*member))
 
     def _index_tar(self):
         tar = tarfile.TarFile(fileobj=self._file, encoding="utf-8", errors="surrogateescape")

@@ -203,6 +203,17 @@ def test_hard_links_are_followed_and_other_links_and_devices_counted(tmp_path, p
     assert np.array_equal(read_image(found.paths[0]), read_image(found.paths[1]))
 
 
+def test_backslashes_of_windows_separate_names(tmp_path, png):
+    members = {}
+    for name in ("cat/1.png", "dog/1.png"):
+        info = zipfile.ZipInfo(name)
+        info.create_system, info.filename = 0, name.replace("/", "\\")
+        members[info] = png
+    archive = write_zip(tmp_path / "a.zip", members)
+    assert class_folders(archive) == ["cat", "dog"]
+    assert read_image(find_images("train_path", archive, ["cat", "dog"]).paths[1]).shape == (16, 16, 3)
+
+
 def test_a_link_in_a_zip_is_not_an_image(tmp_path, png):
     link = zipfile.ZipInfo("cat/2.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
