@@ -117,7 +117,7 @@ class Trainer:
         with self.graph.as_default():
             self.train_graph = TrainGraph(config, class_weights, self.steps, self.cluster)
             self.session = self.cluster.open_session(config.device)
-        self.cluster.say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
+        self.cluster.say(f"{describe_device(self.session, config.device)}\n{describe(self.data, config)}")
         self.cluster.all_or_none(lambda: check_memory(self))
         self.session.run(self.train_graph.initializer)
 
