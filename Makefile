@@ -56,10 +56,10 @@ FOUND := $(shell sh .ci/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)
 ifeq ($(firstword $(FOUND)),error:)
 $(error $(FOUND))
 endif
-ifneq ($(filter-out 0 1,$(value GPU)),)
-$(error error: GPU=$(value GPU): expected 1)
+ifneq ($(filter-out 0 1,$(GPU)),)
+$(error error: GPU=$(GPU): expected 1)
 endif
-ifeq ($(value GPU) $(word 2,$(FOUND)),1 1.14.0)
+ifeq ($(GPU) $(word 2,$(FOUND)),1 1.14.0)
 $(error error: GPU=1: found TensorFlow 1.14, expected 2.21 (Python 3.11 to 3.13); pip has no CUDA 10.0, which 1.14 needs, \
 	see docs/setup.md)
 endif
@@ -73,7 +73,7 @@ CONVERTERS := $(VENV)/installed-converters
 KERNEL := $(if $(filter 1.14.0,$(TENSORFLOW)),,$(VENV)/installed-kernel)
 # Scripts in an environment hold its path, as does `installed`: whether it was made elsewhere.
 MOVED := $(shell [ ! -s $(INSTALLED) ] || [ "$$(cat $(INSTALLED))" = "$$(cd ./$(VENV) && pwd -P)" ] || echo moved)
-CUDA := $(if $(filter 1,$(value GPU)),$(VENV)/installed-cuda)
+CUDA := $(if $(filter 1,$(GPU)),$(VENV)/installed-cuda)
 # The pip that comes with Python 3.6 and 3.7 is too old to choose packages that they can run.
 PIP := $(if $(filter 1.14.0,$(TENSORFLOW)),pip==21.3.1)
 INSTALL = sh .ci/pip_install.sh $(VENV)
