@@ -1,5 +1,6 @@
-"""NVIDIA's GPUs: which of them there are, and why TensorFlow does not use one that is there."""
+"""NVIDIA's GPUs: which of them there are, hiding them, and why TensorFlow does not use one that is there."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -25,6 +26,24 @@ def find_gpus():
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     lines = output_of(query, "stdout").splitlines() if shutil.which(query[0]) else []
     return [line for line in lines if line.isdigit()]  # it prints errors there too, such as "No devices were found"
+
+
+@contextlib.contextmanager
+def hidden_gpus(device):
+    """Within the block, CUDA finds no GPU if `device` is "cpu".
+
+    It has to be entered before the first session is opened. TensorFlow Lite's converter opens a session of its
+    own, which would otherwise start CUDA and take all of a GPU's memory.
+    """
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    try:
+        yield
+    finally:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def missing_libraries():

@@ -8,12 +8,16 @@ import shutil
 import subprocess
 
 import pytest
+from tensorflow.python.client import session as tf_session
 
+from convert.command import run
+from convert.pb2tflite import pb2tflite
+from run import main
 from src import gpu, tf1
 from src.errors import InputError
 from src.settings import settings
 from src.tf1 import tf
-from utils.cluster import launch
+from utils.cluster import launch, server
 
 # What TensorFlow logged where an imitated driver, a libcuda.so.1 of a few lines of C, told of a GPU. Left out of it:
 # dates, LD_LIBRARY_PATH, and lines that name no library.
@@ -206,3 +210,53 @@ def test_tensorflow_names_the_libraries_missing_beside_a_driver(nvidia_smi, monk
     for name in ["libcudart.so.10.0", "libcudnn.so.7"] if tf1.IS_1_14 else ["libcudart.so.12", "libcudnn.so.9"]:
         assert re.search(rf"\b{name}\b", line)
     assert "driver" not in line
+
+
+@pytest.fixture
+def visible(monkeypatch):
+    """CUDA_VISIBLE_DEVICES whenever a session of TensorFlow is opened, by whichever library: a list."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found, init = [], tf_session.BaseSession.__init__
+
+    def recording(*arguments, **options):
+        found.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        init(*arguments, **options)
+
+    monkeypatch.setattr(tf_session.BaseSession, "__init__", recording)
+    return found
+
+
+def test_with_device_cpu_no_command_starts_cuda(folders, in_tmp_path, visible, monkeypatch):
+    path = folders({"cat": 10, "dog": 10})
+    image, data = f"{path}/cat/000.png", ["--train_path", path, "--test_path", path]
+
+    def convert(words):
+        run(words, "convert.pb2tflite", "", lambda reference: [lambda: pb2tflite(reference)])
+
+    for command in (
+        lambda cpu: main([*data, "--img_size", "16", "--batch_size", "4", *cpu]),
+        lambda cpu: main(["--resume", "--num_epoch", "2", *cpu]),
+        lambda cpu: main(["evaluate", *cpu]),
+        lambda cpu: main(["predict", image, *cpu]),
+        lambda cpu: main(["explain", image, *cpu]),
+        convert,
+    ):
+        del visible[:]
+        assert not command(["--device", "cpu"])
+        assert visible and set(visible) == {"-1"}
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    del visible[:]
+    assert main(["predict", image]) == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    for device in ("cpu", "gpu"):
+        assert main(["predict", image, "--device", device]) == 0
+    assert visible == [None, "-1", "1"] and os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_the_server_of_a_cluster_has_the_device_of_the_settings(monkeypatch):
+    configs = []
+    monkeypatch.setattr(tf.train, "Server", lambda *arguments, config: configs.append(config))
+    addresses = {"chief 0": "127.0.0.1:1", "worker 0": "127.0.0.1:2"}
+    for device in ("gpu", "cpu"):
+        server.Server(addresses, 0, device)
+    assert [dict(config.device_count) for config in configs] == [{}, {"GPU": 0}]

@@ -76,18 +76,18 @@ def test_running_out_of_memory_in_a_step_keeps_the_last_checkpoint(two_classes, 
     assert glob.glob("**/*partial*", recursive=True) + glob.glob("**/*tempstate*", recursive=True) == []
 
 
-@pytest.mark.parametrize("kind, message, printed", ON_A_GPU)
-def test_running_out_of_gpu_memory_keeps_the_last_checkpoint(two_classes, monkeypatch, kind, message, printed):
+def test_running_out_of_gpu_memory_keeps_the_last_checkpoint(two_classes, monkeypatch):
     trainer = Trainer(**vars(two_classes))
     trainer.optimize(1)
-    monkeypatch.setattr(TrainGraph, "step", raising(kind(None, None, message)))
-    with pytest.raises(InputError) as caught:
-        trainer.optimize(1)
-    assert str(caught.value) == (
-        f"setting batch_size: found 8 at img_size 16, when memory ran out ({printed}), "
-        f"expected a smaller batch_size or img_size; last checkpoint: {trainer.last_checkpoint}; {ON_THE_GPU}"
-    )
-    assert trainer.last_checkpoint.endswith("lenet5-4")
+    for kind, message, printed in ON_A_GPU:
+        monkeypatch.setattr(TrainGraph, "step", raising(kind(None, None, message)))
+        with pytest.raises(InputError) as caught:
+            trainer.optimize(1)
+        assert str(caught.value) == (
+            f"setting batch_size: found 8 at img_size 16, when memory ran out ({printed}), "
+            f"expected a smaller batch_size or img_size; last checkpoint: {trainer.last_checkpoint}; {ON_THE_GPU}"
+        )
+        assert trainer.last_checkpoint.endswith("lenet5-4")
 
 
 def failing_normalize(monkeypatch):
