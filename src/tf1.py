@@ -63,6 +63,8 @@ if was_imported and tf.executing_eagerly():
 # Its parts cannot be had alone: with eager execution, tensors of a graph could not be keys of a feed_dict.
 tf.disable_v2_behavior()
 IS_1_14 = tf.__version__.startswith("1.")  # for this file only; what follows names the differences
+if not IS_1_14:
+    from tensorflow.python.framework.config import enable_op_determinism
 WRITES_FLOAT16 = not IS_1_14  # to TensorFlow Lite
 RUNS_INT8_FAST = not IS_1_14  # 1.14 takes a second per image
 
@@ -109,6 +111,18 @@ def open_session(device):
     It allocates GPU memory as needed; CUDA_VISIBLE_DEVICES selects the GPUs.
     """
     return tf.Session(config=session_options(device))
+
+
+def make_deterministic():
+    """From here on, in the whole process, TensorFlow takes operations that give the same numbers each time.
+
+    2.x fails at those that it has no such GPU kernel for. 1.14 has the choice for convolutions and max pooling only,
+    and reads it at the first of them.
+    """
+    if IS_1_14:
+        os.environ["TF_CUDNN_DETERMINISTIC"] = "1"
+    else:
+        enable_op_determinism()
 
 
 def session_options(device):
