@@ -11,7 +11,7 @@ from tests.conftest import python
 from trainer import Trainer
 from utils.training import graph
 
-# A Trainer without the setting, then two runs with it. tf.timestamp is an operation that 2.x refuses to run then, on any device.
+# A Trainer without the setting, then two runs with it. 2.x refuses to run tf.timestamp then, on any device.
 TRAIN = """
 import json, os
 from src.tf1 import tf
