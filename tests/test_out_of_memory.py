@@ -79,15 +79,18 @@ def test_running_out_of_memory_in_a_step_keeps_the_last_checkpoint(two_classes, 
 def test_running_out_of_gpu_memory_keeps_the_last_checkpoint(two_classes, monkeypatch):
     trainer = Trainer(**vars(two_classes))
     trainer.optimize(1)
+    monkeypatch.setattr(TrainGraph, "step", raising(tf.errors.ResourceExhaustedError(None, None, ON_A_GPU[0][1])))
+    with pytest.raises(InputError, match=r"by allocator GPU_0_bfc\), expected a smaller batch_size"):
+        trainer.optimize(1)
+    assert trainer.last_checkpoint.endswith("lenet5-4")
     for kind, message, printed in ON_A_GPU:
-        monkeypatch.setattr(TrainGraph, "step", raising(kind(None, None, message)))
+        monkeypatch.setattr(trainer.session, "run", raising(kind(None, None, message)))
         with pytest.raises(InputError) as caught:
-            trainer.optimize(1)
+            trainer.evaluate(trainer.data.valid)
         assert str(caught.value) == (
             f"setting batch_size: found 8 at img_size 16, when memory ran out ({printed}), "
             f"expected a smaller batch_size or img_size; last checkpoint: {trainer.last_checkpoint}; {ON_THE_GPU}"
         )
-        assert trainer.last_checkpoint.endswith("lenet5-4")
 
 
 def failing_normalize(monkeypatch):
