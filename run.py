@@ -35,6 +35,7 @@ with guarded_imports(__name__):
     from src.console import restart_in_utf8, say
     from src.errors import InputError, did_you_mean
     from src.folders import is_folder
+    from src.gpu import hidden_gpus
     from src.rules import MOST_CLASSES, shortened
     from src.settings import SETTINGS, settings, settings_for, with_role
     from src.signals import ends_at_once
@@ -260,7 +261,9 @@ def run(words):
     config = chosen.check(options, overrides)
     with ends_at_once("interrupted before it had started"):  # TensorFlow is imported, which takes seconds
         module = importlib.import_module(f"utils.commands.{name or 'train'}")
-    return module.run(config, overrides, **options)
+    # A resumed run has its own device, unless another is given.
+    with hidden_gpus(overrides.get("device", getattr(config, "device", None))):
+        return module.run(config, overrides, **options)
 
 
 def suggested_command(name):

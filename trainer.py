@@ -66,7 +66,7 @@ class Trainer:
     """
 
     def __init__(self, resume: Union[bool, str] = False, **overrides):
-        self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout"), overrides).cluster_timeout)
+        self.cluster = join_cluster(settings_for(("model_arch", "cluster_timeout", "device"), overrides))
         self.config, checkpoints, prefix, state = resolve_run(self.cluster, resume, overrides)
         self.cluster.timeout = self.config.cluster_timeout
         self.data = self.cluster.all_or_none(lambda: self._read_data(state))
@@ -117,7 +117,7 @@ class Trainer:
         with self.graph.as_default():
             self.train_graph = TrainGraph(config, class_weights, self.steps, self.cluster)
             self.session = self.cluster.open_session(config.device)
-        self.cluster.say(f"{describe_device(self.session)}\n{describe(self.data, config)}")
+        self.cluster.say(f"{describe_device(self.session, config.device)}\n{describe(self.data, config)}")
         self.cluster.all_or_none(lambda: check_memory(self))
         self.session.run(self.train_graph.initializer)
 

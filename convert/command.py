@@ -4,6 +4,7 @@ import sys
 
 from convert import SETTINGS
 from src.console import restart_in_utf8
+from src.gpu import hidden_gpus
 from src.settings import settings_for
 from utils.command_line import TRUST_GRAPH, Parser, end_process, exit_code  # noqa: F401
 
@@ -51,8 +52,10 @@ def run(words, name, about, conversions, **choices):
     """As command, with these words as arguments, within another command line."""
     options = parser(name, about, choices).parse(words)
     chosen = {option: options.pop(option) for option in choices}
-    settings_for(SETTINGS, {name: options[name] for name in SETTINGS if name in options})  # invalid ones fail at once
+    # Invalid ones fail at once.
+    config = settings_for(SETTINGS, {name: options[name] for name in SETTINGS if name in options})
     from convert.compare import open_reference, run_conversions
 
-    reference = open_reference(**options)
-    return run_conversions(reference, conversions(reference, **chosen))
+    with hidden_gpus(config.device):
+        reference = open_reference(**options)
+        return run_conversions(reference, conversions(reference, **chosen))

@@ -49,6 +49,7 @@ epsilon = 0.01  # Adam's epsilon, added to the denominator of each update
 weight_decay = None  # L2 regularization: adds weight_decay / 2 * sum(kernel ** 2) to the loss; None: set by model_arch
 early_stopping = None  # patience: stop when the validation loss has not improved for this many epochs; None: never
 device = "gpu"  # gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU
+deterministic = False  # True: let a GPU give the same numbers each time, as far as TensorFlow can; slower
 memory_check = "on"  # on: refuse to train if the estimate exceeds the available memory; off: train anyway
 step_timeout = 120  # cluster: timeout of a training step, in seconds
 cluster_timeout = 600  # cluster: how long to wait for other workers between steps, in seconds

@@ -43,6 +43,10 @@ class InputError(Exception):
         return f"{line}; {self.hint}" if self.hint else line
 
 
+# In an error of TensorFlow, in lower case; the last is about copying to a GPU whose memory is full.
+TOO_LITTLE_MEMORY = ("oom when", "memory", "alloc", "dst tensor is not initialized")
+
+
 class OutOfMemoryError(InputError):
     """Too little memory for an operation; its input may be valid."""
 
@@ -59,9 +63,10 @@ def first_line(error):
     # TensorFlow 2.x prints the node's traceback first; its last line names the node.
     nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
     lines = lines[nodes[-1] + 1 :] if nodes else lines
-    if len(lines) > 1 and lines[0].startswith("From /job:"):  # names the worker of a cluster
+    # "2 root error(s) found.", then "(0) Internal: MESSAGE"; "From /job:..." names the worker of a cluster.
+    if len(lines) > 1 and re.match(r"From /job:|\d+ root error\(s\) found", lines[0]):
         lines = lines[1:]
-    return lines[0] if lines else type(error).__name__
+    return re.sub(r"^\(0\) [A-Za-z_ ]+: *", "", lines[0]) if lines else type(error).__name__
 
 
 def reason(error):
@@ -80,8 +85,15 @@ def is_out_of_memory(error):
         or "RuntimeError" in kinds
         and "can't start new thread" in text
         or "OpError" in kinds
-        and any(word in text for word in ("oom when", "memory", "alloc"))  # TensorFlow's
+        and any(word in text for word in TOO_LITTLE_MEMORY)
+        and "illegal memory access" not in text  # a failure of the GPU
     )
+
+
+def gpu_memory_hint(error):
+    """What to do besides if the memory that ran out may be a GPU's, which other processes use as well; else ""."""
+    is_of_gpu = re.search("GPU|CUDA|Dst tensor", without_stack_traces(str(error)))
+    return "nvidia-smi shows what else uses the GPU, --device cpu does without it" if is_of_gpu else ""
 
 
 def without_stack_traces(text):
@@ -99,7 +111,7 @@ def naming_memory(what):
         if isinstance(error, InputError) or not is_out_of_memory(error):
             raise
         found = f"too little memory ({first_line(error)})"
-        raise OutOfMemoryError(what, found, "a smaller one, or more memory") from error
+        raise OutOfMemoryError(what, found, "a smaller one, or more memory", gpu_memory_hint(error)) from error
 
 
 def in_config(error):

@@ -122,6 +122,12 @@ def or_none(rule):
     )
 
 
+BOOLEAN = Rule(
+    lambda text: {"true": True, "false": False}.get(text.lower(), text),
+    lambda value: isinstance(value, bool),
+    "True or False",
+    ("True", "False"),
+)
 POSITIVE = number(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = number(lambda value: value >= 0, "a number, 0 or more")
 MEAN = channel_numbers(-1e6, 1e6, "from -1000000 to 1000000")

@@ -85,6 +85,8 @@ SETTINGS = {
         "patience: stop when the validation loss has not improved for this many epochs; None: never"),
     "device": setting("machine", rules.one_of("gpu", "cpu"),
         "gpu: the GPU if TensorFlow finds one, else the CPU; cpu: the CPU"),
+    "deterministic": setting("machine", rules.BOOLEAN,
+        "True: let a GPU give the same numbers each time, as far as TensorFlow can; slower"),
     "memory_check": setting("machine", rules.one_of("on", "off"),
         "on: refuse to train if the estimate exceeds the available memory; off: train anyway"),
     "step_timeout": setting("machine", rules.POSITIVE, "cluster: timeout of a training step, in seconds"),

@@ -13,6 +13,7 @@ import sys
 
 from src.console import print_note, quiet
 from src.errors import InputError, first_line
+from src.gpu import OF_THE_DRIVER, find_gpus, missing_libraries
 from src.processor import check_processor
 from src.signals import HeldSignals
 
@@ -62,6 +63,8 @@ if was_imported and tf.executing_eagerly():
 # Its parts cannot be had alone: with eager execution, tensors of a graph could not be keys of a feed_dict.
 tf.disable_v2_behavior()
 IS_1_14 = tf.__version__.startswith("1.")  # for this file only; what follows names the differences
+if not IS_1_14:
+    from tensorflow.python.framework.config import enable_op_determinism
 WRITES_FLOAT16 = not IS_1_14  # to TensorFlow Lite
 RUNS_INT8_FAST = not IS_1_14  # 1.14 takes a second per image
 
@@ -76,11 +79,30 @@ def lite_interpreter(path):
     return tf.lite.Interpreter(path, **({} if IS_1_14 else {"num_threads": os.cpu_count()}))
 
 
-def describe_device(session):
-    """One line: the version of TensorFlow and the devices of the session."""
-    gpus = [device.name.split(":", 2)[-1] for device in session.list_devices() if device.device_type == "GPU"]
-    device = f"on {' and '.join(gpus)}" if gpus else f"on the CPU, with {cpu_kernel_library()} kernels"
-    return f"TensorFlow {tf.__version__} {device}"
+def describe_device(session, device):
+    """One line: the version of TensorFlow, the devices of the session, and why there is no GPU if `device` is "gpu" and
+    the machine has one."""
+    gpus = [found.name.split("/device:")[-1] for found in session.list_devices() if found.device_type == "GPU"]
+    if gpus:
+        return f"TensorFlow {tf.__version__} on {' and '.join(gpus)}"
+    reason = f": {why_no_gpu()}" if device == "gpu" and find_gpus() else ""
+    return f"TensorFlow {tf.__version__} on the CPU, with {cpu_kernel_library()} kernels{reason}"
+
+
+def why_no_gpu():
+    """Why TensorFlow does not use the GPU of this machine, and what to do about it."""
+    if not tf.test.is_built_with_cuda():
+        return "this build of TensorFlow cannot use the GPU; see docs/setup.md"
+    missing = missing_libraries()
+    if not missing:
+        return "why it does not use the GPU is in its log, which TF_CPP_MIN_LOG_LEVEL=0 in the environment shows"
+    *others, last = missing
+    needs = f"to use the GPU, it needs {', '.join(others)}{' and ' * bool(others)}{last}"
+    if set(missing) & set(OF_THE_DRIVER):
+        return f"{needs}, part of NVIDIA's driver"
+    if IS_1_14:
+        return f"{needs}, part of CUDA 10.0 and cuDNN 7; see docs/setup.md"
+    return f"{needs}, which make venv GPU=1 installs, or pip install 'tensorflow[and-cuda]=={tf.__version__}'"
 
 
 def open_session(device):
@@ -89,6 +111,18 @@ def open_session(device):
     It allocates GPU memory as needed; CUDA_VISIBLE_DEVICES selects the GPUs.
     """
     return tf.Session(config=session_options(device))
+
+
+def make_deterministic():
+    """From here on, in the whole process, TensorFlow takes operations that give the same numbers each time.
+
+    2.x fails at those that it has no such GPU kernel for. 1.14 has the choice for convolutions and max pooling only,
+    and reads it at the first of them.
+    """
+    if IS_1_14:
+        os.environ["TF_CUDNN_DETERMINISTIC"] = "1"
+    else:
+        enable_op_determinism()
 
 
 def session_options(device):

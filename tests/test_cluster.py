@@ -267,7 +267,7 @@ def test_a_process_alone_has_all_that_a_cluster_has():
 def test_a_cluster_of_one_worker_is_a_process_alone(monkeypatch):
     tf_config = {"cluster": {"worker": free_addresses(1)}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(tf_config))
-    cluster = join_cluster(timeout=1)
+    cluster = join_cluster(settings())
     assert (cluster.rank, cluster.world_size, cluster.is_chief, cluster.launcher) == (0, 1, True, None)
     assert cluster.all_reduce_sum([1, 2.5]).tolist() == [1, 2.5] and cluster.broadcast_object({"a": 1}) == {"a": 1}
     assert cluster.all_or_none(lambda: 3) == 3

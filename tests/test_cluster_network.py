@@ -119,7 +119,7 @@ def test_another_program_at_the_address_of_a_worker_is_refused(monkeypatch, caps
     with listening(Greeting) as address:
         addresses = {"chief 0": free_addresses(1)[0], "worker 0": address}
         with pytest.raises(InputError) as refused:
-            Server(addresses, 0).wait_for_others(60)
+            Server(addresses, 0, "cpu").wait_for_others(60)
     found = f"worker 0 ({address}): another program listens there, which answers 'SSH-2.0-OpenSSH_9.2'"
     assert str(refused.value).startswith(f"environment variable TF_CONFIG: found {found}, expected worker 0 of this")
     waiting = f"waiting for worker 0 ({address}: another program listens there, which answers 'SSH-2.0-OpenSSH_9.2')\n"
@@ -160,5 +160,5 @@ def test_who_answers_may_still_be_late(count, expected):
     """Its Python may be stuck, in reading an image for one."""
     names = ["chief 0", "worker 0", "worker 1"][:count]
     addresses = dict(zip(names, free_addresses(count)))
-    servers = [Server(addresses, rank) for rank in range(count)]
+    servers = [Server(addresses, rank, "cpu") for rank in range(count)]
     assert re.fullmatch(expected, servers[0].suspects())

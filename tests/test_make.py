@@ -1,6 +1,7 @@
 """The Makefile, with a stand-in for Python that installs nothing and prints the words it is called with."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -15,7 +16,8 @@ case "$*" in
 "-m venv"*) echo "$*"; for folder do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
 *--no-index*) [ -e all-is-installed ] ;;
 "-m pip download"*) [ ! -e download-fails ] || { cat download-fails; exit 1; } ;;
-"-m pip install"*) [ ! -e install-fails ] || { cat install-fails >&2; exit 1; }; echo "Collecting numpy==2.4.6" ;;
+"-m pip install"*) echo "$*" >>pip-calls
+    [ ! -e install-fails ] || { cat install-fails >&2; exit 1; }; echo "Collecting numpy==2.4.6" ;;
 -c*) ;;
 *) printf '<%s>\n' "$@" ;;
 esac
@@ -238,3 +240,62 @@ def test_the_pages_of_the_guide_are_words_of_the_command(project, pages, expecte
     assert code == 0 and printed.splitlines()[-len(expected) - 1 :] == ["<tests/docs/run_docs.py>"] + [
         f"<{x}>" for x in expected
     ]
+
+
+def cuda_installations(project):
+    """Requirement and constraints of each."""
+    calls = (project / "pip-calls").read_text().splitlines()
+    return [line.split("--progress-bar off ")[1] for line in calls if "cuda" in line]
+
+
+def test_gpu_installs_the_libraries_of_cuda_once_with_any_command(project):
+    assert make(project, "venv")[0] == make(project, "run", "GPU=0")[0] == 0
+    assert cuda_installations(project) == []
+    code, printed = make(project, "venv", "GPU=1")
+    assert code == 0 and not installs(printed), printed
+    assert "\nInstalling CUDA's libraries into .venv/3.11, once; this downloads 2.8 GB:\n  numpy==2.4.6\n" in printed
+    code, printed = make(project, "run", "GPU=1")
+    assert code == 0 and "CUDA" not in printed and words(printed)
+    assert cuda_installations(project) == ["tensorflow[and-cuda]==2.21.0 --constraint constraints/3.11.txt"]
+    (project / ".venv").rename(project / "elsewhere")
+    code, printed = make(project, "run", GPU="1")
+    assert code == 0 and installs(printed) and "CUDA" in printed
+    assert cuda_installations(project) == ["tensorflow[and-cuda]==2.21.0 --constraint constraints/3.11.txt"] * 2
+
+
+def test_an_interrupted_installation_of_cuda_is_repeated(project):
+    assert make(project, "venv")[0] == 0
+    (project / "install-fails").write_text("ERROR: No space left on device\n")
+    code, printed = make(project, "run", "GPU=1")
+    assert code == 2 and "\nERROR: No space left on device\n" in printed and "<run.py>" not in printed
+    (project / "install-fails").unlink()
+    assert make(project, "run", "GPU=1")[0] == 0
+    assert len(cuda_installations(project)) == 2
+
+
+def test_gpu_is_refused_in_one_line_where_it_cannot_be_installed(project):
+    python = project / "bin" / "python3"
+    for value in ("yes", "2", "$(shell touch hit)"):
+        code, printed = make(project, "venv", f"GPU={value}")
+        assert code == 2 and printed.count("\n") == 1 and f"error: GPU={value}: expected 1." in printed
+    assert make(project, "clean", "GPU=yes")[0] == 0
+    python.write_text(PYTHON.replace("3.11 2.21.0", "3.7 1.14.0"))
+    code, printed = make(project, "venv", "GPU=1")
+    assert code == 2 and printed.count("\n") == 1
+    assert "error: GPU=1: found TensorFlow 1.14, expected 2.21 (Python 3.11 to 3.13); pip has no CUDA 10.0" in printed
+    assert make(project, "venv")[0] == 0
+
+
+# What tensorflow 2.21.0 declares for its extra and-cuda, with the numbers that begin a version it may have.
+AND_CUDA = {
+    "cublas": "12.", "cuda-cupti": "12.", "cuda-nvcc": "12.", "cuda-nvrtc": "12.", "cuda-runtime": "12.", "cudnn": "9.",
+    "cufft": "11.", "curand": "10.", "cusolver": "11.", "cusparse": "12.", "nccl": "2.", "nvjitlink": "12.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_the_libraries_of_cuda_are_pinned(version):
+    with open(os.path.join(REPOSITORY, "constraints", f"{version}.txt")) as file:
+        found = dict(re.findall("^nvidia-(.+)-cu12==(.+)$", file.read(), re.MULTILINE))
+    assert found.keys() == AND_CUDA.keys()
+    assert all(found[name].startswith(major) for name, major in AND_CUDA.items())

@@ -19,6 +19,34 @@ from utils.training.graph import TrainGraph
 
 OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,28,28,6]")
 NO_THREAD = RuntimeError("can't start new thread")
+GPU_0 = "OOM when allocating tensor with shape[32,6,28,28] and type float on {}GPU:0 by allocator GPU_0_bfc".format(
+    "/job:localhost/replica:0/task:0/device:"
+)
+NODES = "\n\t [[{{node Conv2D}}]]\nHint: If you want to see a list of allocated tensors when OOM happens, add"
+# How a GPU's memory runs out, and the line of it to be printed: in an operation, in two of them (1.14, 2.x), while
+# images are copied to it, and at the start because another process has it.
+ON_A_GPU = [
+    (tf.errors.ResourceExhaustedError, GPU_0 + NODES, GPU_0),
+    (tf.errors.ResourceExhaustedError, f"2 root error(s) found.\n  (0) Resource exhausted: {GPU_0}{NODES}", GPU_0),
+    (
+        tf.errors.ResourceExhaustedError,
+        "Graph execution error:\n\nDetected at node 'Conv2D' defined at (most recent call last):\n"
+        f"Node: 'Conv2D'\n2 root error(s) found.\n  (0) RESOURCE_EXHAUSTED:  {GPU_0}{NODES}",
+        GPU_0,
+    ),
+    (tf.errors.InternalError, f"Dst tensor is not initialized.{NODES}", "Dst tensor is not initialized."),
+    (
+        tf.errors.InternalError,
+        "2 root error(s) found.\n  (0) Internal: Dst tensor is not initialized.\n\t [[{{node _arg_input}}]]",
+        "Dst tensor is not initialized.",
+    ),
+    (
+        tf.errors.InternalError,
+        "CUDA runtime implicit initialization on GPU:0 failed. Status: out of memory",
+        "CUDA runtime implicit initialization on GPU:0 failed. Status: out of memory",
+    ),
+]
+ON_THE_GPU = "nvidia-smi shows what else uses the GPU, --device cpu does without it"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +74,23 @@ def test_running_out_of_memory_in_a_step_keeps_the_last_checkpoint(two_classes, 
     )
     assert index.endswith("lenet5-4.index")
     assert glob.glob("**/*partial*", recursive=True) + glob.glob("**/*tempstate*", recursive=True) == []
+
+
+def test_running_out_of_gpu_memory_keeps_the_last_checkpoint(two_classes, monkeypatch):
+    trainer = Trainer(**vars(two_classes))
+    trainer.optimize(1)
+    monkeypatch.setattr(TrainGraph, "step", raising(tf.errors.ResourceExhaustedError(None, None, ON_A_GPU[0][1])))
+    with pytest.raises(InputError, match=r"by allocator GPU_0_bfc\), expected a smaller batch_size"):
+        trainer.optimize(1)
+    assert trainer.last_checkpoint.endswith("lenet5-4")
+    for kind, message, printed in ON_A_GPU:
+        monkeypatch.setattr(trainer.session, "run", raising(kind(None, None, message)))
+        with pytest.raises(InputError) as caught:
+            trainer.evaluate(trainer.data.valid)
+        assert str(caught.value) == (
+            f"setting batch_size: found 8 at img_size 16, when memory ran out ({printed}), "
+            f"expected a smaller batch_size or img_size; last checkpoint: {trainer.last_checkpoint}; {ON_THE_GPU}"
+        )
 
 
 def failing_normalize(monkeypatch):
@@ -105,6 +150,14 @@ def test_running_out_of_memory_in_a_graph_names_it(trained, digits, run_here, mo
     assert line.startswith("error: graph weights/lenet5/lenet5.pb on 1 images of 32 px: found too little memory (OOM ")
 
 
+def test_running_out_of_gpu_memory_in_a_graph_names_the_way_without_it(trained, digits, run_here, monkeypatch):
+    monkeypatch.setattr(tf.Session, "run", raising(tf.errors.ResourceExhaustedError(None, None, GPU_0 + NODES)))
+    done = run_here("predict", f"{digits}/test/0", cwd=trained)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f"found too little memory ({GPU_0}), expected a smaller one, or more memory; {ON_THE_GPU}")
+
+
 def test_running_out_of_memory_elsewhere_ends_in_one_line(folders, run_here, monkeypatch, tmp_path):
     monkeypatch.setattr(threading.Thread, "start", raising(NO_THREAD))
     done = run_here("check", "--train_path", folders({"cat": 3, "dog": 3}), cwd=tmp_path)
@@ -127,8 +180,10 @@ def test_an_image_for_which_there_is_no_memory_is_named_but_not_skipped(two_clas
 
 
 def test_other_errors_are_not_taken_for_a_want_of_memory():
+    illegal = "CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"  # of a GPU that fails
+    gpu = tf.errors.InternalError(None, None, f"could not synchronize on CUDA stream: {illegal}")
     full = tf.errors.ResourceExhaustedError(None, None, "lenet5-4.index; No space left on device")
-    others = [full, RuntimeError("dead"), ValueError("memory"), cv2.error("(-215:Assertion failed) !buf.empty()")]
+    others = [gpu, full, RuntimeError("dead"), ValueError("memory"), cv2.error("(-215:Assertion failed) !buf.empty()")]
     assert not any(map(is_out_of_memory, others))
 
 

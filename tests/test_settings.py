@@ -80,6 +80,7 @@ def test_settings_are_a_copy(monkeypatch):
         ("train_path", 3),
         ("seed", -1),
         ("device", "tpu"),
+        ("deterministic", 1),
         ("classes", ["cat", "cat"]),
         ("total_class", 7),
         ("numchannels", 2),
@@ -151,8 +152,8 @@ def test_every_setting_has_roles_and_one_says_whether_it_may_differ_when_a_run_i
     ("preprocessing architecture",  # what is taken over with pretrained weights, and printed in this order
      "img_size numchannels width strides image_normalize_mean image_normalize_std channel_order resize transparency"),
     ("machine",
-     "train_path test_path valid_path cache_mb device memory_check step_timeout cluster_timeout checkpoint_minutes "
-     "keep_runs checkpoint_dir weight_dir tensorboard_dir"),
+     "train_path test_path valid_path cache_mb device deterministic memory_check step_timeout cluster_timeout "
+     "checkpoint_minutes keep_runs checkpoint_dir weight_dir tensorboard_dir"),
     ("duration", "num_epoch early_stopping"),
     ("derived", "img_size classes total_class weight_decay checkpoint_dir weight_dir tensorboard_dir"),
     ("output_dir", "checkpoint_dir weight_dir tensorboard_dir"),

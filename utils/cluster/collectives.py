@@ -23,17 +23,18 @@ GROUP_KEY = 1  # of the group of all workers, in TensorFlow
 joined = {}  # {TF_CONFIG: cluster}, because a process can open its port only once
 
 
-def join_cluster(timeout):
+def join_cluster(config):
     """Wait for all workers in the environment variable TF_CONFIG; returns the Cluster, or a SingleProcess without one.
 
-    Each call returns a copy with its own timeout, on the same server. Raises InputError if TF_CONFIG is invalid.
+    Each call returns a copy with its own cluster_timeout, on the same server, which has the device of the first call.
+    Raises InputError if TF_CONFIG is invalid.
     """
     text = os.environ.get("TF_CONFIG", "")
     if text not in joined:
         addresses, rank, launcher = read_tf_config(text)
-        joined[text] = Cluster(addresses, rank, launcher, timeout) if len(addresses) > 1 else SingleProcess(launcher)
+        joined[text] = Cluster(addresses, rank, launcher, config) if len(addresses) > 1 else SingleProcess(launcher)
     cluster = copy.copy(joined[text])
-    cluster.timeout = timeout
+    cluster.timeout = config.cluster_timeout
     return cluster
 
 
@@ -62,7 +63,7 @@ class Cluster:
 
     Args:
         addresses, rank, launcher: as read_tf_config returns them.
-        timeout: seconds to wait for other workers between steps.
+        config: the settings, of which cluster_timeout and device are used.
 
     Attributes:
         rank, world_size: the index of this worker, and the number of workers.
@@ -70,14 +71,14 @@ class Cluster:
         launcher, timeout.
     """
 
-    def __init__(self, addresses, rank, launcher, timeout):
+    def __init__(self, addresses, rank, launcher, config):
         self.rank, self.world_size, self.is_chief = rank, len(addresses), rank == 0
-        self.launcher, self.timeout = launcher, timeout
+        self.launcher, self.timeout = launcher, config.cluster_timeout
         self._instance_keys = itertools.count(1)  # TensorFlow matches the collective operations of workers by key
         self._sums = {}
-        self._server = Server(addresses, rank)
+        self._server = Server(addresses, rank, config.device)
         self._watchdog = Watchdog(launcher, self._server.suspects)
-        self._server.wait_for_others(timeout)
+        self._server.wait_for_others(self.timeout)
 
     def open_session(self, device):
         """Open a session with the default graph, as open_session of src/tf1.py."""

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from collections import namedtuple
 
 from src.console import print_error, say, say_error
 from src.errors import ExitCode, InputError
+from src.gpu import find_gpus
 from src.system import cores, forward
 
 NO_RESTART = (ExitCode.OK, ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
@@ -77,16 +77,6 @@ def environments(config, workers):
         gpu = {"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}
         threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, cores() // workers))}
         yield {**threads, **os.environ, "TF_CONFIG": tf_config, **gpu}
-
-
-def find_gpus():
-    """The numbers of the available GPUs, as CUDA_VISIBLE_DEVICES takes them."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [number for number in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if number not in ("", "-1")]
-    if not shutil.which("nvidia-smi"):
-        return []
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    return subprocess.run(query, stdout=subprocess.PIPE, universal_newlines=True).stdout.split()
 
 
 def free_addresses(count):

@@ -18,13 +18,16 @@ EXIT_LINGER_SECONDS = 1  # before it ends, so that others can still fetch what t
 
 
 class Server:
-    """Listens at the port of the worker of that rank until the process ends; `device` is its name in TensorFlow.
+    """Listens at the port of the worker of that rank until the process ends.
+
+    Args:
+        device: "gpu" or "cpu"; all its sessions share its devices. The attribute `device` is its name in TensorFlow.
 
     Raises:
         InputError: the port is not free.
     """
 
-    def __init__(self, addresses, rank):
+    def __init__(self, addresses, rank, device):
         self._addresses, self._name = addresses, list(addresses)[rank]
         exempt_from_proxies(addresses.values())
         jobs = {}
@@ -34,7 +37,7 @@ class Server:
         self.device = f"/job:{job}/task:{index}"
         try:
             with quiet():  # gRPC prints its own lines about a port that is not free
-                options = self._options("gpu")
+                options = self._options(device)
                 self._server = tf.train.Server(tf.train.ClusterSpec(jobs), job, int(index), config=options)
         except tf.errors.OpError as error:
             expected = f"a free port of this machine ({first_line(error)})"

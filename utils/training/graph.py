@@ -3,7 +3,8 @@
 from collections import namedtuple
 
 from models import build, learned_variables
-from src.tf1 import tf
+from src.errors import InputError, first_line
+from src.tf1 import make_deterministic, tf
 from utils.training.input_check import check_batch_norms
 from utils.training.optimizer import build_learning_rate, build_optimizer
 
@@ -36,6 +37,8 @@ class TrainGraph:
 
     def __init__(self, config, class_weights, steps, cluster):
         self._config, self._cluster = config, cluster
+        if config.deterministic:
+            make_deterministic()
         self._build_networks(class_weights)
         self.global_step = tf.train.get_or_create_global_step()
         self.learning_rate = build_learning_rate(config, self.global_step, steps)
@@ -107,11 +110,20 @@ class TrainGraph:
 
         Returns:
             (loss, accuracy, {tag: other scalars}, the mean Requests of all workers), computed before the update.
+
+        Raises:
+            InputError: the setting deterministic, and an operation that TensorFlow cannot compute so.
         """
         feed = {self.x: batch.images, self.y_true: batch.labels}
         if self._cluster.world_size > 1:
             feed[self._requests] = requests
-        _, scalars, loss, accuracy, means = session.run([self.optimizer, self.scalars, *self._results], feed)
+        try:
+            _, scalars, loss, accuracy, means = session.run([self.optimizer, self.scalars, *self._results], feed)
+        except tf.errors.OpError as error:
+            if not self._config.deterministic or "determinis" not in first_line(error).lower():
+                raise
+            found = f"True, with an operation that cannot be ({first_line(error)})"
+            raise InputError("setting deterministic", found, "False") from error
         requests = Requests(*means) if len(means) else requests
         return float(loss), float(accuracy), {tag: float(value) for tag, value in scalars.items()}, requests
 

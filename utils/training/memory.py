@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from src.errors import InputError, OutOfMemoryError, first_line, is_out_of_memory
+from src.errors import InputError, OutOfMemoryError, first_line, gpu_memory_hint, is_out_of_memory
 from src.system import free_memory, ulimits
 from src.tf1 import tf
 from utils.images.loader import inference_batch, prefetch_bytes
@@ -160,7 +160,8 @@ def explaining_memory_in(method):
             if config is None or not is_out_of_memory(error):
                 raise
             found = f"{config.batch_size} at img_size {config.img_size}, when memory ran out ({first_line(error)})"
-            expected, hint = "a smaller batch_size or img_size", f"last checkpoint: {last or 'none yet'}"
+            hints = [f"last checkpoint: {last or 'none yet'}", gpu_memory_hint(error)]
+            expected, hint = "a smaller batch_size or img_size", "; ".join(filter(None, hints))
             raise OutOfMemoryError("setting batch_size", found, expected, hint) from error
 
     return call
