@@ -44,15 +44,16 @@ def test_smoothing_is_that_of_scipy_and_shifts_nothing():
     assert smooth([2.3]) == [2.3]
 
 
-def test_the_rate_is_the_steepest_on_the_way_to_the_lowest_loss():
+def test_the_rate_is_in_the_middle_between_the_steepest_fall_and_the_lowest_loss():
     """It falls by 2 around 0.002, and rises by 3 from 0.05 on; then it falls again, faster: a network that died."""
     noise = 0.1 * np.random.RandomState(0).randn(200)
     losses = 2.3 - 2 * sigmoid(RATES, 0.002, 0.5) + 3 * sigmoid(RATES, 0.1, 0.1) - 2.5 * sigmoid(RATES, 0.4, 0.05)
     choice = choose_rate(losses + noise)
-    assert choice.rate == pytest.approx(0.002, rel=0.15) and 0.01 < choice.lowest < 0.1
+    assert choice.steepest == pytest.approx(0.002, rel=0.2) and 0.01 < choice.lowest < 0.1
+    assert np.log10(choice.rate) == pytest.approx(np.log10([choice.steepest, choice.lowest]).mean(), abs=0.02)
     assert choice.fall == pytest.approx(2, abs=0.15) and choice.noise == pytest.approx(0.1, abs=0.03)
-    assert choose_rate(losses[:110]).rate == float(f"{choose_rate(losses[:110]).rate:.2g}")
-    assert choose_rate(losses[:120] + noise[:120]).rate == choice.rate  # stopped before it diverged
+    assert choice.rate == float(f"{choice.rate:.2g}")
+    assert choose_rate((losses + noise)[:175]) == choice  # stopped when it diverged
 
 
 @pytest.mark.parametrize("losses", [
@@ -84,7 +85,7 @@ def test_a_step_with_a_rate_of_its_own_is_that_of_a_training_with_it(two_classes
 
 
 def test_the_digits(digits, in_tmp_path, run_here):
-    """The rate is that of the steepest fall by eye, and nothing is written but the figure."""
+    """The rate is where one would set it by eye, and nothing is written but the figure."""
     data = ["--train_path", f"{digits}/train", "--test_path", f"{digits}/test"]
     done = run_here("find_lr", *data, "--checkpoint_dir", "my runs", cwd=".")
     assert done.returncode == 0, done.stderr
@@ -93,7 +94,7 @@ def test_the_digits(digits, in_tmp_path, run_here):
     assert float(loss.split()[2]) == pytest.approx(np.log(10), abs=0.2)
     assert figure == "figure        learning_rate.png"
     found = rate.split()[2].rstrip(",")
-    assert 0.0014 < float(found) < 0.0035
+    assert 0.003 < float(found) < 0.012
     assert command.split(" run.py ")[1] == (
         f"--train_path={digits}/train --test_path={digits}/test '--checkpoint_dir=my runs' --lr={found}"
     )

@@ -70,7 +70,8 @@ def report(choice, losses, overrides, output):
         noise = f"the loss of a step varies by {choice.noise:.2g}"
         say(f"learning rate none found: the smoothed loss fell by only {choice.fall:.2g}, and {noise}")
         return ExitCode.PROBLEMS_FOUND
-    say(f"learning rate {choice.rate:g}, where the smoothed loss falls most steeply")
+    middle = f"in the middle between the steepest fall, at {choice.steepest:.2g}, and the lowest loss"
+    say(f"learning rate {choice.rate:g}, {middle}")
     words = to_argv(dict(overrides, lr=choice.rate))
     say(f"to train with it: {program('python')} run.py {' '.join(map(quote, words))}")
     return ExitCode.OK

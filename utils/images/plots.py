@@ -165,11 +165,12 @@ def draw_range_test(path, rates, losses, smoothed, choice, model_arch):
     axes.semilogx(rates, losses, ".", color="lightsteelblue", label="loss of a step")
     axes.semilogx(rates, smoothed, color="tab:blue", label="smoothed")
     if choice.rate is not None:
-        axes.axvline(choice.rate, color="tab:orange", linestyle="--", label=f"steepest: {choice.rate:g}")
+        axes.axvspan(choice.steepest, choice.lowest, color="tab:orange", alpha=0.15, label="steepest to lowest")
+        axes.axvline(choice.rate, color="tab:orange", linestyle="--", label=f"learning rate {choice.rate:g}")
     axes.set_ylim(max(0, smoothed.min() - 0.5 * np.ptp(smoothed)), max(1.5 * smoothed[0], 0.1))  # without what diverges
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.set_title(f"learning-rate range test of {model_arch}", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3, frameon=False)  # below the curve
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=4, frameon=False)  # below the curve
     save(figure, path)

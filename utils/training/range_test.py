@@ -13,9 +13,10 @@ WINDOW = 6  # steps: standard deviation of the Gaussian that smooths the losses
 DIVERGED = 4  # times the lowest smoothed loss, as in fastai
 MIN_FALL = 0.01  # of the first smoothed loss; and two standard deviations of a step's loss
 
-# rate: the chosen learning rate, rounded; None if the loss did not fall. lowest: that with the lowest smoothed loss.
-# fall: how far the smoothed loss fell until there. noise: the standard deviation of the losses from it on the way.
-Choice = namedtuple("Choice", "rate fall noise lowest")
+# rate: the chosen learning rate, rounded; None if the loss did not fall. steepest: that of the steepest fall of the
+# smoothed loss; lowest: that of its lowest value; fall: how far it fell until there; noise: the standard deviation of
+# the losses from it on the way.
+Choice = namedtuple("Choice", "rate steepest lowest fall noise")
 
 
 def smooth(losses):
@@ -37,15 +38,18 @@ def has_diverged(losses):
 
 
 def choose_rate(losses):
-    """The Choice for the losses of the first n steps, float [n]: the rate where the smoothed loss falls most steeply.
+    """The Choice for the losses of the first n steps, float [n].
 
-    It must have fallen by MIN_FALL, or what looks like a fall is chance.
+    The rate is the geometric mean of that where the smoothed loss falls most steeply and that where it is lowest. The
+    first alone is too low for weights with a new head: their high loss falls at almost any rate. Near the second alone,
+    training is about to diverge. The loss must have fallen by MIN_FALL, or what looks like a fall is chance.
     """
     smoothed = smooth(losses)
     lowest = smoothed.argmin()
-    noise = np.std((losses - smoothed)[: lowest + 1])
     fall = smoothed[0] - smoothed[lowest]
+    noise = np.std((losses - smoothed)[: lowest + 1])
     if fall <= max(MIN_FALL * smoothed[0], 2 * noise):
-        return Choice(None, fall, noise, RATES[lowest])
+        return Choice(None, None, RATES[lowest], fall, noise)
     steepest = np.gradient(smoothed)[: lowest + 1].argmin()  # with respect to the logarithm of the rate
-    return Choice(float(f"{RATES[steepest]:.2g}"), fall, noise, RATES[lowest])
+    rate = np.sqrt(RATES[steepest] * RATES[lowest])
+    return Choice(float(f"{rate:.2g}"), RATES[steepest], RATES[lowest], fall, noise)
