@@ -10,6 +10,7 @@
   python run.py --resume             resume the latest run where it was interrupted
   python run.py runs                 list the runs: model, data, epochs, accuracy, where the graph is, megabytes
   python run.py explain IMAGE ...    draw Grad-CAM heat maps of an image's top classes
+  python run.py find_lr              find a learning rate, with a short training that saves nothing
   python run.py check                report corrupt, duplicate and unusual images, and uneven classes
   python run.py export               export the best checkpoint of the latest run, without training
   python run.py summary              list the layers of model_arch, their parameters and multiply-adds
@@ -84,6 +85,14 @@ def check_launch(options, overrides):
     return settings(**overrides)
 
 
+def check_find_lr(options, overrides):
+    if os.environ.get("TF_CONFIG"):
+        raise InputError("TF_CONFIG", "a cluster", "none: find_lr trains in this process alone")
+    config = settings(**overrides)
+    check_exists("setting pretrained", config.pretrained)
+    return config
+
+
 def check_evaluate(options, overrides):
     if "checkpoint" in options and "weights" in options:
         raise InputError("--checkpoint", f"{options['checkpoint']} beside --weights", "one of them")
@@ -156,6 +165,9 @@ COMMANDS = {
             *RESUME,
         ],
         SETTINGS, usage="--workers COUNT [--max_restarts COUNT] [--resume] [--SETTING VALUE ...]", check=check_launch),
+    "find_lr": command("Find a learning rate: train for a few steps with a rising one, and save nothing but a figure.",
+        [option("--output", help="where to write the figure (default learning_rate.png)", metavar="FILE.png")],
+        SETTINGS, usage="[--output FILE.png] [--SETTING VALUE ...]", check=check_find_lr),
     "evaluate": command("Evaluate the exported graph on the test images of its run.",
         [
             WEIGHTS,
@@ -226,6 +238,7 @@ SYNONYMS = {  # what other programs call these
     "inference": "predict",
     "classify": "predict",
     "fit": "train",
+    "lr_find": "find_lr",
     "resume": "train --resume",
     "ls": "runs",
     "list": "runs",

@@ -73,7 +73,7 @@ def test_the_project_and_its_python_may_be_in_any_folder(tmp_path, name):
     assert code == 0 and installs(printed), printed
     assert printed.startswith(f"Python 3.11 with TensorFlow 2.21.0: {folder}/bin/python3\n")
     digits = ["--train_path", "data/digitspng", "--test_path", "data/digitspng/test"]
-    assert words(printed) == digits + ["--num_epoch", "30"]
+    assert words(printed) == digits + ["--num_epoch", "30", "--augment", "crop", "--step_rate", "15"]
     for arguments in (["predict"], ["predict", f"PYTHON={folder}/bin/python3"]):
         code, printed = make(folder, *arguments)
         assert code == 0 and not installs(printed), printed
@@ -91,6 +91,18 @@ def test_images_may_be_in_any_folder(project, name):
     assert words(make(project, "predict", f"IMAGES={name}/1.png")[1]) == ["predict", f"{name}/1.png"]
     code, printed = make(project, "run", f"DATASET=no {name}")
     assert code == 2 and f"\nerror: DATASET=no {name}: found no such folder, expected digits, cifar10" in printed
+
+
+def test_the_settings_for_lenet_on_the_digits_are_given_for_nothing_else(project):
+    digits, settings = ["--train_path", "data/digitspng", "--test_path", "data/digitspng/test"], ["--augment", "crop"]
+    settings += ["--step_rate", "15"]
+    (project / "data" / "cifar10png").mkdir()
+    lenet = ["--model_arch", "lenet5", "--num_epoch", "3"]
+    assert words(make(project, "run", "MODEL=lenet5", "EPOCHS=3")[1]) == digits + lenet + settings
+    mobilenet = ["--model_arch", "mobilenetv2", "--num_epoch", "3"]
+    assert words(make(project, "run", "MODEL=mobilenetv2", SETTINGS="--lr 9")[1]) == digits + mobilenet
+    cifar10 = [word.replace("digits", "cifar10") for word in digits]
+    assert words(make(project, "run", "DATASET=cifar10", "EPOCHS=3")[1]) == cifar10 + ["--num_epoch", "3"]
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])

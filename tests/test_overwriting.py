@@ -91,9 +91,7 @@ def test_a_picture_replaces_no_image_and_nothing_but_a_picture(two_runs, capsys)
     with open(image, "rb") as file:
         before = file.read()
     assert run.main(["check", "--train_path", "train", "--output", image]) == 2
-    assert (
-        capsys.readouterr().err == f"error: --output: found {image}, one of the images to show, expected another name\n"
-    )
+    assert capsys.readouterr().err == f"error: --output: found {image}, one of the images, expected another name\n"
     with open(image, "rb") as file:
         assert file.read() == before
     with open("graph.png", "w") as file:

@@ -179,6 +179,7 @@ def prepare(project):
     for name in requirements:
         os.utime(os.path.join(project, name), (0, 0))  # older than what is installed, so that make installs nothing
     train = "python run.py --train_path data/digitspng/train --test_path data/digitspng/test --num_epoch 30"
+    train += " --augment crop --step_rate 15"  # as make run
     started = time.monotonic()
     problem = run_block(Block(0, "sh", f"python run.py prepare digits\n{train}\n", None, None, True), project)
     if problem:

@@ -13,15 +13,18 @@ COLUMNS = 8  # of a grid of images
 
 
 def check_output(path, images):
-    """Raise InputError if a figure would overwrite one of the images it shows, or a file that is not a PNG."""
+    """Raise InputError if a figure would overwrite one of these images, or a file that is not a PNG, or if its folder
+    cannot be written to."""
     if not path.lower().endswith(".png"):
         raise InputError("--output", path, "a name that ends in .png")
+    if not os.access(os.path.dirname(path) or ".", os.W_OK):
+        raise InputError("--output", path, "a file in a folder that can be written to")
     if not os.path.isfile(path):
         return
     with open(path, "rb") as file:
         is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
     if not is_png or os.path.abspath(path) in set(map(os.path.abspath, images)):
-        what = "one of the images to show" if is_png else "a file that is not a PNG"
+        what = "one of the images" if is_png else "a file that is not a PNG"
         raise InputError("--output", f"{path}, {what}", "another name")
 
 
@@ -147,4 +150,27 @@ def draw_curves(path, history, best):
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=3, frameon=False)  # below the curves
+    save(figure, path)
+
+
+def draw_range_test(path, rates, losses, smoothed, choice, model_arch):
+    """The losses of a learning-rate range test over the rate, on a logarithmic axis, with a line at the chosen one.
+
+    Args:
+        rates, losses, smoothed: float [n].
+        choice: a Choice, as choose_rate in utils/training/range_test.py returns it.
+    """
+    figure = new_figure(7, 4)
+    axes = figure.add_subplot(1, 1, 1)
+    axes.semilogx(rates, losses, ".", color="lightsteelblue", label="loss of a step")
+    axes.semilogx(rates, smoothed, color="tab:blue", label="smoothed")
+    if choice.rate is not None:
+        axes.axvspan(choice.steepest, choice.lowest, color="tab:orange", alpha=0.15, label="steepest to lowest")
+        axes.axvline(choice.rate, color="tab:orange", linestyle="--", label=f"learning rate {choice.rate:g}")
+    axes.set_ylim(max(0, smoothed.min() - 0.5 * np.ptp(smoothed)), max(1.5 * smoothed[0], 0.1))  # without what diverges
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.set_title(f"learning-rate range test of {model_arch}", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=4, frameon=False)  # below the curve
     save(figure, path)

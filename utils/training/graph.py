@@ -102,11 +102,12 @@ class TrainGraph:
         means = self._cluster.all_reduce_mean(shared)
         return means, [tf.assign(variable, mean) for variable, mean in zip(moving, means.moving)] or updates
 
-    def step(self, session, batch, requests):
+    def step(self, session, batch, requests, learning_rate=None):
         """One update of the weights.
 
         Args:
             requests: the Requests of this worker.
+            learning_rate: that of this update; None: that of the schedule.
 
         Returns:
             (loss, accuracy, {tag: other scalars}, the mean Requests of all workers), computed before the update.
@@ -117,6 +118,8 @@ class TrainGraph:
         feed = {self.x: batch.images, self.y_true: batch.labels}
         if self._cluster.world_size > 1:
             feed[self._requests] = requests
+        if learning_rate is not None:
+            feed[self.learning_rate] = learning_rate
         try:
             _, scalars, loss, accuracy, means = session.run([self.optimizer, self.scalars, *self._results], feed)
         except tf.errors.OpError as error:
