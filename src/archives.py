@@ -59,10 +59,14 @@ class Archive:
     def is_folder(self, name):
         return name in self._folders
 
-    def entries(self, name):
-        """(name, FOLDER, FILE or what else it is) of everything in a folder."""
-        kinds = sorted(self._folders.get(name, {}).items())
-        return [(name, FILE if isinstance(kind, bytes) else kind) for name, kind in kinds]
+    def names(self, folder):
+        """Of what is in a folder."""
+        return self._folders[folder]
+
+    def kind(self, folder, name):
+        """What it is: FOLDER, FILE, or in words what else."""
+        found = self._folders[folder][name]
+        return FILE if isinstance(found, bytes) else found
 
     def read(self, name):
         """The content of a file. Raises InputError if there is none, or it is corrupt."""

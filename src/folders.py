@@ -23,18 +23,23 @@ def in_archive(path):
 
 
 def entries(folder):
-    """The Entry objects of a folder, sorted by name. Raises InputError if it cannot be read."""
+    """Yield the Entry objects of a folder, sorted by name. Raises InputError if it cannot be read.
+
+    One at a time: Python looks through all objects of the process again and again when many tuples are kept.
+    """
     found = in_archive(folder)
     if found:
-        archive, name = found
-        listed = [Entry(name, os.path.join(folder, name), kind) for name, kind in archive.entries(name)]
-    else:
-        try:
-            with os.scandir(folder) as scanned:
-                listed = [Entry(entry.name, entry.path, kind_of(entry)) for entry in scanned]
-        except OSError as error:
-            raise InputError(f"folder {folder}: cannot be read ({reason(error)})") from error
-    return sorted((entry for entry in listed if not entry.name.startswith(".")), key=attrgetter("name"))
+        archive, below = found
+        for name in sorted(name for name in archive.names(below) if not name.startswith(".")):
+            yield Entry(name, os.path.join(folder, name), archive.kind(below, name))
+        return
+    try:
+        with os.scandir(folder) as scanned:
+            listed = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=attrgetter("name"))
+        for entry in listed:
+            yield Entry(entry.name, entry.path, kind_of(entry))
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be read ({reason(error)})") from error
 
 
 def kind_of(entry):

@@ -125,6 +125,6 @@ def split(labels, validation_size, seed):
     missing = int(round(len(labels) * validation_size)) - take.sum()
     take[np.lexsort((random.rand(len(take)), take - share))[:missing]] += 1
     of_class = np.split(np.argsort(labels, kind="mergesort"), np.cumsum(np.bincount(labels))[:-1])  # indices, sorted
-    valid = [random.permutation(indices)[:count] for indices, count in zip(of_class, take)]
-    valid = np.sort(np.concatenate(valid))
-    return np.setdiff1d(np.arange(len(labels)), valid), valid
+    is_valid = np.zeros(len(labels), bool)
+    is_valid[np.concatenate([random.permutation(indices)[:count] for indices, count in zip(of_class, take)])] = True
+    return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
