@@ -10,7 +10,7 @@ from typing import Iterator
 import numpy as np
 
 from src.console import escape_control_characters
-from src.errors import InputError
+from src.errors import NO_FAULT_OF_THE_IMAGE, InputError
 from src.folders import is_folder
 from utils.images.augment import augmented, draw_augmentation
 from utils.images.image_folders import find_images
@@ -144,6 +144,8 @@ class DataSet:
     def _read_files(self, chosen):
         try:
             return self._files.read(chosen)
+        except NO_FAULT_OF_THE_IMAGE:
+            raise
         except InputError as error:
             hint = "--bad_images skip leaves out such images, python run.py check lists them"
             raise InputError(error.subject, error.found, error.expected, hint) from error

@@ -4,6 +4,7 @@ Nothing is unpacked, so that no name in an archive is ever a path to write to. E
 """
 
 import os
+import posixpath
 import re
 import stat
 import struct
@@ -11,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 
-from src.errors import InputError, reason
+from src.errors import ChangedError, InputError, naming_memory, reason
 from src.system import read_at
 
 FORMATS = "a .zip, or a .tar without compression"
@@ -20,6 +21,7 @@ FOLDER, FILE = "folder", "file"
 MAC_METADATA = "__MACOSX"  # a folder that macOS adds to each zip
 MS_DOS = 0  # of a zip made on Windows: some programs separate names by backslashes there
 MOST_LEVELS = 100  # of folders
+MOST_BYTES = 2**31  # of a file: more than any image that OpenCV reads
 READ_AHEAD = 2**17  # bytes, when the headers in a tar are read: many small images at once, of large ones a part
 BLOCK = 512  # bytes of a header of a tar; one of zeros ends it
 
@@ -45,9 +47,12 @@ class Archive:
         self._is_zip = path.lower().endswith(".zip")
         try:
             self._index_zip() if self._is_zip else self._index_tar()
-        except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
+        except InputError:
+            raise
+        except Exception as error:  # zipfile and tarfile raise all kinds of errors
             kind = "zip" if self._is_zip else "tar without compression"
-            raise InputError(f"archive {path}", f"one that cannot be read ({error})", f"a complete {kind}") from error
+            found = f"one that cannot be read ({reason(error)})"
+            raise InputError(f"archive {path}", found, f"a complete {kind}") from error
 
     def is_current(self):
         """Whether the archive at this path is still the one that was indexed."""
@@ -76,11 +81,14 @@ class Archive:
             raise InputError(what, "no such file in the archive")
         position, stored, size, checksum, is_compressed = MEMBER.unpack(member)
         if status_of(os.fstat(self._file.fileno())) != self._status:
-            raise InputError(f"archive {self.path}", "one that was changed since it was indexed", "the same")
+            raise changed(self)
+        if size > MOST_BYTES:
+            raise InputError(what, f"a file of {size:,} bytes", f"at most {MOST_BYTES:,}")
         try:
-            content = self._read(position + self._header_size(position), stored)
-            if is_compressed:
-                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+            with naming_memory(what):
+                content = self._read(position + self._header_size(position), stored)
+                if is_compressed:
+                    content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
         except OSError as error:
             raise InputError(f"{what}: cannot be read ({reason(error)})") from error
         except (zlib.error, ValueError) as error:
@@ -126,16 +134,23 @@ class Archive:
 
     def _index_tar(self):
         tar = tarfile.TarFile(fileobj=self._file, encoding="utf-8", errors="surrogateescape")
+        before = -1
         for info in iter(tar.next, None):
             tar.members = []  # or it would keep them all
+            if tar.offset <= before:
+                raise ValueError("a file in it has a negative size")
+            before = tar.offset
             if info.isdir():
                 self._add(info.name, FOLDER)
             elif info.islnk():  # to the same content, earlier in the archive
                 folder, _, last = as_relative(info.linkname).rpartition("/")
-                self._add(info.name, self._folders.get(folder, {}).get(last, "link"))
+                member = self._folders.get(folder, {}).get(last)
+                self._add(info.name, member if isinstance(member, bytes) else "link")
             elif info.issym():
                 self._add(info.name, "link")
-            elif not info.isreg() or info.issparse():
+            elif info.issparse():
+                self._add(info.name, "sparse file")
+            elif not info.isreg():
                 self._add(info.name, "device or pipe")
             else:
                 self._add(info.name, MEMBER.pack(info.offset_data, info.size, info.size, 0, False))
@@ -147,13 +162,14 @@ class Archive:
         parts = name.split("/")
         if parts[0] in ("", MAC_METADATA):
             return
-        if ".." in parts or len(parts) > MOST_LEVELS:
+        if ".." in parts or "\0" in name or len(parts) > MOST_LEVELS:
             self._folders[""]["/" + name] = "path out of the archive"  # no name has a /
             return
-        folder, _, last = name.rpartition("/")
-        self._folder(folder)[last] = kind
         if kind == FOLDER:
             self._folder(name)
+        elif name not in self._folders:  # or it could not be unpacked beside the folder
+            folder, _, last = name.rpartition("/")
+            self._folder(folder)[last] = kind
 
     def _folder(self, name):
         """The dict of a folder; adds it, and those that it is in."""
@@ -184,8 +200,19 @@ def locate(path):
         if prefix in opened or os.path.isfile(prefix):
             if prefix not in opened:
                 opened[prefix] = Archive(prefix)
-            return opened[prefix], as_relative(path[match.end() :].replace(os.sep, "/"))
+            return opened[prefix], as_relative(posixpath.normpath(path[match.end() :].replace(os.sep, "/")))
     return None
+
+
+def archive_of(path):
+    """The Archive that a path leads into; None for other paths."""
+    found = locate(path)
+    return found[0] if found else None
+
+
+def changed(archive):
+    """The ChangedError to raise."""
+    return ChangedError(f"archive {archive.path}", "one that was changed since it was indexed", "the same")
 
 
 def locate_current(path):

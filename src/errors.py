@@ -51,6 +51,13 @@ class OutOfMemoryError(InputError):
     """Too little memory for an operation; its input may be valid."""
 
 
+class ChangedError(InputError):
+    """An archive of images has changed since it was indexed; the images in it may be valid."""
+
+
+NO_FAULT_OF_THE_IMAGE = (OutOfMemoryError, ChangedError)
+
+
 def did_you_mean(name, names, prefix=""):
     """A hint that suggests the one of `names` closest to `name`; "" if none is close."""
     nearest = difflib.get_close_matches(name, names, n=1)

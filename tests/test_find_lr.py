@@ -173,13 +173,17 @@ def test_a_loss_that_becomes_nan(folders, in_tmp_path, run_here, monkeypatch):
 def test_bad_input(folders, in_tmp_path, run_here, monkeypatch):
     folders({"cat": 20, "dog": 20})
     losses = steps_that(monkeypatch, 0, None)
-    image = os.path.join("train", "cat", "000.png")
+    folders({"cat": 1, "dog": 1}, "test")
+    images = [os.path.join(part, "cat", name) for part in ("train", "test") for name in ("000.png", "new.png")]
     for output, problem in (
-        (image, f"{image}, one of the images, expected another name"),
+        *(
+            (image, f"{image}, a file among the images of {image.split(os.sep)[0]}_path, expected another folder")
+            for image in images
+        ),
         ("graph.pb", "graph.pb, expected a name that ends in .png"),
         ("no/where.png", "no/where.png, expected a file in a folder that can be written to"),
     ):
-        done = run_here("find_lr", *QUICK, "--output", output, cwd=".")
+        done = run_here("find_lr", *QUICK, "--test_path", "test", "--output", output, cwd=".")
         assert (done.returncode, done.stderr) == (2, f"error: --output: found {problem}\n")
     monkeypatch.setenv("TF_CONFIG", "{}")
     done = run_here("find_lr", *QUICK, cwd=".")

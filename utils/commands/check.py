@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from src.console import capture_stderr, escape_control_characters, say, suppress_stderr
-from src.errors import ExitCode, InputError
+from src.errors import NO_FAULT_OF_THE_IMAGE, ExitCode, InputError
 from src.folders import is_folder
 from utils.images.decode import MIN_REDUCED, decode, find_problem, read_content, read_image
 from utils.images.formats import jpeg_frame, kind_of
@@ -65,6 +65,8 @@ def inspect(path, captured, transparency):
     try:
         content = read_content(path)
         pixels = decode(path, content, transparency=transparency)
+    except NO_FAULT_OF_THE_IMAGE:
+        raise
     except InputError as error:
         return corrupt(error)
     kind, raw = kind_of(content), pixels

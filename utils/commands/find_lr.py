@@ -1,12 +1,13 @@
 """The command find_lr: find a learning rate with a short training that nothing is kept of but a figure."""
 
 import itertools
+import os
 import tempfile
 
 import numpy as np
 
-from src.console import say
-from src.errors import ExitCode
+from src.console import escape_control_characters, say
+from src.errors import ExitCode, InputError
 from src.settings import with_role
 from src.signals import HeldSignals
 from src.system import quote
@@ -20,21 +21,30 @@ from utils.training.range_test import RATES, choose_rate, has_diverged, smooth
 
 def run(config, overrides, output="learning_rate.png"):
     """Print a learning rate and the command to train with it, and draw the losses; returns the ExitCode."""
+    check_figure(output, config)
     try:
         # A Trainer makes its output folders; in a temporary one, no run is touched.
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(**{**overrides, **dict.fromkeys(with_role("output_dir"), folder)})
             try:
-                check_output(output, [*trainer.data.train.paths, *trainer.data.valid.paths])
                 losses = range_test(trainer)
             finally:
                 trainer.close()
     except (KeyboardInterrupt, SystemExit):
-        say(f"interrupted; {output} was not written")
+        say(escape_control_characters(f"interrupted; {output} was not written"))
         raise
     choice = choose_rate(losses)
     draw_range_test(output, RATES[: len(losses)], losses, smooth(losses), choice, config.model_arch)
     return report(choice, losses, overrides, output)
+
+
+def check_figure(output, config):
+    """Raise InputError if the figure would replace a file that is not a PNG, or become an image of a data set."""
+    check_output(output, [])
+    above = os.path.realpath(os.path.join(os.path.dirname(output), os.pardir))
+    for name in ("train_path", "valid_path", "test_path"):
+        if getattr(config, name) and os.path.realpath(getattr(config, name)) == above:
+            raise InputError("--output", f"{output}, a file among the images of {name}", "another folder")
 
 
 def range_test(trainer):
@@ -65,7 +75,7 @@ def report(choice, losses, overrides, output):
     smoothed = smooth(losses)
     end = "" if len(losses) == len(RATES) else f"; diverged at {RATES[len(losses) - 1]:.2g}"
     say(f"smoothed loss {smoothed[0]:.3f} at first, {smoothed.min():.3f} at the learning rate {choice.lowest:.2g}{end}")
-    say(f"figure        {output}")
+    say(escape_control_characters(f"figure        {output}"))
     if choice.rate is None:
         noise = f"the loss of a step varies by {choice.noise:.2g}"
         say(f"learning rate none found: the smoothed loss fell by only {choice.fall:.2g}, and {noise}")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from src.archives import locate
-from src.errors import InputError, OutOfMemoryError, naming_memory
+from src.errors import NO_FAULT_OF_THE_IMAGE, InputError, naming_memory
 from utils.files import read_file
 from utils.images.formats import (
     EXAMINE,
@@ -66,8 +66,8 @@ def find_problem(path):
     """The InputError of reading an image file, or None."""
     try:
         read_image(path, img_size=1)  # at an eighth of the size, all of a JPEG's data is read as well
-    except OutOfMemoryError:
-        raise  # the image may be valid
+    except NO_FAULT_OF_THE_IMAGE:
+        raise
     except InputError as error:
         return error
     return None

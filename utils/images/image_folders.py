@@ -25,6 +25,7 @@ PLURALS = {
     "looping link": "looping links",
     "device or pipe": "devices or pipes",
     "link": "links",
+    "sparse file": "sparse files",
     "path out of the archive": "paths out of the archive",
     OUTSIDE: "images outside the class folders",
 }

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from src.archives import archive_of, changed
 from src.console import suppress_stderr
 from src.system import cores
 from utils.progress import progress
@@ -42,7 +43,7 @@ class ImageFiles:
     """
 
     def __init__(self, paths, preprocess, cache):
-        self._paths = paths
+        self._paths, self._archive = paths, archive_of(paths[0])
         self._load = preprocess.load
         self._shape = preprocess.img_size, preprocess.img_size, preprocess.numchannels
         # One array: gathering its rows is twice as fast as stacking separate arrays.
@@ -55,6 +56,8 @@ class ImageFiles:
         rows = self._row_of[chosen]
         if (rows >= 0).all():
             return self._rows[rows]
+        if self._archive and archive_of(self._paths[0]) is not self._archive:  # indexed again for another data set
+            raise changed(self._archive)
         images = np.empty((len(chosen), *self._shape), np.uint8)
         with suppress_stderr:
             for image, index, row in zip(images, chosen, rows):
