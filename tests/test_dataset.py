@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import tracemalloc
 
 import cv2
@@ -177,6 +178,22 @@ def test_a_broken_image_is_named_and_no_thread_is_left(folders, tmp_path, conten
     next(batches)
     batches.close()
     assert threading.active_count() == threads
+
+
+def test_the_next_batches_are_read_while_a_step_takes_its_time(folders, monkeypatch):
+    """As on a GPU: the loop asks for no other batch meanwhile."""
+    monkeypatch.setattr("dataset.CHUNK_BYTES", 1)  # each batch is read alone
+    monkeypatch.setattr("utils.images.loader.THREADS", 2)
+    train = read_train_sets(settings(train_path=folders({"cat": 20, "dog": 30}), img_size=16)).train
+    started, read = [], train._read_augmented
+    monkeypatch.setattr(train, "_read_augmented", lambda chosen: started.append(len(chosen)) or read(chosen))
+    batches = train.epoch(4)
+    next(batches)
+    step_ends = time.monotonic() + 30
+    while len(started) < 3 and time.monotonic() < step_ends:
+        time.sleep(0.01)
+    assert 3 <= len(started) <= 6 and set(started) == {4}  # ahead, but not the whole epoch
+    assert len(list(batches)) == 9
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 43])
