@@ -56,7 +56,7 @@ FOUND := $(shell sh .ci/find_python.sh $(if $(filter lint format,$(MAKECMDGOALS)
 ifeq ($(firstword $(FOUND)),error:)
 $(error $(FOUND))
 endif
-ifneq ($(filter-out 0 1,$(GPU)),)
+ifneq ($(filter-out 0 1,$(GPU))$(word 2,$(GPU)),)
 $(error error: GPU=$(GPU): expected 1)
 endif
 ifeq ($(GPU) $(word 2,$(FOUND)),1 1.14.0)

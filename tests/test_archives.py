@@ -89,6 +89,9 @@ def test_the_split_of_an_archive_has_the_same_files_as_that_of_the_folder(folder
     archive = pack(f"{folder}/train", str(tmp_path / "pets.tar"))
     assert run_here("split", archive, cwd=tmp_path).returncode == 0
     assert run_here("split", f"{folder}/train", "--output", "data/other", cwd=tmp_path).returncode == 0
+    os.rename(f"{folder}/train", f"{folder}/v1.0")
+    assert run_here("split", pack(folder, str(tmp_path / "all.zip")) + "/v1.0", cwd=tmp_path).returncode == 0
+    assert os.path.isdir(str(tmp_path / "data" / "v1.0"))
     done = subprocess.run(["diff", "-r", "data/pets", "data/other"], cwd=str(tmp_path), stdout=subprocess.PIPE)
     assert done.stdout == b"" and sorted(os.listdir(str(tmp_path / "data" / "pets" / "test"))) == sorted(COUNTS)
 

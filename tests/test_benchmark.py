@@ -73,7 +73,7 @@ def test_an_archive_and_copies_hold_the_images(images, tmp_path):
     copies = images_to_measure.write_copies(images, str(tmp_path / "copies"), 1002)
     assert sorted(len(os.listdir(os.path.join(copies, name))) for name in os.listdir(copies)) == [2, 1000]
     for archive in ("a.zip", "a.tar"):
-        packed = images_to_measure.pack(images, str(tmp_path / archive))
+        packed = benchmark.pack(images, str(tmp_path / archive))
         assert len(find_images("test_path", packed, class_folders(packed)).paths) == 80
 
 

@@ -287,7 +287,7 @@ def test_an_interrupted_installation_of_cuda_is_repeated(project):
 
 def test_gpu_is_refused_in_one_line_where_it_cannot_be_installed(project):
     python = project / "bin" / "python3"
-    for value in ("yes", "2", "$(shell touch hit)"):
+    for value in ("yes", "2", "1 1", "$(shell touch hit)"):
         code, printed = make(project, "venv", f"GPU={value}")
         assert code == 2 and printed.count("\n") == 1 and f"error: GPU={value}: expected 1." in printed
     assert make(project, "clean", "GPU=yes")[0] == 0

@@ -23,7 +23,8 @@ REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, REPOSITORY)
 
 from src.tf1 import IS_1_14, cpu_kernel_library, tf  # noqa: E402
-from tests.bench.images import pack, write_copies, write_images, write_photos  # noqa: E402
+from tests.bench.images import write_copies, write_images, write_photos  # noqa: E402
+from tests.helpers.archives import pack  # noqa: E402
 from utils.images.loader import inference_batch  # noqa: E402
 
 CACHE_MB = 64  # for the line on memory

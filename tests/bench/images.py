@@ -1,8 +1,6 @@
 """The images that benchmark.py measures with."""
 
 import os
-import tarfile
-import zipfile
 
 import cv2
 import numpy as np
@@ -46,17 +44,3 @@ def write_copies(folder, path, count):
             os.makedirs(target)
         os.link(files[number % len(files)], os.path.join(target, f"{number:07d}.png"))
     return path
-
-
-def pack(folder, archive):
-    """Write a .zip, whose files are stored, or a .tar of a folder; returns its path."""
-    paths = [os.path.join(above, name) for above, _, names in os.walk(folder) for name in sorted(names)]
-    if archive.endswith(".tar"):
-        with tarfile.open(archive, "w") as tar:
-            for path in paths:
-                tar.add(path, os.path.relpath(path, folder))
-        return archive
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in paths:
-            file.write(path, os.path.relpath(path, folder))
-    return archive

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 from src.console import escape_control_characters, print_note, say
 from src.errors import InputError, reason
-from src.folders import class_folders, in_archive
+from src.folders import class_folders
 from src.system import quote
 from utils.files import atomic_folder
 from utils.images.decode import read_content
@@ -28,7 +28,7 @@ def run(config, overrides, folder, output=None, test_size=0.2):
         InputError: no such folder, a class without two different images, an output that exists or cannot be written.
     """
     name = os.path.basename(os.path.abspath(folder))
-    name = os.path.splitext(name)[0] if in_archive(folder) else name
+    name = os.path.splitext(name)[0] if os.path.isfile(folder) else name
     output = os.path.normpath(output or os.path.join("data", name))
     is_inside = os.path.join(os.path.realpath(output), "").startswith(os.path.join(os.path.realpath(folder), ""))
     if os.path.lexists(output) or is_inside:

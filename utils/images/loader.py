@@ -77,7 +77,7 @@ def map_images(function, paths, title):
     """[function(path) for path in paths], for small results, in threads, with a progress bar."""
     results = []
     with suppress_stderr, progress(len(paths), title) as bar:
-        for result in prefetch(function, paths, 1):
+        for result in prefetch(function, paths, choice_bytes=1):
             results.append(result)
             bar.update()
     return results
