@@ -8,6 +8,7 @@ import pytest
 import run
 from src.errors import InputError
 from tests.conftest import make_folders, python
+from tests.helpers.image_files import contents
 from utils.commands.split import put
 
 
@@ -19,16 +20,6 @@ def photos(in_tmp_path):
         shutil.copy("photos/cat/000.png", f"photos/cat/copy-{name}")
     shutil.copy("photos/cat/001.png", "photos/dog/no dog.png")
     return "photos"
-
-
-def contents(folder):
-    """{path below the folder: content}."""
-    found = {}
-    for above, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(above, name), "rb") as file:
-                found[os.path.relpath(os.path.join(above, name), folder)] = file.read()
-    return found
 
 
 def test_all_images_are_in_one_part_each_and_the_same_content_never_in_both(photos, capsys):

@@ -1,6 +1,7 @@
 """Image files made by hand and by Pillow."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -22,6 +23,16 @@ def write(path, content):
     with open(str(path), "wb") as file:
         file.write(content)
     return str(path)
+
+
+def contents(folder):
+    """{path below the folder: content}."""
+    found = {}
+    for above, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(above, name), "rb") as file:
+                found[os.path.relpath(os.path.join(above, name), folder)] = file.read()
+    return found
 
 
 def encoded(pixels, kind, **options):
