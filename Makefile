@@ -33,6 +33,11 @@ help:
 # What users give is text, in which make must not expand $(shell ...), also where it hands it to recipes as environment.
 GIVEN := PYTHON DATASET IMAGES MODEL EPOCHS QUICK PAGES GPU
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override $(name) := $$(value $(name)))))
+# Otherwise, EPOCH=3 would train for 30 epochs.
+UNKNOWN := $(foreach name,$(filter-out $(GIVEN) SHELL LANG,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
+ifneq ($(strip $(UNKNOWN)),)
+$(error error: variable $(firstword $(UNKNOWN)): found no such variable, expected one of $(GIVEN))
+endif
 
 # A variable's text as one word for the shell, whatever is in it: spaces, quotes, $.
 quote = '$(subst ','\'',$(value $(1)))'

@@ -244,6 +244,16 @@ def test_values_are_text_that_is_never_run(project, name, as_argument):
     assert code == 0 and words(printed) == ["evaluate", "--model_arch", name], printed
 
 
+@pytest.mark.parametrize("arguments, unknown", [
+    (["EPOCH=3"], "EPOCH"), (["EPOCHS=3", "model=lenet5"], "model"), (["GPUS=$(shell touch hit)"], "GPUS"),
+])  # fmt: skip
+def test_a_misspelt_variable_is_refused(project, arguments, unknown):
+    code, printed = make(project, "run", *arguments)
+    expected = "expected one of PYTHON DATASET IMAGES MODEL EPOCHS QUICK PAGES GPU"
+    assert code == 2 and f"error: variable {unknown}: found no such variable, {expected}." in printed
+    assert make(project, "run", EPOCH="3", LANG="C")[0] == 0  # of the environment, which is for other programs, too
+
+
 @pytest.mark.parametrize(
     "pages, expected", [("", []), ("README.md docs/it's.md $(id)", ["README.md", "docs/it's.md", "$(id)"])]
 )
