@@ -12,6 +12,7 @@ import errno
 import io
 import multiprocessing  # noqa: F401, as all that decides on which system it is when it is imported
 import os
+import pathlib  # noqa: F401  in Python 3.7 it takes functions of os for its methods, which only built-in ones may be
 import platform
 import runpy
 import shutil
