@@ -12,7 +12,7 @@ import errno
 import io
 import multiprocessing  # noqa: F401, as all that decides on which system it is when it is imported
 import os
-import pathlib  # noqa: F401  in Python 3.7 it takes functions of os for its methods, which only built-in ones may be
+import pathlib  # noqa: F401, before os.stat is replaced: Python 3.7's makes a method of it, which would be given a self
 import platform
 import runpy
 import shutil
